@@ -1,0 +1,1 @@
+"""Composition: chunks through a reconstructor into the map."""

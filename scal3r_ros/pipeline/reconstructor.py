@@ -1,0 +1,69 @@
+"""The one interface between the mapping method and whatever turns a chunk of images into geometry.
+
+Implemented by the Scal3R network, by structure from motion (`sfm`), by remote GPU workers, and by
+the oracle of the tests. Other
+chunk-wise networks with other memories fit behind it: nothing outside a reconstructor knows what
+its memory is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from scal3r_ros.records import Chunk, ChunkPrediction
+
+
+class ReconstructionFailed(RuntimeError):
+    """A chunk could not be reconstructed; the message says why. The stream goes on without it."""
+
+
+class OutOfDeviceMemory(RuntimeError):
+    """The chunk does not fit into the device's memory; the caller may retry with fewer frames
+    or a smaller slice."""
+
+
+@dataclass(frozen=True)
+class MemoryState:
+    """A reconstructor's memory as plain arrays, to save, restore and hand over. Empty for one
+    without memory."""
+
+    kind: str
+    """Name of the reconstructor that understands it."""
+    fingerprint: str
+    """Hash of the weights it belongs to; another checkpoint's memory is refused."""
+    version: int
+    """Number of chunks absorbed."""
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Reconstructor(Protocol):
+    """Chunks of images in, predictions out, with an explicit memory."""
+
+    name: str
+    round_size: int
+    """How many chunks it handles side by side; 1 unless there are several workers."""
+
+    def reconstruct(self, chunk: Chunk, contribute: bool = True) -> ChunkPrediction:
+        """Reconstruct one chunk; with `contribute` the memory absorbs it. Raises
+        `ReconstructionFailed`."""
+
+    def reconstruct_round(
+        self, chunks: Sequence[Chunk]
+    ) -> list[ChunkPrediction | ReconstructionFailed]:
+        """Reconstruct up to `round_size` consecutive chunks that see one memory; all of them
+        contribute."""
+
+    def reset(self) -> None:
+        """Forget everything absorbed."""
+
+    def state(self) -> MemoryState:
+        """The memory as arrays."""
+
+    def restore(self, state: MemoryState) -> None:
+        """Replace the memory; raises `ValueError` and keeps the present one if `state` does not
+        fit."""

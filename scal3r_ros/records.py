@@ -1,0 +1,191 @@
+"""Records that cross layers: frames in, chunk predictions between, map updates out. numpy only.
+
+Conventions: camera axes are OpenCV's (x right, y down, z forward); pixel (column 0, row 0) has its
+centre at (0.5, 0.5);
+`T_a_b` is a rigid 4x4 transform that maps points of frame b into frame a; times are integer
+nanoseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One camera image that may become part of the map."""
+
+    id: int
+    """Unique and increasing in a session; overlap between chunks is matched by it, never by
+    position."""
+    stamp_ns: int
+    rgb: np.ndarray
+    """(H, W, 3) uint8."""
+    intrinsics: np.ndarray | None = None
+    """(3, 3) float64 pinhole matrix for `rgb` (rectified), None when unknown."""
+
+    def __post_init__(self) -> None:
+        if self.rgb.dtype != np.uint8 or self.rgb.ndim != 3 or self.rgb.shape[2] != 3:
+            raise ValueError(
+                f"frame {self.id}: rgb must be (H, W, 3) uint8, found {self.rgb.shape} "
+                f"{self.rgb.dtype}"
+            )
+        if 0 in self.rgb.shape:
+            raise ValueError(f"frame {self.id}: empty image {self.rgb.shape}")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Frames that the network sees together, in chronological order."""
+
+    index: int
+    """Unique and increasing over everything given to a reconstructor, loop chunks included."""
+    session: int
+    """Chunks of one sub-session form a chain; a gap in the stream starts the next one."""
+    frames: tuple[Frame, ...]
+    overlap_ids: tuple[int, ...] = ()
+    """Frame ids shared with the previous chunk of the chain; empty for the first one and for
+    loop chunks."""
+    kind: str = "sequence"
+    """`sequence` or `loop`."""
+
+    def __post_init__(self) -> None:
+        ids = self.frame_ids
+        if not ids:
+            raise ValueError(f"chunk {self.index} has no frames")
+        if len(set(ids)) != len(ids):
+            raise ValueError(f"chunk {self.index} holds a frame twice: ids {ids}")
+        if not set(self.overlap_ids) <= set(ids):
+            raise ValueError(
+                f"chunk {self.index}: overlap ids {self.overlap_ids} are not all among its frames "
+                f"{ids}"
+            )
+
+    @property
+    def frame_ids(self) -> tuple[int, ...]:
+        return tuple(frame.id for frame in self.frames)
+
+    @property
+    def reference_index(self) -> int:
+        """Position of the middle frame, which defines the chunk's coordinate system: ceil(n /
+        2) - 1."""
+        return (len(self.frames) + 1) // 2 - 1
+
+
+@dataclass(frozen=True)
+class ChunkPrediction:
+    """What a reconstructor found out about a chunk, in the chunk's own coordinates and unknown
+    scale.
+
+    Holds only the frames that could be reconstructed, in chronological order; `missing_ids` names
+    the others.
+    """
+
+    chunk_index: int
+    frame_ids: tuple[int, ...]
+    T_chunk_camera: np.ndarray
+    """(S, 4, 4) float64, rigid, chunk units."""
+    intrinsics: np.ndarray
+    """(S, 3, 3) float64 pinhole matrices, in pixels of `depth`."""
+    depth: np.ndarray
+    """(S, H, W) float32, z-depth in chunk units; NaN where unknown."""
+    confidence: np.ndarray
+    """(S, H, W) float32, larger is better; 0 where depth is unknown."""
+    rgb: np.ndarray
+    """(S, H, W, 3) uint8, the image that each depth pixel belongs to."""
+    missing_ids: tuple[int, ...] = ()
+    descriptors: np.ndarray | None = None
+    """(S, D) float32, unit length, for place recognition; None if the reconstructor has none."""
+    points: np.ndarray | None = None
+    """(S, H, W, 3) float32 from the point head in chunk coordinates; None unless asked for."""
+    memory_version: int = 0
+    """Number of chunks that the memory had absorbed when this prediction was made."""
+    timings: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by stage."""
+
+    def __post_init__(self) -> None:
+        count = len(self.frame_ids)
+        shapes = {
+            "T_chunk_camera": (self.T_chunk_camera.shape, (count, 4, 4)),
+            "intrinsics": (self.intrinsics.shape, (count, 3, 3)),
+            "depth": (self.depth.shape[:1] + self.depth.shape[3:], (count,)),
+            "confidence": (self.confidence.shape, self.depth.shape),
+            "rgb": (self.rgb.shape, (*self.depth.shape, 3)),
+        }
+        for name, (found, expected) in shapes.items():
+            if found != expected:
+                raise ValueError(
+                    f"prediction of chunk {self.chunk_index}: {name} is {found}, expected "
+                    f"{expected}"
+                )
+
+
+@dataclass(frozen=True)
+class TrajectoryPose:
+    """Pose of one frame in the map."""
+
+    frame_id: int
+    stamp_ns: int
+    T_map_camera: np.ndarray
+    """(4, 4) float64, rigid; camera is the optical frame; metres only if the map's scale is
+    known."""
+    covariance: np.ndarray
+    """(6, 6) float64 in the map frame: x y z, then rotation vector; large where unknown."""
+    confidence: float
+    chunk_index: int
+    provisional: bool
+    """True until the next chunk has confirmed which chunk owns this frame."""
+
+
+@dataclass(frozen=True)
+class ScaleEstimate:
+    """Metres per map unit and how it is known."""
+
+    source: str = "none"
+    """`none`, `odometry`, `camera_height`, `known_distance` or `depth`."""
+    value: float = 1.0
+    variance: float = float("inf")
+    frozen: bool = False
+    """True once consumers have been given metric coordinates; the map is never rescaled after
+    that."""
+
+    @property
+    def known(self) -> bool:
+        return self.source != "none" and np.isfinite(self.variance)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a user should know: a failed alignment, a gap, a rejected loop, a thinned frame."""
+
+    name: str
+    """Short snake_case name that counters and diagnostics use, e.g. `alignment_failed`."""
+    message: str
+    chunk_index: int | None = None
+
+
+@dataclass(frozen=True)
+class MapUpdate:
+    """What one integrated chunk changed; everything in it belongs to `map_revision`."""
+
+    map_revision: int
+    chunk_index: int
+    session: int
+    poses: tuple[TrajectoryPose, ...]
+    """New or re-issued poses; after a correction (`corrected`) the whole trajectory."""
+    points: np.ndarray
+    """(N, 3) float32 new points in the map frame."""
+    colors: np.ndarray
+    """(N, 3) uint8."""
+    confidence: np.ndarray
+    """(N,) float32."""
+    corrected: bool
+    """True if a loop closure or re-alignment moved what was published before."""
+    scale: ScaleEstimate = ScaleEstimate()
+    loops: tuple[tuple[int, int], ...] = ()
+    """Frame id pairs of loops accepted with this chunk."""
+    events: tuple[Event, ...] = ()
+    timings: Mapping[str, float] = field(default_factory=dict)
