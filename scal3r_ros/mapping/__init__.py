@@ -1,0 +1,1 @@
+"""Chunks to one map: alignment, loops, pose graph, points, poses. numpy and scipy only."""

@@ -1,0 +1,96 @@
+"""Parallax gate: a camera that does not move adds nothing to the map."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import fft
+
+from scal3r_ros.config import GateConfig
+
+WIDTH = 192
+"""Width of the grey thumbnail on which motion is measured, pixels."""
+TILE = 48
+"""Edge of the tiles whose motion is measured one by one, pixels."""
+
+
+class ParallaxGate:
+    """Keeps a frame when the image has moved since the last kept one, or after `max_interval`."""
+
+    def __init__(self, config: GateConfig) -> None:
+        self.config = config
+        self._kept: np.ndarray | None = None
+        self._kept_ns = 0
+
+    def reset(self) -> None:
+        self._kept = None
+
+    def admit(self, rgb: np.ndarray, stamp_ns: int = 0) -> bool:
+        """Judge the next image, (H, W, 3) uint8."""
+        if self.config.min_parallax <= 0:
+            return True
+        image = thumbnail(rgb)
+        waited = (stamp_ns - self._kept_ns) * 1e-9
+        overdue = 0 < self.config.max_interval <= waited
+        changed = self._kept is None or self._kept.shape != image.shape
+        if changed or overdue or image_motion(self._kept, image) >= self.config.min_parallax:
+            self._kept, self._kept_ns = image, stamp_ns
+            return True
+        return False
+
+
+def thumbnail(rgb: np.ndarray) -> np.ndarray:
+    """Grey image (h, WIDTH) float32 by averaging blocks of pixels."""
+    height, width = rgb.shape[:2]
+    step = max(1, width // WIDTH)
+    rows, columns = height // step * step, width // step * step
+    grey = rgb[:rows, :columns].astype(np.float32).mean(axis=2)
+    return grey.reshape(rows // step, step, columns // step, step).mean(axis=(1, 3))
+
+
+def image_motion(before: np.ndarray, after: np.ndarray) -> float:
+    """Median displacement of textured tiles as a share of the image width; 1 if nothing matches.
+
+    Each tile's displacement is the peak of its phase correlation, good up to half a tile.
+    """
+    first, second = _tiles(before), _tiles(after)
+    textured = np.minimum(first.std(axis=(1, 2)), second.std(axis=(1, 2))) > 2.0
+    if not textured.any():
+        return 0.0 if np.abs(before - after).mean() < 4.0 else 1.0
+    peaks, strength = _correlate(first[textured], second[textured])
+    matched = strength > 0.08
+    if matched.mean() < 0.25:
+        return 1.0
+    return float(np.median(np.linalg.norm(peaks[matched], axis=1)) / before.shape[1])
+
+
+def _tiles(image: np.ndarray) -> np.ndarray:
+    """Overlapping square tiles (T, edge, edge)."""
+    edge = min(TILE, *image.shape)
+    rows = np.unique(np.linspace(0, image.shape[0] - edge, 1 + image.shape[0] // edge).astype(int))
+    cols = np.unique(np.linspace(0, image.shape[1] - edge, 1 + image.shape[1] // edge).astype(int))
+    return np.stack([image[r : r + edge, c : c + edge] for r in rows for c in cols])
+
+
+def _correlate(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Displacements (T, 2) with sub-pixel peaks, and peak heights (T,) where 1 is identical."""
+    edge = first.shape[1]
+    window = np.outer(np.hanning(edge), np.hanning(edge)).astype(np.float32)
+    spectra = [fft.fft2((t - t.mean(axis=(1, 2), keepdims=True)) * window) for t in (first, second)]
+    cross = np.conj(spectra[0]) * spectra[1]
+    surface = fft.ifft2(cross / np.maximum(np.abs(cross), 1e-3)).real
+    best = surface.reshape(len(first), -1).argmax(axis=1)
+    rows, columns = best // edge, best % edge
+    tile = np.arange(len(first))
+    shift = [
+        _refine(surface[tile, (rows + d) % edge, columns] for d in (-1, 0, 1)) + rows,
+        _refine(surface[tile, rows, (columns + d) % edge] for d in (-1, 0, 1)) + columns,
+    ]
+    shift = np.stack(shift, axis=1)
+    shift = np.where(shift > edge / 2, shift - edge, shift)
+    return shift, surface.reshape(len(first), -1).max(axis=1)
+
+
+def _refine(samples) -> np.ndarray:
+    """Offset of the weighted centre of three samples around a peak."""
+    left, centre, right = (np.maximum(sample, 0.0) for sample in samples)
+    return (right - left) / np.maximum(left + centre + right, 1e-9)
