@@ -1,0 +1,56 @@
+"""What is alive of one chunk while the network runs through its layers."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from scal3r_ros.model.layers import Rotary
+
+
+@dataclass
+class ChunkState:
+    """Tokens on their way, and what the heads need of the layers already passed.
+
+    Tensors are replaced, never written in place: a shallow copy is a valid restart point.
+    """
+
+    tokens: Tensor
+    """(B, S, P, C) float32 residual stream."""
+    grid: tuple[int, int]
+    """Patches per frame, (gh, gw)."""
+    frame_rotary: Rotary
+    """Rotary table of one frame's tokens, for frame and global attention."""
+    memory_rotary: Rotary
+    """Rotary table of one frame's patches, for the memory units."""
+    next_layer: int = 0
+    awaits: int | None = None
+    """Memory layer whose block has run but whose memory has not been added yet."""
+    frame_half: Tensor | None = None
+    """Output of the last frame block, kept while a collected layer waits for its memory."""
+    levels: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
+    """By dense head: its projections of the collected layers so far, each (B * S, ...)."""
+    camera_tokens: Tensor | None = None
+    """(B, S, 2C) of the last layer."""
+
+    def copy(self) -> ChunkState:
+        return dataclasses.replace(self, levels=dict(self.levels))
+
+    def to(self, device: torch.device | str) -> ChunkState:
+        """The same state on another device."""
+
+        def moved(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.to(device)
+
+        return dataclasses.replace(
+            self,
+            tokens=self.tokens.to(device),
+            frame_rotary=Rotary(*(x.to(device) for x in self.frame_rotary)),
+            memory_rotary=Rotary(*(x.to(device) for x in self.memory_rotary)),
+            frame_half=moved(self.frame_half),
+            levels={k: tuple(x.to(device) for x in v) for k, v in self.levels.items()},
+            camera_tokens=moved(self.camera_tokens),
+        )
