@@ -1,0 +1,267 @@
+"""Sim(3) between neighbouring chunks from the frames they share, its quality gate and its
+fallbacks.
+
+Frames are matched by id and pixels by position. A failed gate is never hidden: every attempt is
+kept in `Alignment.attempts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from scal3r_ros.config import AlignmentConfig
+from scal3r_ros.mapping.camera import unproject, valid_pixels
+from scal3r_ros.mapping.sim3 import Sim3, rotation_log
+from scal3r_ros.mapping.similarity_fit import (
+    DegenerateOverlap,
+    SimilarityFit,
+    robust_similarity,
+    sim3_wet,
+)
+from scal3r_ros.records import ChunkPrediction
+
+MAX_TURN = np.radians(15.0)
+"""Largest accepted median rotation between the two chunks' poses of the same frames."""
+FLOOR = np.array([0.004, 0.002, 0.004])
+"""Smallest believed standard deviation of an alignment: translation (of the scene distance),
+rotation (rad), log-scale."""
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Pixels of shared frames that both chunks have seen."""
+
+    source: np.ndarray
+    """(N, 3) points in the current chunk."""
+    target: np.ndarray
+    """(N, 3) the same points in the previous chunk."""
+    confidence_source: np.ndarray
+    confidence_target: np.ndarray
+    depth_source: np.ndarray
+    depth_target: np.ndarray
+    frame: np.ndarray
+    """(N,) position among the shared frames."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Where the current chunk lies in the previous one, and how well that is known."""
+
+    S_previous_current: Sim3
+    accepted: bool
+    method: str
+    """`depth`, `points`, `rigid` or `odometry`; `none` if nothing was accepted."""
+    failure: str = ""
+    """Why the last attempt was refused, e.g. `few_inliers`; empty when accepted."""
+    attempts: tuple[str, ...] = ()
+    """One `method: failure` for every refused attempt."""
+    inliers: float = 0.0
+    """Share of matches whose residual is below delta."""
+    residual: float = float("inf")
+    """Weighted RMS residual of the inliers relative to the scene distance."""
+    matches: int = 0
+    sigma: np.ndarray = field(default_factory=lambda: np.full(3, np.inf))
+    """(3,) standard deviation of translation (current chunk's units), rotation (rad), log-scale."""
+    covariance: np.ndarray = field(default_factory=lambda: np.diag(np.full(6, np.inf)))
+    """(6, 6) disagreement of the two chunks on a frame's pose: translation in the current chunk's
+    units, rotation vector."""
+
+    @property
+    def weak(self) -> bool:
+        """True if the constraint does not come from the chunks' own geometry."""
+        return self.method == "odometry"
+
+
+def align(
+    previous: ChunkPrediction, current: ChunkPrediction, config: AlignmentConfig
+) -> Alignment:
+    """Align by depth; on failure by the point head, then rigidly with the ratio of the depths."""
+    attempts: list[str] = []
+    refused = Alignment(Sim3.identity(), False, "none")
+    for method, estimate in _methods(previous, current, config):
+        result = _attempt(previous, current, config, method, estimate)
+        if result.accepted:
+            return replace(result, attempts=tuple(attempts))
+        attempts.append(f"{method}: {result.failure}")
+        refused = refused if refused.failure else result
+    return replace(refused, attempts=tuple(attempts), method="none")
+
+
+def shared_positions(
+    previous: ChunkPrediction, current: ChunkPrediction
+) -> tuple[list[int], list[int]]:
+    """Positions of the frames that both chunks reconstructed, in each of them."""
+    place = {frame_id: i for i, frame_id in enumerate(previous.frame_ids)}
+    pairs = [(place[f], i) for i, f in enumerate(current.frame_ids) if f in place]
+    return [a for a, _ in pairs], [b for _, b in pairs]
+
+
+def collect_matches(
+    previous: ChunkPrediction,
+    current: ChunkPrediction,
+    max_points: int = 0,
+    use_points: bool = False,
+) -> Matches:
+    """Matched pixels of the shared frames on a regular grid that keeps about `max_points` (0:
+    all)."""
+    before, after = shared_positions(previous, current)
+    if not before:
+        raise DegenerateOverlap("no_overlap")
+    if previous.depth.shape[1:] != current.depth.shape[1:]:
+        raise DegenerateOverlap("image_size_changed")
+    pixels = len(before) * previous.depth.shape[1] * previous.depth.shape[2]
+    step = max(1, int(np.ceil(np.sqrt(pixels / max_points)))) if max_points else 1
+    grid = np.s_[:, step // 2 :: step, step // 2 :: step]
+    sides = []
+    for prediction, positions in ((previous, before), (current, after)):
+        depth, confidence = prediction.depth[positions], prediction.confidence[positions]
+        if use_points:
+            points = prediction.points[positions][grid]
+        else:
+            T_chunk_camera = prediction.T_chunk_camera[positions]
+            intrinsics = prediction.intrinsics[positions]
+            points = unproject(depth, intrinsics, T_chunk_camera, step, step // 2)
+        sides.append((points, depth[grid], confidence[grid]))
+    valid = valid_pixels(*sides[0][1:]) & valid_pixels(*sides[1][1:])
+    if not valid.any():
+        raise DegenerateOverlap("no_valid_pixels")
+    (target, depth_target, confidence_target), (source, depth_source, confidence_source) = [
+        tuple(array[valid] for array in side) for side in sides
+    ]
+    return Matches(
+        source,
+        target,
+        confidence_source,
+        confidence_target,
+        depth_source,
+        depth_target,
+        np.nonzero(valid)[0],
+    )
+
+
+def fit_published(matches: Matches, config: AlignmentConfig) -> SimilarityFit:
+    """The published recipe: float32, every pixel, delta in chunk units."""
+    single = [
+        array.astype(np.float32)
+        for array in (
+            matches.source,
+            matches.target,
+            matches.confidence_source,
+            matches.confidence_target,
+        )
+    ]
+    return sim3_wet(*single, delta=config.huber_delta, iterations=config.iterations)
+
+
+def fit_robust(matches: Matches, config: AlignmentConfig) -> SimilarityFit:
+    """Outlier-proof similarity in float64; residuals relative to each point's distance."""
+    return robust_similarity(*_robust_input(matches), iterations=2 * config.iterations)
+
+
+def fit_rigid(matches: Matches, config: AlignmentConfig) -> SimilarityFit:
+    """Rigid fit; the scale is the median ratio of the two chunks' depths."""
+    scale = float(np.median(matches.depth_target / matches.depth_source))
+    return robust_similarity(*_robust_input(matches), 2 * config.iterations, scale)
+
+
+def _methods(previous, current, config) -> Sequence[tuple[str, Callable]]:
+    if config.compat:
+        return [("depth", fit_published)]
+    methods = [("depth", fit_robust)]
+    if previous.points is not None and current.points is not None:
+        methods.append(("points", fit_robust))
+    return [*methods, ("rigid", fit_rigid)]
+
+
+def _attempt(previous, current, config, method, estimate) -> Alignment:
+    limit = 0 if config.compat else config.max_points
+    try:
+        matches = collect_matches(previous, current, limit, use_points=method == "points")
+        fit = estimate(matches, config)
+    except DegenerateOverlap as error:
+        return Alignment(Sim3.identity(), False, method, failure=str(error))
+    return _judge(previous, current, config, method, matches, fit)
+
+
+def _judge(previous, current, config, method, matches: Matches, fit: SimilarityFit) -> Alignment:
+    """Quality gate of a fit, and its uncertainty from what the two chunks disagree about."""
+    typical = float(np.median(matches.depth_target))
+    delta = config.huber_delta * (1.0 if config.compat else typical)
+    inside = fit.residuals <= delta
+    weights = np.sqrt(matches.confidence_source * matches.confidence_target)[inside]
+    squares = fit.residuals[inside] ** 2
+    rms = float(np.sqrt((weights * squares).sum() / weights.sum())) if inside.any() else np.inf
+    S = fit.S_target_source
+    disagreement = _pose_disagreement(previous, current, S)
+    result = Alignment(
+        S,
+        accepted=True,
+        method=method,
+        inliers=float(inside.mean()),
+        residual=rms / typical,
+        matches=len(fit.residuals),
+        sigma=_sigma(matches, S, disagreement, typical),
+        covariance=_covariance(disagreement, S, typical),
+    )
+    failure = "" if config.compat else _failure(result, disagreement, config)
+    return replace(result, accepted=not failure, failure=failure)
+
+
+def _failure(result: Alignment, disagreement: np.ndarray, config: AlignmentConfig) -> str:
+    if result.inliers < config.min_inliers:
+        return "few_inliers"
+    if result.residual > config.max_residual:
+        return "large_residual"
+    if abs(np.log(result.S_previous_current.scale)) > config.max_log_scale:
+        return "scale_jump"
+    if np.median(np.linalg.norm(disagreement[:, 3:], axis=1)) > MAX_TURN:
+        return "rotation_disagreement"
+    return ""
+
+
+def _robust_input(matches: Matches) -> tuple[np.ndarray, ...]:
+    weights = np.sqrt(matches.confidence_source * matches.confidence_target, dtype=np.float64)
+    distance = np.maximum(matches.depth_target, 0.2 * np.median(matches.depth_target))
+    return (
+        matches.source.astype(np.float64),
+        matches.target.astype(np.float64),
+        weights,
+        distance.astype(np.float64),
+    )
+
+
+def _pose_disagreement(previous, current, S_previous_current: Sim3) -> np.ndarray:
+    """(S, 6) for each shared frame: translation (previous units) and rotation between its two
+    poses."""
+    before, after = shared_positions(previous, current)
+    expected = previous.T_chunk_camera[before]
+    moved = S_previous_current.move_pose(current.T_chunk_camera[after])
+    turn = rotation_log(np.swapaxes(expected[:, :3, :3], 1, 2) @ moved[:, :3, :3])
+    return np.concatenate([moved[:, :3, 3] - expected[:, :3, 3], turn], axis=1)
+
+
+def _covariance(disagreement: np.ndarray, S: Sim3, typical: float) -> np.ndarray:
+    in_current = disagreement.copy()
+    in_current[:, :3] = in_current[:, :3] @ S.rotation / S.scale
+    spread = in_current.T @ in_current / len(in_current)
+    floor = [FLOOR[0] * typical / S.scale] * 3 + [FLOOR[1]] * 3
+    return spread + np.diag(np.square(floor))
+
+
+def _sigma(matches: Matches, S: Sim3, disagreement: np.ndarray, typical: float) -> np.ndarray:
+    """Standard deviations of the alignment itself, never below FLOOR."""
+    ratio = np.log(matches.depth_target / (S.scale * matches.depth_source))
+    frames = np.unique(matches.frame)
+    of_frame = np.array([np.median(ratio[matches.frame == frame]) for frame in frames])
+    measured = np.array(
+        [
+            np.sqrt((disagreement[:, :3] ** 2).mean()) / S.scale,
+            np.sqrt((disagreement[:, 3:] ** 2).mean()),
+            np.sqrt((of_frame**2).mean()),
+        ]
+    )
+    floor = FLOOR * np.array([typical / S.scale, 1.0, 1.0])
+    return np.sqrt(measured**2 + floor**2)
