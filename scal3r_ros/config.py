@@ -287,6 +287,109 @@ class SfmConfig(Section):
 
 
 @dataclass(frozen=True)
+class DistributedConfig(Section):
+    """Several processes that share one memory. Every wait has its bound here."""
+
+    policy: str = option(
+        "lockstep",
+        "lockstep: chunks of a round see each other, rounds are numbered and committed. async: no "
+        "barrier, gradients are merged when they arrive.",
+        choices=("lockstep", "async"),
+    )
+    round_size: int = option(
+        0,
+        "Chunks of a lockstep round; 0 takes one per process. The result depends on it, not on the "
+        "number of processes.",
+        unit="chunks",
+        minimum=0,
+    )
+    backend: str = option(
+        "auto",
+        "Transport of tensors; auto takes nccl between GPUs and gloo between CPUs.",
+        choices=("auto", "gloo", "nccl"),
+    )
+    wire: str = option(
+        "float32",
+        "Number format of gradients on the wire; bfloat16 halves the traffic and rounds the sum.",
+        choices=("float32", "bfloat16"),
+    )
+    address: str = option(
+        "127.0.0.1",
+        "Address of the host of context_sync_node that all workers reach; the default keeps "
+        "everything on one machine.",
+    )
+    port: int = option(
+        0, "Port of the rendezvous; 0 takes a free one and announces it.", minimum=0, maximum=65535
+    )
+    interface: str = option(
+        "", "Network interface of gloo, such as eth0; empty chooses by the address."
+    )
+    collective_timeout: float = option(
+        60.0,
+        "Longest wait in one collective. It has to cover how much longer one worker may need for "
+        "its chunk than another.",
+        unit="s",
+        minimum=0.1,
+    )
+    connect_timeout: float = option(
+        60.0,
+        "Longest wait for all members of a new group; it has to cover a round that one of them "
+        "still finishes.",
+        unit="s",
+        minimum=0.1,
+    )
+    store_timeout: float = option(
+        10.0, "Longest wait for an answer of the rendezvous store.", unit="s", minimum=0.1
+    )
+    heartbeat_period: float = option(
+        0.5, "Time between two signs of life of a worker.", unit="s", minimum=0.01
+    )
+    heartbeat_timeout: float = option(
+        5.0, "A worker silent for longer is dropped.", unit="s", minimum=0.1
+    )
+    settle_time: float = option(
+        1.0, "Wait for more workers after one has come or gone.", unit="s", minimum=0.0
+    )
+    round_timeout: float = option(
+        300.0,
+        "A worker that computes longer on a round is taken to hang and is dropped.",
+        unit="s",
+        minimum=0.1,
+    )
+    ready_timeout: float = option(
+        120.0,
+        "Longest wait of mapping_node for a complete group, and for one message to get through.",
+        unit="s",
+        minimum=0.1,
+    )
+    service_timeout: float = option(
+        30.0, "Longest wait to save, load or reset the memory.", unit="s", minimum=0.1
+    )
+    command_timeout: float = option(
+        3600.0,
+        "Under torchrun: how long processes wait for the first one to read, map and write.",
+        unit="s",
+        minimum=0.1,
+    )
+    max_attempts: int = option(
+        8, "A round that fails this often is given up and reported.", minimum=1
+    )
+    snapshot_path: str = option(
+        "", "File for the committed memory; empty keeps snapshots in memory only."
+    )
+    snapshot_every: int = option(
+        10, "Rounds between two automatic snapshots; 0 takes none.", unit="rounds", minimum=0
+    )
+
+    def check(self) -> None:
+        if self.heartbeat_period >= self.heartbeat_timeout:
+            raise ValueError(
+                f"distributed.heartbeat_period ({self.heartbeat_period:g} s) must be smaller than "
+                f"distributed.heartbeat_timeout ({self.heartbeat_timeout:g} s)"
+            )
+
+
+@dataclass(frozen=True)
 class Config(Section):
     """All sections of the mapping method. The node adds its own (see `nodes/node_config.py`)."""
 
@@ -300,6 +403,7 @@ class Config(Section):
     map: MapConfig = field(default_factory=MapConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     sfm: SfmConfig = field(default_factory=SfmConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
 
 
 def load(path: str | Path, cls: type[Section] = Config) -> Any:

@@ -1,0 +1,1 @@
+"""Several processes, one memory: groups, gradient exchange, rounds, membership and snapshots."""
