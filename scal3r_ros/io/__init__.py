@@ -1,0 +1,1 @@
+"""Frames in (folder, video, rosbag2) and results out (trajectory, cloud, report, pictures)."""

@@ -1,0 +1,65 @@
+"""Atomic saves: a reader sees the complete older file or the complete new one, never a part."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+class SaveFailed(RuntimeError):
+    """A file could not be written; what was there before is untouched."""
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a binary file that replaces `path` only when the block ends without an exception.
+
+    The bytes are on the disk before the name changes, so a crash or a power cut leaves the older
+    file. Raises `SaveFailed` when the system cannot write (disk full, no permission).
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    except OSError as error:
+        raise SaveFailed(_explain(path, error)) from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except OSError as error:
+        os.unlink(name)
+        raise SaveFailed(_explain(path, error)) from error
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write `data` to `path` atomically."""
+    with atomic_file(path) as file:
+        file.write(data)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text to `path` atomically."""
+    write_bytes(path, text.encode())
+
+
+def _explain(path: Path, error: OSError) -> str:
+    reasons = {
+        errno.ENOSPC: "the disk is full; free some space and run again with --resume",
+        errno.EDQUOT: "the disk quota is used up; free some space and run again with --resume",
+        errno.EACCES: "permission denied; choose another output folder",
+        errno.EROFS: "the file system is read-only; choose another output folder",
+    }
+    reason = reasons.get(error.errno or 0, error.strerror or str(error))
+    return f"cannot write {path}: {reason}. Files written before are unchanged"

@@ -1,0 +1,140 @@
+"""Images of a rosbag2 (`.db3` or `.mcap`) through the library `rosbags`; no ROS needed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from scal3r_ros.io.calibration import Calibration, load_calibration, make_calibration
+from scal3r_ros.io.image_decoding import decode_compressed, decode_raw
+from scal3r_ros.io.source import BadInput, SizeCheck, SourceImage
+from scal3r_ros.records import Frame
+
+RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+INFO = "sensor_msgs/msg/CameraInfo"
+_DEPTH_WORDS = ("depth", "disparity", "mask", "label", "infra")
+
+
+class BagSource:
+    """Images of one topic, raw or compressed, with intrinsics from its camera info."""
+
+    def __init__(self, path: Path, topic: str, camera_info: str | Path | None) -> None:
+        self._path = path
+        with _open_bag(path) as reader:
+            types = {c.topic: c.msgtype for c in reader.connections}
+            counts = {name: info.msgcount for name, info in reader.topics.items()}
+            self.topic = choose_topic(types, counts, topic, path)
+            self._count = counts[self.topic]
+            self._calibration = (
+                load_calibration(camera_info)
+                if camera_info
+                else _find_camera_info(reader, self.topic)
+            )
+        known = f"intrinsics from {self._calibration.name}" if self._calibration else ""
+        self.description = (
+            f"bag topic {self.topic}, {self._count} images, {known or 'no intrinsics'}"
+        )
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        check, number = SizeCheck(), 0
+        with _open_bag(self._path) as reader:
+            connections = [c for c in reader.connections if c.topic == self.topic]
+            for connection, _, data in reader.messages(connections):
+                message: Any = reader.deserialize(data, connection.msgtype)
+                stamp = message.header.stamp
+                stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
+                if stamp_ns == 0:
+                    raise BadInput(
+                        f"{self._path}: image {number} on {self.topic} has no time stamp; the "
+                        f"recorder's driver must fill header.stamp"
+                    )
+                yield SourceImage(
+                    number,
+                    stamp_ns,
+                    lambda n=number, s=stamp_ns, m=message: self._load(n, s, m, check),
+                )
+                number += 1
+        if number < self._count:
+            raise BadInput(
+                f"{self._path} is cut off: {number} of {self._count} images on {self.topic}"
+            )
+
+    def _load(self, number: int, stamp_ns: int, message: Any, check: SizeCheck) -> Frame:
+        name = f"{self._path}: image {number} on {self.topic}"
+        if hasattr(message, "encoding"):
+            rgb = decode_raw(
+                message.data, message.width, message.height, message.step, message.encoding, name
+            )
+        else:
+            rgb = decode_compressed(bytes(message.data), name)
+        check(rgb, name)
+        if self._calibration is None:
+            return Frame(number, stamp_ns, rgb)
+        return Frame(number, stamp_ns, self._calibration.rectify(rgb), self._calibration.intrinsics)
+
+
+def choose_topic(types: dict[str, str], counts: dict[str, int], wanted: str, path: Path) -> str:
+    """The wanted image topic, or the only colour one; raises `BadInput` and lists what there is."""
+    images = sorted(t for t, kind in types.items() if kind in (RAW, COMPRESSED) and counts[t])
+    listing = ", ".join(f"{t} ({counts[t]})" for t in images) or "none"
+    if wanted:
+        for name in (wanted, f"{wanted}/compressed"):
+            if name in images:
+                return name
+        raise BadInput(f"{path} has no images on {wanted}; image topics: {listing}")
+    if not images:
+        raise BadInput(f"{path} holds no images; topics: {', '.join(sorted(types)) or 'none'}")
+    colour = [t for t in images if not any(word in t.lower() for word in _DEPTH_WORDS)] or images
+    cameras = {t.removesuffix("/compressed"): t for t in reversed(colour)}
+    if len(cameras) > 1:
+        raise BadInput(f"{path} has several image topics; choose one with --topic: {listing}")
+    return next(iter(cameras.values()))
+
+
+def _find_camera_info(reader: Any, topic: str) -> Calibration | None:
+    camera = topic.removesuffix("/compressed").rsplit("/", 1)[0]
+    for connection in reader.connections:
+        if connection.msgtype == INFO and connection.topic == f"{camera}/camera_info":
+            for _, _, data in reader.messages([connection]):
+                info: Any = reader.deserialize(data, connection.msgtype)
+                return make_calibration(
+                    info.width, info.height, info.k, info.d, info.distortion_model, connection.topic
+                )
+    return None
+
+
+@contextmanager
+def _open_bag(path: Path) -> Iterator[Any]:
+    try:
+        from rosbags.highlevel import AnyReader, AnyReaderError
+        from rosbags.rosbag2 import ReaderError
+        from rosbags.typesys import Stores, get_typestore
+    except ImportError as error:
+        raise BadInput("reading bags needs the library rosbags: pip install rosbags") from error
+    folder = _bag_path(path)
+    errors = (AnyReaderError, ReaderError, sqlite3.Error, OSError, EOFError, AssertionError)
+    try:
+        with AnyReader([folder], default_typestore=get_typestore(Stores.ROS2_HUMBLE)) as reader:
+            yield reader
+    except BadInput:
+        raise
+    except (*errors, ValueError, KeyError, IndexError, UnicodeDecodeError) as error:
+        raise BadInput(
+            f"{path} is no readable rosbag2 or is cut off ({type(error).__name__}: {error}); try "
+            f"`ros2 bag reindex`"
+        ) from error
+
+
+def _bag_path(path: Path) -> Path:
+    if path.is_file() or (path / "metadata.yaml").is_file():
+        return path
+    files = sorted(p for p in path.iterdir() if p.suffix in (".db3", ".mcap"))
+    if len(files) != 1:
+        raise BadInput(f"{path} has no metadata.yaml and {len(files)} bag files; name one of them")
+    return files[0]

@@ -1,0 +1,98 @@
+"""A folder of images, with time stamps from `rgb.txt` and intrinsics from `camera_info.yaml`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+
+from scal3r_ros.io.calibration import find_calibration
+from scal3r_ros.io.image_decoding import decode_compressed
+from scal3r_ros.io.source import BadInput, SizeCheck, SourceImage
+from scal3r_ros.records import Frame
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+log = logging.getLogger(__name__)
+
+
+class FolderSource:
+    """Images of a folder.
+
+    With a file `rgb.txt` in the folder or above it (lines `seconds file`, as in the TUM RGB-D
+    benchmark) its images and stamps are used. Without one, images are taken in order of their
+    names and get stamps at `rate`.
+    """
+
+    def __init__(self, folder: Path, rate: float, camera_info: str | Path | None) -> None:
+        images = next((d for d in (folder, *_image_folders(folder)) if _list_images(d)), folder)
+        places = list(dict.fromkeys([folder, images, images.parent]))
+        index = next((d / "rgb.txt" for d in places if (d / "rgb.txt").is_file()), None)
+        self._calibration = find_calibration(places, camera_info)
+        if index is not None:
+            self._images = read_index(index)
+            stamps = f"stamps from {index.name}"
+        else:
+            step = 1_000_000_000 / rate
+            self._images = [(round(n * step), p) for n, p in enumerate(_list_images(images))]
+            stamps = f"no rgb.txt, so stamps are made up at {rate:g} Hz"
+            log.warning("%s: %s", folder, stamps)
+        if not self._images:
+            raise BadInput(
+                f"{folder} holds no images ({' '.join(IMAGE_SUFFIXES)}) and no rgb.txt that "
+                f"names some"
+            )
+        known = f"intrinsics from {Path(self._calibration.name).name}" if self._calibration else ""
+        self.description = f"{len(self._images)} images, {stamps}, {known or 'no intrinsics'}"
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        check = SizeCheck()
+        for number, (stamp_ns, path) in enumerate(self._images):
+            yield SourceImage(
+                number, stamp_ns, lambda n=number, s=stamp_ns, p=path: self._load(n, s, p, check)
+            )
+
+    def _load(self, number: int, stamp_ns: int, path: Path, check: SizeCheck) -> Frame:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise BadInput(f"cannot read {path}: {error.strerror}") from error
+        rgb = check(decode_compressed(data, str(path)), str(path))
+        if self._calibration is None:
+            return Frame(number, stamp_ns, rgb)
+        return Frame(number, stamp_ns, self._calibration.rectify(rgb), self._calibration.intrinsics)
+
+
+def read_index(path: Path) -> list[tuple[int, Path]]:
+    """Read `rgb.txt`: stamps in nanoseconds, strictly increasing, and image paths."""
+    images: list[tuple[int, Path]] = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        where = f"{path} line {number}"
+        try:
+            stamp_ns, name = int(Decimal(words[0]) * 1_000_000_000), words[1]
+        except (InvalidOperation, IndexError, ValueError, OverflowError) as error:
+            raise BadInput(f"{where}: expected `seconds file`, found {line.strip()!r}") from error
+        if images and stamp_ns <= images[-1][0]:
+            what = "repeats the stamp of" if stamp_ns == images[-1][0] else "is earlier than"
+            raise BadInput(f"{where}: {name} {what} the line before; stamps must increase")
+        image = path.parent / name
+        if not image.is_file():
+            raise BadInput(f"{where}: {image} does not exist")
+        images.append((stamp_ns, image))
+    return images
+
+
+def _list_images(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _image_folders(folder: Path) -> list[Path]:
+    return [folder / name for name in ("rgb", "images", "image_0", "color")]

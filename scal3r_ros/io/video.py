@@ -1,0 +1,68 @@
+"""A video file through OpenCV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from scal3r_ros.io.calibration import find_calibration
+from scal3r_ros.io.source import BadInput, SourceImage
+from scal3r_ros.records import Frame
+
+
+class VideoSource:
+    """Frames of a video, stamped with their time in it."""
+
+    def __init__(self, path: Path, camera_info: str | Path | None) -> None:
+        self._path = path
+        self._calibration = find_calibration([path.parent], camera_info)
+        capture = self._open()
+        self._count = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        self._fps = capture.get(cv2.CAP_PROP_FPS)
+        capture.release()
+        if not 0.1 <= self._fps <= 1000:
+            raise BadInput(f"{path} states {self._fps} frames per second; re-encode it")
+        known = "intrinsics from camera_info.yaml" if self._calibration else "no intrinsics"
+        self.description = f"video of {self._count} frames at {self._fps:g} Hz, {known}"
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        capture = self._open()
+        number, last_ns = 0, -1
+        try:
+            while capture.grab():
+                stamp_ns = round(capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+                if stamp_ns <= last_ns:
+                    stamp_ns = last_ns + round(1e9 / self._fps)
+                last_ns = stamp_ns
+                yield SourceImage(
+                    number, stamp_ns, lambda n=number, s=stamp_ns: self._load(capture, n, s)
+                )
+                number += 1
+        finally:
+            capture.release()
+        if number == 0:
+            raise BadInput(f"{self._path} holds no readable frame; re-encode it")
+        if number < self._count - max(2, self._count // 50):
+            raise BadInput(f"{self._path} is cut off: {number} of {self._count} frames can be read")
+
+    def _open(self) -> cv2.VideoCapture:
+        capture = cv2.VideoCapture(str(self._path))
+        if not capture.isOpened():
+            raise BadInput(f"{self._path} is no readable video; re-encode it")
+        return capture
+
+    def _load(self, capture: cv2.VideoCapture, number: int, stamp_ns: int) -> Frame:
+        readable, image = capture.retrieve()
+        if not readable:
+            raise BadInput(f"{self._path}: frame {number} cannot be decoded; re-encode it")
+        rgb = np.ascontiguousarray(image[..., ::-1])
+        if self._calibration is None:
+            return Frame(number, stamp_ns, rgb)
+        rectified = self._calibration.rectify(rgb)
+        return Frame(number, stamp_ns, rectified, self._calibration.intrinsics)
