@@ -112,7 +112,9 @@ def collect_matches(
         raise DegenerateOverlap("no_overlap")
     if previous.depth.shape[1:] != current.depth.shape[1:]:
         raise DegenerateOverlap("image_size_changed")
-    pixels = len(before) * previous.depth.shape[1] * previous.depth.shape[2]
+    common = valid_pixels(previous.depth[before], previous.confidence[before])
+    common &= valid_pixels(current.depth[after], current.confidence[after])
+    pixels = np.count_nonzero(common)  # maps of feature points are sparse: thin what is there
     step = max(1, int(np.ceil(np.sqrt(pixels / max_points)))) if max_points else 1
     grid = np.s_[:, step // 2 :: step, step // 2 :: step]
     sides = []
