@@ -1,7 +1,7 @@
-"""The Python half as an ordinary package; with ROS, `colcon build` installs it beside the messages.
+"""The Python half as an ordinary package; with ROS, `colcon build` installs it with the messages.
 
-The ranges are wide because a robot takes most of these from its distribution; requirements/ pins the
-set that was tested.
+The ranges are wide because a robot takes most of these from its distribution; requirements/ pins
+the set that was tested.
 """
 
 from pathlib import Path
@@ -10,7 +10,11 @@ from setuptools import find_packages, setup
 
 version = next(
     line.split('"')[1]
-    for line in Path(__file__).with_name("scal3r_ros").joinpath("__init__.py").read_text().split("\n")
+    for line in Path(__file__)
+    .with_name("scal3r_ros")
+    .joinpath("__init__.py")
+    .read_text()
+    .split("\n")
     if line.startswith("__version__")
 )
 
@@ -30,7 +34,7 @@ setup(
         "sfm": ["pycolmap>=3.10"],
         "download": ["huggingface_hub>=0.23", "tqdm>=4.60"],
         "train": ["torch>=2.1", "safetensors>=0.4", "tqdm>=4.60"],
-        "viewer": ["viser>=0.2"],
+        "viewer": ["viser>=1.1"],
         "dev": ["pytest>=7", "pytest-timeout>=2", "ruff>=0.5", "evo>=1.20", "plyfile>=1.0"],
     },
     entry_points={"console_scripts": ["scal3r = scal3r_ros.cli:main"]},
