@@ -205,7 +205,9 @@ class GraphConfig(Section):
     )
     max_iterations: int = option(30, "Levenberg-Marquardt iterations.", minimum=1)
     loop_kernel: float = option(
-        0.1, "Scale of the Cauchy kernel on loop residuals; 0 switches it off.", minimum=0.0
+        10.0,
+        "Width of the Cauchy kernel on loop residuals, in standard deviations; 0 switches it off.",
+        minimum=0.0,
     )
 
 

@@ -1,0 +1,195 @@
+"""Sparse Levenberg-Marquardt on Sim(3): ours, and the published recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_matrix, csr_matrix, diags
+from scipy.sparse.linalg import splu
+
+from scal3r_ros.mapping.sim3 import Sim3, right_jacobian_inverse
+
+
+@dataclass(frozen=True)
+class GraphProblem:
+    """K nodes and M edges as arrays."""
+
+    nodes: Sim3
+    """(K,) initial S_map_chunk."""
+    held: np.ndarray
+    """Positions of nodes that do not move, one per connected component."""
+    ends: np.ndarray
+    """(M, 2) positions of the nodes a, b of each edge."""
+    measured: Sim3
+    """(M,) S_a_b."""
+    sigma: np.ndarray
+    """(M, 3) standard deviations of translation, rotation, log-scale."""
+    loop: np.ndarray
+    """(M,) bool: gets the robust kernel."""
+
+
+@dataclass(frozen=True)
+class GraphSolution:
+    """Optimised nodes and how the solver went."""
+
+    nodes: Sim3
+    """(K,) S_map_chunk."""
+    initial_cost: float
+    cost: float
+    iterations: int
+    loop_weights: np.ndarray
+    """(M,) final kernel weights; near 0 for a loop that the rest of the graph contradicts."""
+
+
+def edge_residuals(nodes: Sim3, problem: GraphProblem) -> np.ndarray:
+    """(M, 7) log(S_a_b^-1 S_a^-1 S_b)."""
+    a, b = nodes[problem.ends[:, 0]], nodes[problem.ends[:, 1]]
+    return (problem.measured.inverse() @ a.inverse() @ b).log()
+
+
+def edge_jacobians(nodes: Sim3, problem: GraphProblem) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Residuals (M, 7) and their derivatives (M, 7, 7) by right perturbations of nodes a and b."""
+    residuals = edge_residuals(nodes, problem)
+    a, b = nodes[problem.ends[:, 0]], nodes[problem.ends[:, 1]]
+    by_b = right_jacobian_inverse(residuals)
+    by_a = -by_b @ (b.inverse() @ a).adjoint()
+    return residuals, by_a, by_b
+
+
+def solve_levenberg_marquardt(
+    problem: GraphProblem, max_iterations: int, loop_kernel: float
+) -> GraphSolution:
+    """Held gauge, update on the group, residuals in standard deviations, Cauchy kernel on loops.
+
+    `loop_kernel` is the kernel's width in standard deviations (0: none). It starts as wide as the
+    worst loop and shrinks, so
+    that accumulated drift does not look like a wrong loop.
+    """
+    whitening = 1.0 / np.repeat(problem.sigma, (3, 3, 1), axis=1)
+    free = np.setdiff1d(np.arange(len(problem.nodes.scale)), problem.held)
+    squares = _squares(problem.nodes, problem, whitening)
+    nodes, spent = problem.nodes, 0
+    for width in _kernel_widths(squares, problem.loop, loop_kernel):
+        if len(free) and len(problem.ends) and spent < max_iterations:
+            nodes, used = _minimise(nodes, problem, whitening, width, free, max_iterations - spent)
+            spent += used
+    initial = _cost(squares, problem.loop, loop_kernel)
+    squares = _squares(nodes, problem, whitening)
+    weights = _cauchy_weights(squares, problem.loop, loop_kernel)
+    cost = _cost(squares, problem.loop, loop_kernel)
+    return GraphSolution(nodes, initial, cost, spent, weights)
+
+
+def solve_published(problem: GraphProblem, max_iterations: int) -> GraphSolution:
+    """The published recipe: variables log(S^-1), additive update, identity weights, free gauge.
+
+    Sequence constraints are replaced by the chained initial values, which they equal.
+    """
+    variables = problem.nodes.inverse().log()
+    history, damping, iterations = [], 1e-6, 0
+    residuals, jacobian = _published_system(variables, problem)
+    initial = cost = float((residuals**2).mean()) if len(residuals) else 0.0
+    while iterations < max_iterations and len(residuals):
+        history.append(cost)
+        iterations += 1
+        if cost < 1e-5 and iterations > 5 and history[-6] < 1.5 * cost:
+            break
+        step = _solve_damped(jacobian, residuals.ravel(), damping)
+        candidate = variables + step.reshape(variables.shape)
+        trial = edge_residuals(Sim3.exp(candidate).inverse(), problem)
+        if (trial**2).mean() < cost:
+            variables, damping = candidate, damping / 2.0
+            residuals, jacobian = _published_system(variables, problem)
+            cost = float((residuals**2).mean())
+        else:
+            damping *= 2.0
+    solved = Sim3.exp(variables).inverse()
+    first = int(problem.held[0]) if len(problem.held) else 0
+    S_fixed = problem.nodes[first] @ solved[first].inverse()
+    nodes = Sim3.stack([S_fixed @ solved[i] for i in range(len(solved.scale))])
+    return GraphSolution(nodes, initial, cost, iterations, np.ones(len(problem.ends)))
+
+
+def _published_system(variables: np.ndarray, problem: GraphProblem):
+    nodes = Sim3.exp(variables).inverse()
+    residuals, by_a, by_b = edge_jacobians(nodes, problem)
+    # exp(x + d)^-1 = exp(x)^-1 exp(-J d) with J the left Jacobian: chain it to the group's.
+    left = -np.linalg.inv(right_jacobian_inverse(-variables))
+    by_a, by_b = by_a @ left[problem.ends[:, 0]], by_b @ left[problem.ends[:, 1]]
+    return residuals, _sparse_jacobian(problem, by_a, by_b, np.ones_like(residuals))
+
+
+def _kernel_widths(squares: np.ndarray, loop: np.ndarray, final: float) -> list[float]:
+    """Shrinking kernel widths that end with `final`."""
+    if final <= 0 or not loop.any():
+        return [final]
+    widths, width = [final], 4.0 * final
+    while width < 4.0 * np.sqrt(squares[loop].max()):
+        widths.append(width)
+        width *= 4.0
+    return widths[::-1]
+
+
+def _minimise(nodes, problem, whitening, width, free, max_iterations) -> tuple[Sim3, int]:
+    """Levenberg-Marquardt for one kernel width; returns nodes and iterations used."""
+    damping, cost = 1e-6, _cost(_squares(nodes, problem, whitening), problem.loop, width)
+    columns = (7 * free[:, None] + np.arange(7)).ravel()
+    for iteration in range(max_iterations):
+        residuals, by_a, by_b = edge_jacobians(nodes, problem)
+        squares = ((residuals * whitening) ** 2).sum(axis=1)
+        rows = whitening * np.sqrt(_cauchy_weights(squares, problem.loop, width))[:, None]
+        jacobian = _sparse_jacobian(problem, by_a, by_b, rows)[:, columns]
+        step, trial = np.zeros((len(nodes.scale), 7)), np.inf
+        while not trial <= cost and damping < 1e8:
+            step[free] = _solve_damped(jacobian, (residuals * rows).ravel(), damping).reshape(-1, 7)
+            moved = nodes @ Sim3.exp(step)
+            trial = _cost(_squares(moved, problem, whitening), problem.loop, width)
+            damping *= 0.1 if trial <= cost else 10.0
+        if not trial <= cost:
+            return nodes, iteration + 1
+        damping, gained = max(damping, 1e-12), cost - trial
+        nodes, cost = moved, trial
+        if gained <= 1e-6 * cost + 1e-12:
+            return nodes, iteration + 1
+    return nodes, max_iterations
+
+
+def _squares(nodes: Sim3, problem: GraphProblem, whitening: np.ndarray) -> np.ndarray:
+    return ((edge_residuals(nodes, problem) * whitening) ** 2).sum(axis=1)
+
+
+def _solve_damped(jacobian: csr_matrix, residuals: np.ndarray, damping: float) -> np.ndarray:
+    normal = (jacobian.T @ jacobian).tocsc()
+    diagonal = normal.diagonal()
+    system = normal + diags(damping * diagonal + 1e-12 * max(diagonal.max(), 1e-12))
+    factors = splu(
+        system.tocsc(), permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0,
+        options={"SymmetricMode": True},
+    )  # fmt: skip
+    return -factors.solve(jacobian.T @ residuals)
+
+
+def _sparse_jacobian(problem: GraphProblem, by_a, by_b, row_weights) -> csr_matrix:
+    edges, count = len(problem.ends), len(problem.nodes.scale)
+    rows = np.broadcast_to(np.arange(7 * edges).reshape(edges, 7, 1), (edges, 7, 7))
+    parts = []
+    for side, block in enumerate((by_a, by_b)):
+        columns = 7 * problem.ends[:, side, None, None] + np.arange(7)
+        parts.append((block * row_weights[:, :, None], np.broadcast_to(columns, (edges, 7, 7))))
+    values = np.concatenate([block.ravel() for block, _ in parts])
+    columns = np.concatenate([column.ravel() for _, column in parts])
+    both = np.concatenate([rows.ravel()] * 2)
+    return coo_matrix((values, (both, columns)), shape=(7 * edges, 7 * count)).tocsr()
+
+
+def _cauchy_weights(squares: np.ndarray, loop: np.ndarray, width: float) -> np.ndarray:
+    if width <= 0:
+        return np.ones_like(squares)
+    return np.where(loop, 1.0 / (1.0 + squares / width**2), 1.0)
+
+
+def _cost(squares: np.ndarray, loop: np.ndarray, width: float) -> float:
+    if width <= 0:
+        return float(squares.sum())
+    return float(np.where(loop, width**2 * np.log1p(squares / width**2), squares).sum())

@@ -1,0 +1,208 @@
+"""Sim(3) pose graph: one node per chunk, relative constraints between them.
+
+Nodes S_map_chunk; an edge (a, b) measures S_a_b, the pose of chunk b in chunk a. The residual of an
+edge,
+log(S_a_b^-1 S_map_a^-1 S_map_b), lives in chunk b.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components, dijkstra
+
+from scal3r_ros.config import GraphConfig
+from scal3r_ros.mapping.graph_solver import (
+    GraphProblem,
+    GraphSolution,
+    solve_levenberg_marquardt,
+    solve_published,
+)
+from scal3r_ros.mapping.sim3 import Sim3
+
+DISCONNECTED = 1e6
+"""Variance reported for a chunk whose place relative to the map's first chunk is unknown."""
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A measured relative transform and how far it is believed."""
+
+    a: int
+    b: int
+    S_a_b: Sim3
+    kind: str
+    """`sequence`, `loop` or `odometry`."""
+    sigma: np.ndarray
+    """(3,) standard deviations: translation in units of chunk b, rotation in radians, log-scale."""
+
+
+class PoseGraph:
+    """Chunks in the map and what ties them together; the first node of each component is held."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[int, Sim3] = {}
+        self.edges: list[Edge] = []
+
+    @property
+    def nodes(self) -> Mapping[int, Sim3]:
+        """S_map_chunk by chunk index, in order of insertion."""
+        return self._nodes
+
+    def add_node(self, index: int, S_map_chunk: Sim3) -> None:
+        if index in self._nodes:
+            raise ValueError(f"chunk {index} is already in the graph")
+        self._nodes[index] = S_map_chunk
+
+    def add_edge(
+        self, a: int, b: int, S_a_b: Sim3, kind: str = "sequence", sigma: np.ndarray | None = None
+    ) -> None:
+        """Tie chunk b to chunk a; both must be nodes.
+
+        An edge between two components moves the later component, whose place was arbitrary so far.
+        """
+        missing = [index for index in (a, b) if index not in self._nodes]
+        if missing:
+            raise ValueError(f"edge ({a}, {b}): chunk {missing[0]} is not in the graph")
+        parts = self.components()
+        if parts[a] != parts[b]:
+            self._join(a, b, S_a_b, parts)
+        believed = np.ones(3) if sigma is None else np.asarray(sigma, dtype=np.float64)
+        self.edges.append(Edge(a, b, S_a_b, kind, believed))
+
+    def components(self) -> dict[int, int]:
+        """Number of the connected part that each chunk belongs to; part 0 holds the first chunk."""
+        place = {index: i for i, index in enumerate(self._nodes)}
+        _, labels = connected_components(self._adjacency(place, None), directed=False)
+        order: dict[int, int] = {}
+        return {index: order.setdefault(labels[i], len(order)) for index, i in place.items()}
+
+    def transform(self, S_new_old: Sim3) -> None:
+        """Express the whole map in another frame."""
+        self._nodes = {index: S_new_old @ node for index, node in self._nodes.items()}
+
+    def correction(self, a: int, b: int, S_a_b: Sim3) -> np.ndarray:
+        """(7,) log of what an edge would have to correct, in units of chunk b."""
+        return (S_a_b.inverse() @ self._nodes[a].inverse() @ self._nodes[b]).log()
+
+    def solve(self, config: GraphConfig) -> GraphSolution:
+        """Optimise all nodes in place, starting from the chained constraints in compat mode."""
+        if config.compat:
+            self._rechain()
+            solution = solve_published(self._problem(reverse_chain=True), config.max_iterations)
+        else:
+            problem = self._problem()
+            solution = solve_levenberg_marquardt(problem, config.max_iterations, config.loop_kernel)
+        for i, index in enumerate(self._nodes):
+            self._nodes[index] = solution.nodes[i]
+        return solution
+
+    def covariances(self) -> dict[int, np.ndarray]:
+        """(7, 7) covariance of each S_map_chunk relative to the first chunk, right perturbations.
+
+        Summed along the most certain path through the graph: an upper bound of the marginal that
+        costs one Dijkstra run.
+        """
+        if not self._nodes:
+            return {}
+        indices = list(self._nodes)
+        place = {index: i for i, index in enumerate(indices)}
+        between = {}
+        for edge in self.edges:
+            pair = (place[edge.a], place[edge.b])
+            spread = np.diag(np.repeat(edge.sigma**2, (3, 3, 1)))
+            if pair not in between or np.trace(spread) < np.trace(between[pair]):
+                between[pair] = spread
+        weights = {pair: float(np.trace(spread)) for pair, spread in between.items()}
+        distance, before = dijkstra(
+            self._adjacency(place, weights), directed=False, indices=0, return_predecessors=True
+        )
+        unknown = np.diag(np.full(7, DISCONNECTED))
+        result = {0: np.zeros((7, 7))}
+        for i in np.argsort(distance, kind="stable")[1:].tolist():
+            if not np.isfinite(distance[i]):
+                result[i] = unknown
+                continue
+            j = int(before[i])
+            S_i_j = self._nodes[indices[i]].inverse() @ self._nodes[indices[j]]
+            own = between.get((j, i))
+            carried = result[j] if own is not None else result[j] + between[(i, j)]
+            turned = S_i_j.adjoint() @ carried @ S_i_j.adjoint().T
+            result[i] = turned if own is None else turned + own
+        return {index: result[i] for i, index in enumerate(indices)}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything as arrays, to save and restore."""
+        nodes, edges = Sim3.stack(list(self._nodes.values())), self.edges
+        measured = Sim3.stack([edge.S_a_b for edge in edges])
+        return {
+            "node_index": np.array(list(self._nodes), dtype=np.int64),
+            "node_scale": nodes.scale,
+            "node_rotation": nodes.rotation,
+            "node_translation": nodes.translation,
+            "edge_ends": np.array([(e.a, e.b) for e in edges], np.int64).reshape(-1, 2),
+            "edge_kind": np.array([e.kind for e in edges], dtype="U16"),
+            "edge_sigma": np.array([e.sigma for e in edges]).reshape(-1, 3),
+            "edge_scale": measured.scale,
+            "edge_rotation": measured.rotation,
+            "edge_translation": measured.translation,
+        }
+
+    @classmethod
+    def restore(cls, arrays: Mapping[str, np.ndarray]) -> PoseGraph:
+        graph = cls()
+        nodes, measured = (
+            Sim3(*(arrays[f"{part}_{name}"] for name in ("scale", "rotation", "translation")))
+            for part in ("node", "edge")
+        )
+        graph._nodes = {int(index): nodes[i] for i, index in enumerate(arrays["node_index"])}
+        for i, (a, b) in enumerate(arrays["edge_ends"].tolist()):
+            kind, sigma = str(arrays["edge_kind"][i]), arrays["edge_sigma"][i]
+            graph.edges.append(Edge(a, b, measured[i], kind, sigma))
+        return graph
+
+    def _problem(self, reverse_chain: bool = False) -> GraphProblem:
+        """The graph as arrays; with `reverse_chain` sequence residuals live in chunk a, as
+        published."""
+        place = {index: i for i, index in enumerate(self._nodes)}
+        edges = [_reversed(e) if reverse_chain and e.kind != "loop" else e for e in self.edges]
+        parts = list(self.components().values())
+        held = [parts.index(part) for part in sorted(set(parts))]
+        return GraphProblem(
+            nodes=Sim3.stack(list(self._nodes.values())),
+            held=np.array(held, dtype=np.int64),
+            ends=np.array([(place[e.a], place[e.b]) for e in edges], np.int64).reshape(-1, 2),
+            measured=Sim3.stack([edge.S_a_b for edge in edges]),
+            sigma=np.array([edge.sigma for edge in edges]).reshape(-1, 3),
+            loop=np.array([edge.kind == "loop" for edge in edges], dtype=bool),
+        )
+
+    def _rechain(self) -> None:
+        """Put every chunk where the chain of sequence constraints puts it."""
+        for edge in self.edges:
+            if edge.kind != "loop":
+                self._nodes[edge.b] = self._nodes[edge.a] @ edge.S_a_b
+
+    def _join(self, a: int, b: int, S_a_b: Sim3, parts: dict[int, int]) -> None:
+        target = self._nodes[a] @ S_a_b
+        moved, anchor, goal = parts[b], self._nodes[b], target
+        if parts[b] < parts[a]:
+            moved, anchor, goal = parts[a], self._nodes[a], self._nodes[b] @ S_a_b.inverse()
+        S_new_old = goal @ anchor.inverse()
+        for index, part in parts.items():
+            if part == moved:
+                self._nodes[index] = S_new_old @ self._nodes[index]
+
+    def _adjacency(self, place: dict[int, int], weights: dict | None) -> coo_matrix:
+        if weights is None:
+            weights = {(place[edge.a], place[edge.b]): 1.0 for edge in self.edges}
+        ends = np.array(list(weights), dtype=np.int64).reshape(-1, 2)
+        shape = (len(place), len(place))
+        return coo_matrix((list(weights.values()), (ends[:, 0], ends[:, 1])), shape).tocsr()
+
+
+def _reversed(edge: Edge) -> Edge:
+    return Edge(edge.b, edge.a, edge.S_a_b.inverse(), edge.kind, edge.sigma)

@@ -1,0 +1,166 @@
+"""Camera poses by frame id, stored in chunk coordinates so that corrections move them for free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from scal3r_ros.mapping.sim3 import Sim3, skew
+from scal3r_ros.records import TrajectoryPose
+
+FIELDS = {
+    "frame_id": ((), np.int64),
+    "stamp_ns": ((), np.int64),
+    "chunk_index": ((), np.int64),
+    "provisional": ((), np.bool_),
+    "confidence": ((), np.float64),
+    "T_chunk_camera": ((4, 4), np.float64),
+    "covariance": ((6, 6), np.float64),
+}
+
+
+class Trajectory:
+    """One row per frame; a provisional pose is replaced when its owner is known."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, int] = {}
+        self._columns = {
+            name: np.zeros((0, *shape), dtype) for name, (shape, dtype) in FIELDS.items()
+        }
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, frame_id: int) -> bool:
+        return frame_id in self._rows
+
+    def put(
+        self,
+        frame_id: int,
+        stamp_ns: int,
+        chunk_index: int,
+        T_chunk_camera: np.ndarray,
+        confidence: float,
+        provisional: bool,
+        covariance: np.ndarray | None = None,
+    ) -> None:
+        """Add or replace a frame's pose; `covariance` (6, 6) of the pose within its chunk, chunk
+        units."""
+        row = self._rows.setdefault(frame_id, len(self._rows))
+        self._reserve(row + 1)
+        if covariance is None:
+            covariance = np.zeros((6, 6))
+        values = (frame_id, stamp_ns, chunk_index, provisional, confidence, T_chunk_camera)
+        for name, value in zip(FIELDS, (*values, covariance)):
+            self._columns[name][row] = value
+
+    def confirm(self, frame_ids: Iterable[int]) -> None:
+        """Their present chunk owns these frames for good."""
+        for frame_id in frame_ids:
+            self._columns["provisional"][self._rows[frame_id]] = False
+
+    def chunk_of(self, frame_id: int) -> int:
+        """Index of the chunk that a frame's pose belongs to."""
+        return int(self._columns["chunk_index"][self._rows[frame_id]])
+
+    def stamp_of(self, frame_id: int) -> int:
+        return int(self._columns["stamp_ns"][self._rows[frame_id]])
+
+    @property
+    def frame_ids(self) -> tuple[int, ...]:
+        """All frames in chronological order."""
+        return tuple(sorted(self._rows))
+
+    def matrices(
+        self, S_map_chunk: Mapping[int, Sim3], frame_ids: Iterable[int] | None = None
+    ) -> np.ndarray:
+        """T_map_camera (N, 4, 4) of the given frames (default: all, chronological)."""
+        rows = self._select(frame_ids)
+        if not len(rows):
+            return np.zeros((0, 4, 4))
+        S = Sim3.stack([S_map_chunk[c] for c in self._columns["chunk_index"][rows].tolist()])
+        return S.move_pose(self._columns["T_chunk_camera"][rows])
+
+    def poses(
+        self,
+        S_map_chunk: Mapping[int, Sim3],
+        frame_ids: Iterable[int] | None = None,
+        chunk_covariance: Mapping[int, np.ndarray] | None = None,
+    ) -> tuple[TrajectoryPose, ...]:
+        """Poses in the map; `chunk_covariance` (7, 7) of S_map_chunk, as `PoseGraph.covariances`
+        gives it."""
+        rows = self._select(frame_ids)
+        columns = self._columns
+        chunks = columns["chunk_index"][rows].tolist()
+        return tuple(
+            TrajectoryPose(
+                int(columns["frame_id"][row]),
+                int(columns["stamp_ns"][row]),
+                T_map_camera,
+                pose_covariance(
+                    columns["covariance"][row],
+                    S_map_chunk[chunk],
+                    columns["T_chunk_camera"][row, :3, 3],
+                    None if chunk_covariance is None else chunk_covariance.get(chunk),
+                ),
+                float(columns["confidence"][row]),
+                chunk,
+                bool(columns["provisional"][row]),
+            )
+            for row, chunk, T_map_camera in zip(
+                rows, chunks, self.matrices(S_map_chunk, columns["frame_id"][rows].tolist())
+            )
+        )
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything as arrays, to save and restore."""
+        return {name: values[: len(self)].copy() for name, values in self._columns.items()}
+
+    @classmethod
+    def restore(cls, arrays: Mapping[str, np.ndarray]) -> Trajectory:
+        trajectory = cls()
+        trajectory._columns = {
+            name: np.array(arrays[name], dtype).reshape(-1, *shape)
+            for name, (shape, dtype) in FIELDS.items()
+        }
+        ids = trajectory._columns["frame_id"].tolist()
+        trajectory._rows = {frame_id: row for row, frame_id in enumerate(ids)}
+        return trajectory
+
+    def _select(self, frame_ids: Iterable[int] | None) -> np.ndarray:
+        ids = self.frame_ids if frame_ids is None else frame_ids
+        return np.array([self._rows[frame_id] for frame_id in ids], dtype=np.int64)
+
+    def _reserve(self, rows: int) -> None:
+        have = len(self._columns["frame_id"])
+        if rows <= have:
+            return
+        grown = max(256, 2 * have) - have
+        for name, values in self._columns.items():
+            fresh = np.zeros((grown, *values.shape[1:]), values.dtype)
+            self._columns[name] = np.concatenate([values, fresh])
+
+
+def pose_covariance(
+    within: np.ndarray, S_map_chunk: Sim3, position: np.ndarray, of_chunk: np.ndarray | None
+) -> np.ndarray:
+    """(6, 6) in the map frame of a camera at `position` (3,) in its chunk.
+
+    `within` is the pose's covariance in the chunk, rotation about the camera's own axes (rotated
+    with the chunk here);
+    `of_chunk` (7, 7) that of S_map_chunk for right perturbations.
+    """
+    turn = np.zeros((6, 6))
+    turn[:3, :3] = S_map_chunk.scale * S_map_chunk.rotation
+    turn[3:, 3:] = S_map_chunk.rotation
+    inside = within
+    if of_chunk is not None:
+        lever = np.zeros((6, 7))
+        lever[:3, :3] = np.eye(3)
+        lever[:3, 3:6] = -skew(np.asarray(position))
+        lever[:3, 6] = position
+        lever[3:, 3:6] = np.eye(3)
+        inside = within + lever @ of_chunk @ lever.T
+    covariance = turn @ inside @ turn.T
+    return (covariance + covariance.T) / 2.0
