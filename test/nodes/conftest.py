@@ -1,0 +1,81 @@
+"""Real ROS for the tests: a DDS domain of their own on this machine only, and deadlines, no sleeps."""
+
+import fcntl
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ros_domain(tmp_path_factory):
+    """Number of a DDS domain that no other test run on this machine uses; child processes inherit it.
+
+    A lock per domain, held while the tests run, keeps concurrent runs apart.
+    """
+    folder = Path(tempfile.gettempdir()) / "scal3r_ros_test_domains"
+    folder.mkdir(exist_ok=True)
+    for domain in range(20, 100):
+        lock = (folder / str(domain)).open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            continue
+        os.environ["ROS_DOMAIN_ID"] = str(domain)
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        os.environ["ROS_LOG_DIR"] = str(tmp_path_factory.mktemp("ros_log"))
+        os.environ.pop("ROS_STATIC_PEERS", None)
+        yield domain
+        lock.close()
+        return
+    pytest.fail("80 other test runs seem to be using DDS on this machine")
+
+
+@pytest.fixture
+def ros(ros_domain):
+    """rclpy, initialised for one test; its nodes are destroyed by the test or with the context."""
+    rclpy = pytest.importorskip("rclpy", reason="rclpy is absent; run the tests with `make test`")
+    rclpy.init()
+    yield rclpy
+    rclpy.try_shutdown()
+
+
+@pytest.fixture
+def node(ros):
+    """A plain node that a test may publish, subscribe and call services with."""
+    node = ros.create_node("test_node")
+    yield node
+    node.destroy_node()
+
+
+@pytest.fixture
+def spin_until(ros):
+    """`spin_until(condition, node, ..., timeout=10)`: spin the nodes until `condition()` holds.
+
+    Returns what the condition gave; fails the test at the deadline.
+    """
+    executors = []
+
+    def spin(condition, *nodes, timeout: float = 10.0, what: str = ""):
+        from rclpy.executors import SingleThreadedExecutor
+
+        executor = SingleThreadedExecutor()
+        executors.append(executor)
+        for item in nodes:
+            executor.add_node(item)
+        deadline = time.monotonic() + timeout
+        try:
+            while not (result := condition()):
+                assert time.monotonic() < deadline, f"{what or 'condition'}: not within {timeout} s"
+                executor.spin_once(timeout_sec=0.05)
+            return result
+        finally:
+            for item in nodes:
+                executor.remove_node(item)
+
+    yield spin
+    for executor in executors:
+        executor.shutdown()
