@@ -8,7 +8,7 @@ by side, are processed in a round: the round stages its gradients and sees memor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -98,20 +98,23 @@ class ContextMemory:
         self,
         chunks: int = 1,
         contribute: bool = True,
-        offset: int = 0,
+        places: Sequence[int] | None = None,
         size: int | None = None,
         sync: Sync | None = None,
     ) -> Round:
         """Open a round in which this process handles `chunks` chunks.
 
-        Over several processes, `size` is the number of chunks of the whole round and `offset` how
-        many of them precede this process' first; both matter only with `decay`, and for the count.
-        Without `contribute` the chunks read the memory and leave no trace.
+        Over several processes, `size` is the number of chunks of the whole round and `places` says
+        which of them are handled here; with one process that is all of them in order. Without
+        `contribute` the chunks read the memory and leave no trace.
         """
         size = chunks if size is None else size
-        if not 0 <= offset <= offset + chunks <= size:
-            raise ValueError(f"chunks {offset} to {offset + chunks} are not in a round of {size}")
-        return Round(self, offset, size, contribute, sync or self.sync)
+        places = tuple(range(chunks)) if places is None else tuple(places)
+        if len(places) != chunks or any(not 0 <= place < size for place in places):
+            raise ValueError(
+                f"{chunks} chunks need as many places in a round of {size}, found {places}"
+            )
+        return Round(self, places, size, contribute, sync or self.sync)
 
     def total(self, layer: int) -> FastWeights | None:
         """G_l, None before anything was absorbed."""
@@ -162,9 +165,16 @@ class ContextMemory:
 class Round:
     """One round of chunks: reads memory plus its own stage, and is committed or forgotten."""
 
-    def __init__(self, memory: ContextMemory, offset: int, size: int, contribute: bool, sync: Sync):
-        self.memory, self.offset, self.size, self.sync = memory, offset, size, sync
-        self.contribute = contribute
+    def __init__(
+        self,
+        memory: ContextMemory,
+        places: tuple[int, ...],
+        size: int,
+        contribute: bool,
+        sync: Sync,
+    ):
+        self.memory, self.places, self.size = memory, places, size
+        self.contribute, self.sync = contribute, sync
         self.deltas: dict[int, FastWeights] = {}
         """By layer: weighted gradient sum of the round over all processes."""
 
@@ -186,8 +196,8 @@ class Round:
 
     def _own(self, unit: MemoryUnit, gradients: Iterable[FastWeights]) -> FastWeights:
         total: FastWeights | None = None
-        for i, g in enumerate(gradients):
-            weight = self.memory.decay ** (self.size - 1 - self.offset - i)
+        for place, g in zip(self.places, gradients):
+            weight = self.memory.decay ** (self.size - 1 - place)
             g = g if weight == 1.0 else g.scaled(weight)
             total = g if total is None else total + g
         return unit.zero_gradient() if total is None else total

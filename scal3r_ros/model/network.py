@@ -18,6 +18,7 @@ from scal3r_ros.model.architecture import Architecture, Numerics
 from scal3r_ros.model.camera_head import CameraHead
 from scal3r_ros.model.chunk_state import ChunkState
 from scal3r_ros.model.dense_head import dense_head, depth_and_confidence, points_and_confidence
+from scal3r_ros.model.fast_weights import FastWeights
 from scal3r_ros.model.memory import ContextMemory, RoundMemory
 from scal3r_ros.model.schedule import run_round
 
@@ -89,7 +90,7 @@ class Scal3R(nn.Module):
         if height % patch or width % patch or not height or not width:
             raise ValueError(
                 f"images of {height} x {width} pixels do not split into patches of {patch}; "
-                f"prepare them with model.preprocessing first"
+                f"prepare them with pipeline.preprocessing first"
             )
         return height // patch, width // patch
 
@@ -98,14 +99,16 @@ class Scal3R(nn.Module):
         self.grid(images)
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise ValueError(f"images must be uint8 or float in [0, 1], found {images.dtype}")
+        if not len(images):
+            raise ValueError("a chunk needs at least one frame, found none")
         tokens = []
+        if images.dtype != torch.uint8:
+            _check_range(images)
         for batch in images.split(self.numerics.encoder_batch):
             batch = batch.to(self.device)
             batch = batch.float() / 255 if batch.dtype == torch.uint8 else batch.float()
             with self.block_precision():
                 tokens.append(self.agg_regator.patch_embed(batch).float())
-        if not tokens:
-            raise ValueError("a chunk needs at least one frame, found none")
         return torch.cat(tokens)
 
     def begin(
@@ -154,6 +157,13 @@ class Scal3R(nn.Module):
             self.cam_decoder(state.camera_tokens), *maps[_DEPTH], *maps.get(_POINTS, ())
         )
 
+    def memory_shapes(self) -> dict[int, FastWeights]:
+        """By memory layer, one triple of the shapes and device that its gradients have."""
+        units = {
+            layer: self.agg_regator.memory_unit(layer) for layer in self.architecture.ttt_layers
+        }
+        return {layer: unit.initial() for layer, unit in units.items()}
+
     def block_precision(self) -> torch.autocast:
         """Number format of encoder and aggregator blocks; everything else stays outside."""
         return torch.autocast(
@@ -165,3 +175,12 @@ class Scal3R(nn.Module):
 
     def _head(self, name: str) -> nn.Module:
         return self.dpt_decoder if name == _DEPTH else self.xyz_decoder
+
+
+def _check_range(images: Tensor) -> None:
+    low, high = images.aminmax()
+    if not (low >= -1e-3 and high <= 1 + 1e-3):
+        raise ValueError(
+            f"float images must be in [0, 1] without NaN, found {low.item()} to {high.item()}; "
+            f"divide 8-bit values by 255, or pass them as uint8"
+        )

@@ -1,0 +1,162 @@
+"""Fetch the published checkpoint from its public model repository.
+
+A partial file is kept and continued by the next call; the checkpoint appears under its name only
+when it is complete and its checksum agrees with the repository's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = "xbillowy/Scal3R"
+OFFICIAL_FILE = "scal3r.pt"
+_BLOCK = 16 << 20
+
+
+class DownloadFailed(RuntimeError):
+    """The checkpoint could not be fetched; what has arrived is kept for the next attempt."""
+
+
+def default_path() -> Path:
+    """Where the published checkpoint is kept: the user's cache folder."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "scal3r_ros" / OFFICIAL_FILE
+
+
+def download(
+    target: Path | None = None,
+    sha256: str = "",
+    repository: str = REPOSITORY,
+    progress: bool = True,
+) -> Path:
+    """Fetch the checkpoint to `target` and return its path; nothing is fetched if it is there.
+
+    With `sha256` that checksum is demanded too. Raises `DownloadFailed`.
+    """
+    target = target or default_path()
+    if not target.exists():
+        _fetch(repository, target, progress)
+    elif not sha256:
+        return target
+    found = _hash_of(target).hexdigest()
+    if sha256 and found != sha256.lower():
+        raise DownloadFailed(
+            f"{target} has sha256 {found}, expected {sha256.lower()}; delete it to fetch it again"
+        )
+    return target
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `scal3r download`."""
+    parser.add_argument("--out", type=Path, default=None, help="file to write")
+    parser.add_argument("--sha256", default="", help="expected checksum")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(args: argparse.Namespace) -> Path:
+    """`scal3r download`; returns the path of the checkpoint."""
+    return download(args.out, args.sha256, progress=not args.quiet)
+
+
+def _fetch(repository: str, target: Path, progress: bool) -> None:
+    from huggingface_hub import HfFileSystem
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
+
+    files = HfFileSystem(skip_instance_cache=True)
+    name = f"{repository}/{target.name if target.name == OFFICIAL_FILE else OFFICIAL_FILE}"
+    try:
+        info = files.info(name, refresh=True)
+    except (RepositoryNotFoundError, EntryNotFoundError, FileNotFoundError) as error:
+        raise DownloadFailed(f"{name} is not on the model hub: {_first_line(error)}") from error
+    except (OSError, HfHubHTTPError, *_transport_errors()) as error:
+        raise DownloadFailed(_offline(name, target, error)) from error
+    try:
+        with files.open(name, "rb", block_size=_BLOCK, cache_type="none") as source:
+            _complete(source.read, source.seek, info, target, progress)
+    except (HfHubHTTPError, *_transport_errors()) as error:
+        raise DownloadFailed(_offline(name, target, error)) from error
+
+
+def _complete(
+    read: Callable[[int], bytes],
+    seek: Callable[[int], Any],
+    info: dict[str, Any],
+    target: Path,
+    progress: bool,
+) -> None:
+    """Append what is missing to the partial file, verify it and give it its name."""
+    from tqdm import tqdm
+
+    size, expected = info["size"], (info.get("lfs") or {}).get("sha256", "")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{(expected or str(size))[:12]}.part")
+    digest = _hash_of(partial) if partial.exists() else hashlib.sha256()
+    with (
+        open(partial, "ab") as sink,
+        tqdm(
+            total=size,
+            initial=sink.tell(),
+            unit="B",
+            unit_scale=True,
+            desc=target.name,
+            disable=not progress,
+        ) as bar,
+    ):
+        seek(sink.tell())
+        while block := read(_BLOCK) if sink.tell() < size else b"":
+            sink.write(block)
+            digest.update(block)
+            bar.update(len(block))
+        sink.flush()
+        os.fsync(sink.fileno())
+        arrived = sink.tell()
+    if arrived != size or (expected and digest.hexdigest() != expected):
+        partial.unlink()
+        raise DownloadFailed(
+            f"{target.name} arrived damaged ({arrived} of {size} bytes, sha256 "
+            f"{digest.hexdigest()}, expected {expected or 'unknown'}); try again"
+        )
+    os.replace(partial, target)
+
+
+def _hash_of(path: Path) -> Any:
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest
+
+
+def _transport_errors() -> tuple[type[Exception], ...]:
+    """Errors of whichever HTTP client the installed hub library uses."""
+    found: list[type[Exception]] = []
+    try:
+        import httpx
+
+        found.append(httpx.HTTPError)
+    except ImportError:
+        pass
+    try:
+        import requests
+
+        found.append(requests.RequestException)
+    except ImportError:
+        pass
+    return tuple(found)
+
+
+def _offline(name: str, target: Path, error: Exception) -> str:
+    return (
+        f"cannot fetch {name} from the model hub ({_first_line(error)}); connect to the internet "
+        f"and run `scal3r download` again, or copy the file to {target}"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

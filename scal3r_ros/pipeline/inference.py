@@ -1,0 +1,322 @@
+"""The Scal3R network as a reconstructor: the only place where numpy records meet torch tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scal3r_ros.config import MemoryConfig
+from scal3r_ros.mapping.camera import decode_cameras
+from scal3r_ros.model.checkpoint import LoadedNetwork
+from scal3r_ros.model.chunk_state import ChunkState
+from scal3r_ros.model.descriptor import frame_descriptors
+from scal3r_ros.model.encoder_cache import EncoderCache
+from scal3r_ros.model.memory import (
+    ContextMemory,
+    LocalMemory,
+    NoMemory,
+    Round,
+    RoundMemory,
+    Sync,
+    no_sync,
+)
+from scal3r_ros.model.memory_file import check_fingerprint
+from scal3r_ros.model.network import Prediction
+from scal3r_ros.model.schedule import advance_all, run_round
+from scal3r_ros.pipeline.preprocessing import prepare_image, target_size
+from scal3r_ros.pipeline.reconstructor import MemoryState, OutOfDeviceMemory, ReconstructionFailed
+from scal3r_ros.records import Chunk, ChunkPrediction
+
+ALL_CHUNKS = 1_000_000
+"""Round size of memory mode `batch`: the whole sequence is one round."""
+
+Outcome = ChunkPrediction | ReconstructionFailed
+
+
+class Scal3RReconstructor:
+    """Chunks through the network, with the memory mode that the configuration names.
+
+    Work happens in two steps where several processes meet: `stage_round` computes, `commit` lets
+    the memory advance (or `rollback` drops the round); `reconstruct` and `reconstruct_round` do
+    both. Mode `finalize` keeps every chunk's tokens in host memory until `finalize` is called.
+    """
+
+    name = "scal3r"
+
+    def __init__(
+        self,
+        loaded: LoadedNetwork,
+        memory: MemoryConfig | None = None,
+        image_size: int = 0,
+        point_head: bool = False,
+    ):
+        self._config = memory or MemoryConfig()
+        if self._config.window and self._config.mode in ("batch", "finalize"):
+            raise ValueError(
+                f"memory.window forgets while streaming, memory.mode {self._config.mode} does not "
+                f"stream; set memory.window to 0"
+            )
+        self.network = loaded.network
+        self.fingerprint = loaded.fingerprint
+        self.layers = self.network.architecture.ttt_layers
+        self.round_size = ALL_CHUNKS if self._config.mode == "batch" else 1
+        self._points = point_head
+        self._image_size = image_size or self.network.architecture.image_size
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything absorbed, the image size of the sequence included."""
+        self.memory = self._empty_memory()
+        self._target: tuple[int, int] | None = None
+        self._cache = EncoderCache()
+        self._staged: Round | None = None
+        self._parked: list[tuple[_Job, bool]] = []
+        self._parked_committed = 0
+
+    def reconstruct(self, chunk: Chunk, contribute: bool = True) -> ChunkPrediction:
+        """One chunk; with `contribute` the memory absorbs it."""
+        outcome = self._stage([chunk], self.memory.round(1, contribute), contribute)[0]
+        self.commit()
+        if isinstance(outcome, ReconstructionFailed):
+            raise outcome
+        return outcome
+
+    def reconstruct_round(self, chunks: Sequence[Chunk]) -> list[Outcome]:
+        """Consecutive chunks side by side, layer by layer, all contributing."""
+        outcomes = self.stage_round(chunks)
+        self.commit()
+        return outcomes
+
+    def stage_round(
+        self,
+        chunks: Sequence[Chunk],
+        *,
+        places: Sequence[int] | None = None,
+        size: int | None = None,
+        sync: Sync = no_sync,
+    ) -> list[Outcome]:
+        """Compute a round without advancing the memory. `places` and `size` put the chunks into a
+        round over several processes, where `sync` is called once per memory layer, without chunks
+        too. What `sync` raises passes through."""
+        return self._stage(chunks, self.memory.round(len(chunks), True, places, size, sync), True)
+
+    def commit(self) -> None:
+        """Let the memory absorb the staged round, if there is one."""
+        if self._staged is not None:
+            self._staged.commit()
+        self._staged = None
+        self._parked_committed = len(self._parked)
+
+    def rollback(self) -> None:
+        """Forget the staged round."""
+        self._staged = None
+        del self._parked[self._parked_committed :]
+
+    @torch.no_grad()
+    def finalize(self) -> list[Outcome]:
+        """Mode `finalize`: all chunks since the last reset again, from the first memory layer on,
+        with the memory of the whole sequence; equal to mode `batch`. In the order given."""
+        if self._config.mode != "finalize":
+            raise ValueError(f"finalize needs memory.mode finalize, found {self._config.mode}")
+        memory = self._empty_memory()
+        jobs = [dataclasses.replace(job, state=job.state.copy()) for job, _ in self._parked]
+        absorbed = [job for job, (_, contributed) in zip(jobs, self._parked) if contributed]
+        with self._device_errors(jobs):
+            whole = memory.round(len(absorbed))
+            self._run(absorbed, whole)
+            whole.commit()
+            for job, (_, contributed) in zip(jobs, self._parked):
+                if not contributed:
+                    self._run([job], memory.round(1, contribute=False))
+            outcomes = [self._finish(job, memory.chunks) for job in jobs]
+        self.memory = memory
+        return outcomes
+
+    def state(self) -> MemoryState:
+        """The memory as arrays."""
+        arrays = {k: v.cpu().numpy() for k, v in self.memory.state_dict().items()}
+        return MemoryState(self.name, self.fingerprint, self.memory.chunks, arrays)
+
+    def restore(self, state: MemoryState) -> None:
+        """Replace the memory; an unfit `state` raises `ValueError` and changes nothing."""
+        if state.kind != self.name:
+            raise ValueError(
+                f"the memory belongs to reconstructor {state.kind!r}, this is {self.name!r}; "
+                f"reset it instead"
+            )
+        check_fingerprint(state.fingerprint, self.fingerprint, "the memory")
+        tensors = {k: torch.from_numpy(np.array(v)) for k, v in state.arrays.items()}
+        self.memory.load_state_dict(tensors, self.network.memory_shapes())
+        self._staged = None
+
+    @torch.no_grad()
+    def _stage(self, chunks: Sequence[Chunk], round_: Round, contribute: bool) -> list[Outcome]:
+        self.rollback()
+        jobs: list[_Job] = []
+        with self._device_errors(chunks):
+            for chunk in chunks:
+                jobs.append(self._begin(chunk))
+                jobs[-1].state = jobs[-1].state.to(self._rest(chunks) or self.network.device)
+            if self._config.mode == "finalize":
+                self._park(jobs, contribute)
+            memory = self._round_memory(round_)
+            self._run(jobs, memory)
+            absorbs = contribute and memory is round_
+            version = self.memory.chunks + (round_.size if absorbs else 0)
+            outcomes = [self._finish(job, version) for job in jobs]
+        if absorbs and _is_finite(round_):
+            self._staged = round_
+        elif absorbs:
+            self.rollback()
+            outcomes = [_not_finite(chunk.index) for chunk in chunks]
+        return outcomes
+
+    def _begin(self, chunk: Chunk) -> _Job:
+        """Prepare the images and encode those frames that the encoder has not seen."""
+        started = time.perf_counter()
+        rgb = self._prepared(chunk)
+        row = {frame.id: i for i, frame in enumerate(chunk.frames)}
+
+        def encode(ids: Sequence[int]) -> Tensor:
+            images = torch.from_numpy(rgb[[row[i] for i in ids]])
+            return self.network.encode(images.permute(0, 3, 1, 2))
+
+        tokens = self._cache.tokens(chunk.frame_ids, encode, keep=chunk.kind == "sequence")
+        order = network_order(len(rgb))
+        patch = self.network.architecture.patch_size
+        grid = (rgb.shape[1] // patch, rgb.shape[2] // patch)
+        state = self.network.begin(tokens[order][None], grid, self._points)
+        descriptors = frame_descriptors(tokens).cpu().numpy()
+        job = _Job(chunk, rgb, order, descriptors, state)
+        job.seconds["encode"] = time.perf_counter() - started
+        return job
+
+    def _prepared(self, chunk: Chunk) -> np.ndarray:
+        patch = self.network.architecture.patch_size
+        if self._target is None:
+            height, width = chunk.frames[0].rgb.shape[:2]
+            self._target = target_size(height, width, self._image_size, patch)
+        return np.stack([prepare_image(f.rgb, self._target, patch).rgb for f in chunk.frames])
+
+    def _run(self, jobs: Sequence[_Job], memory: RoundMemory) -> None:
+        """Take the jobs through all layers; several rest on the host between their turns."""
+        started = time.perf_counter()
+        states = [job.state for job in jobs]
+        run_round(self.network, states, memory, park=self._rest(jobs))
+        self._synchronize()
+        for job, state in zip(jobs, states):
+            job.state = state
+            job.seconds["layers"] = (time.perf_counter() - started) / len(jobs)
+
+    def _rest(self, chunks: Sequence) -> str | None:
+        """Where chunks wait for their turn: one alone stays on the device."""
+        return "cpu" if len(chunks) > 1 and self.network.device.type != "cpu" else None
+
+    def _park(self, jobs: Sequence[_Job], contribute: bool) -> None:
+        """Keep the chunks on the host as they stand in front of the first memory."""
+        depth = self.network.architecture.depth
+        for job in jobs:
+            states = [job.state]
+            advance_all(self.network, states, self.layers[0] if self.layers else depth - 1)
+            job.state = states[0]
+            kept = dataclasses.replace(job, state=job.state.copy().to("cpu"))
+            self._parked.append((kept, contribute))
+
+    def _finish(self, job: _Job, absorbed: int) -> Outcome:
+        started = time.perf_counter()
+        raw = self.network.decode(job.state.to(self.network.device))
+        job.state = None
+        outcome = _to_record(job, raw, absorbed)
+        job.seconds["heads"] = time.perf_counter() - started
+        return outcome
+
+    def _empty_memory(self) -> ContextMemory:
+        newton_schulz = self.network.numerics.newton_schulz
+        return ContextMemory(newton_schulz, self._config.decay, self._config.window)
+
+    def _round_memory(self, round_: Round) -> RoundMemory:
+        if self._config.mode == "off":
+            return NoMemory()
+        if self._config.mode == "local":
+            return LocalMemory(self.network.numerics.newton_schulz)
+        return round_
+
+    def _synchronize(self) -> None:
+        if self.network.device.type == "cuda":
+            torch.cuda.synchronize(self.network.device)
+
+    @contextmanager
+    def _device_errors(self, chunks: Sequence) -> Iterator[None]:
+        try:
+            yield
+        except torch.cuda.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            raise OutOfDeviceMemory(
+                f"{len(chunks)} chunk(s) at {self._target} px do not fit into the memory of "
+                f"{self.network.device} ({error}); lower chunk.size, model.image_size, "
+                f"model.token_slice or model.head_batch"
+            ) from error
+
+
+@dataclass
+class _Job:
+    """A chunk between its images and its prediction."""
+
+    chunk: Chunk
+    rgb: np.ndarray
+    """(S, H, W, 3) uint8, chronological."""
+    order: list[int]
+    descriptors: np.ndarray
+    state: ChunkState | None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def network_order(count: int) -> list[int]:
+    """Chronological positions in network order: the middle frame, which is the reference, moves
+    to the front, the others keep their order."""
+    middle = (count + 1) // 2 - 1
+    return [middle, *(i for i in range(count) if i != middle)]
+
+
+def _to_record(job: _Job, raw: Prediction, absorbed: int) -> Outcome:
+    """Undo the network's frame order and decode the cameras."""
+    back = np.argsort(job.order)
+    height, width = raw.depth.shape[-2:]
+    poses, intrinsics = decode_cameras(raw.camera[0].cpu().numpy()[back], height, width)
+    if not (np.isfinite(poses).all() and np.isfinite(intrinsics).all()):
+        return _not_finite(job.chunk.index)
+    depth, confidence = (x[0].cpu().numpy()[back] for x in (raw.depth, raw.depth_confidence))
+    known = np.isfinite(depth) & np.isfinite(confidence)
+    points = None
+    if raw.points is not None:
+        points = raw.points[0].cpu().numpy()[back]
+    return ChunkPrediction(
+        chunk_index=job.chunk.index,
+        frame_ids=job.chunk.frame_ids,
+        T_chunk_camera=poses,
+        intrinsics=intrinsics,
+        depth=np.where(known, depth, np.float32(np.nan)),
+        confidence=np.where(known, confidence, np.float32(0)),
+        rgb=job.rgb,
+        descriptors=job.descriptors,
+        points=points,
+        memory_version=absorbed,
+        timings=job.seconds,
+    )
+
+
+def _is_finite(round_: Round) -> bool:
+    return all(bool(torch.isfinite(x).all()) for g in round_.deltas.values() for x in g)
+
+
+def _not_finite(index: int) -> ReconstructionFailed:
+    return ReconstructionFailed(
+        f"the network's answer for chunk {index} is not finite; the memory did not absorb it"
+    )
