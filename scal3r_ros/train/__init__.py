@@ -1,0 +1,1 @@
+"""Training on procedurally made worlds: scenes, rendering, losses, the training loop, evaluation."""

@@ -1,0 +1,209 @@
+"""Losses: attention as matching, whitened pose, confidence-weighted depth and points with gradients.
+
+Pose and depth losses alone stay on a plateau (the mean pose for every frame). Supervising one
+attention head of the first global blocks to look at the true match breaks it; this adds no
+parameter and changes nothing at inference.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scal3r_ros.model.network import Prediction
+from scal3r_ros.train.rendering import field_of_view
+from scal3r_ros.train.worlds import ClipBatch, Correspondences, camera_points, relative_to_reference
+
+TRANSLATION_GAIN, QUATERNION_GAIN = 12.0, 20.0
+"""Whitening: the spread of translations (in units of the scene) and quaternions is about 1/gain."""
+_POSE_BETA, _FOV_BETA, _MATCH_BETA = 0.5, 0.05, 0.1
+_CONFIDENCE_REWARD = 0.2
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weight of every part of the loss. iteration_decay: factor per earlier camera iteration."""
+
+    matching: float = 1.0
+    pose: float = 1.0
+    field_of_view: float = 1.0
+    depth: float = 0.5
+    points: float = 0.5
+    iteration_decay: float = 0.6
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Truth of W clips in network order, in units of the clip (or of its group of chunks).
+
+    encoding: (W, S, 9) as the camera head's, quaternion with positive scalar. log_depth: (W, S, H,
+    W'). solid: same, False where there is no depth. points: (W, S, H, W', 3) in the reference
+    camera. scale: (W,) metres per unit.
+    """
+
+    encoding: Tensor
+    log_depth: Tensor
+    solid: Tensor
+    points: Tensor
+    scale: Tensor
+
+
+def scene_scale(batch: ClipBatch) -> Tensor:
+    """Geometric mean distance of all solid points from the reference camera, (W,) metres."""
+    distance = _reference_points(batch).norm(dim=-1).clamp(min=1e-3)
+    weight = batch.solid.float()
+    total = (distance.log() * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp(min=1.0)
+    return total.exp()
+
+
+def make_targets(batch: ClipBatch, scale: Tensor) -> Targets:
+    """Targets of clips whose first frame is the reference; scale: (W,) metres per unit."""
+    relative = relative_to_reference(batch.T_world_camera)
+    translation = relative[..., :3, 3] / scale[:, None, None]
+    fov = field_of_view(batch.focal, batch.depth.shape[-2:])
+    fov = fov[:, None].expand(-1, relative.shape[1], -1)
+    unit = scale[:, None, None, None]
+    return Targets(
+        torch.cat([translation, quaternion(relative[..., :3, :3]), fov], -1),
+        (batch.depth / unit).clamp(min=1e-4).log(),
+        batch.solid,
+        _reference_points(batch) / unit[..., None],
+        scale,
+    )
+
+
+def _reference_points(batch: ClipBatch) -> Tensor:
+    relative = relative_to_reference(batch.T_world_camera)
+    local = camera_points(batch.depth, batch.focal) - relative[..., None, None, :3, 3]
+    return torch.einsum("wsij,wshvi->wshvj", relative[..., :3, :3], local)
+
+
+def quaternion(rotation: Tensor) -> Tensor:
+    """Quaternions (x, y, z, w), w >= 0, of rotation matrices (..., 3, 3) with angles below pi."""
+    m = rotation
+    w = (1 + m[..., 0, 0] + m[..., 1, 1] + m[..., 2, 2]).clamp(min=1e-8).sqrt() / 2
+    x = (m[..., 2, 1] - m[..., 1, 2]) / (4 * w)
+    y = (m[..., 0, 2] - m[..., 2, 0]) / (4 * w)
+    z = (m[..., 1, 0] - m[..., 0, 1]) / (4 * w)
+    return torch.stack([x, y, z, w], -1)
+
+
+class AttentionWatch:
+    """Collects queries and keys of one head of chosen global blocks; pass it as `observe`."""
+
+    def __init__(self, layers: tuple[int, ...], head: int = 0):
+        self.layers, self.head = layers, head
+        self.seen: dict[int, list[tuple[Tensor, Tensor]]] = {layer: [] for layer in layers}
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor) -> None:
+        if layer in self.seen:
+            self.seen[layer].append((q[:, self.head].float(), k[:, self.head].float()))
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Matching loss and how good the matches are.
+
+    error: mean distance in patches between the soft-max mean and the truth; same_place: that of
+    answering every patch's own position.
+    """
+
+    loss: Tensor
+    error: Tensor
+    same_place: Tensor
+
+
+def matching_loss(
+    q: Tensor, k: Tensor, truth: Correspondences, grid: tuple[int, int], special: int
+) -> Matching:
+    """Cross-entropy of one head's attention against the true matches of all ordered frame pairs,
+    and Huber loss on the mean position. q, k: (W, S * P, D)."""
+    frames = truth.position.shape[1]
+    q, k = (x.unflatten(1, (frames, -1))[:, :, special:] for x in (q, k))
+    logits = torch.einsum("wapd,wbqd->wabpq", q, k) / q.shape[-1] ** 0.5
+    logs = logits.log_softmax(-1)
+    rows = torch.arange(grid[0], device=q.device).repeat_interleave(grid[1]).float()
+    columns = torch.arange(grid[1], device=q.device).repeat(grid[0]).float()
+    limit = torch.tensor([grid[0] - 1.0, grid[1] - 1.0], device=q.device)
+    goal = torch.minimum(truth.position.clamp(min=0), limit)
+    weight = (1 - (goal[..., :1] - rows).abs()).clamp(min=0)
+    weight = weight * (1 - (goal[..., 1:] - columns).abs()).clamp(min=0)
+    mask = truth.visible.float()
+    count = mask.sum().clamp(min=1.0)
+    entropy = -((weight * logs).sum(-1) * mask).sum() / count
+    places = torch.stack([rows, columns], -1)
+    mean = logs.exp() @ places
+    huber = F.smooth_l1_loss(mean, goal, beta=_MATCH_BETA, reduction="none").sum(-1)
+    error = ((mean - goal).norm(dim=-1) * mask).sum() / count
+    same = ((places - goal).norm(dim=-1) * mask).sum() / count
+    return Matching(entropy + (huber * mask).sum() / count, error.detach(), same.detach())
+
+
+def camera_loss(cameras: Tensor, targets: Targets, weights: LossWeights) -> tuple[Tensor, Tensor]:
+    """Whitened pose loss and field-of-view loss over all iterations; cameras: (iterations, W, S,
+    9)."""
+    gain = cameras.new_tensor([TRANSLATION_GAIN] * 3 + [QUATERNION_GAIN] * 4)
+    pose, fov, total = cameras.new_zeros(()), cameras.new_zeros(()), 0.0
+    for i, encoding in enumerate(cameras):
+        share = weights.iteration_decay ** (len(cameras) - 1 - i)
+        goal = targets.encoding
+        pose = pose + share * F.smooth_l1_loss(
+            encoding[..., :7] * gain, goal[..., :7] * gain, beta=_POSE_BETA
+        )
+        fov = fov + share * F.smooth_l1_loss(encoding[..., 7:], goal[..., 7:], beta=_FOV_BETA)
+        total += share
+    return pose / total, fov / total
+
+
+def depth_loss(depth: Tensor, confidence: Tensor, targets: Targets) -> Tensor:
+    """Confidence-weighted |log error|, its image gradients, and no confidence in the sky."""
+    error = depth.clamp(min=1e-4).log() - targets.log_depth
+    solid = targets.solid.float()
+    weighted = confidence * error.abs() - _CONFIDENCE_REWARD * confidence.log()
+    sky = (0.05 * confidence.log() * (1 - solid)).mean()
+    return _masked_mean(weighted, solid) + _gradient_loss(error, solid) + sky
+
+
+def points_loss(points: Tensor, confidence: Tensor, targets: Targets) -> Tensor:
+    """The same for point maps (W, S, H, W', 3) in the reference camera."""
+    solid = targets.solid.float()
+    reach = targets.points.norm(dim=-1, keepdim=True).clamp(min=0.3)
+    error = (points - targets.points) / reach
+    size = error.norm(dim=-1)
+    weighted = confidence * size - _CONFIDENCE_REWARD * confidence.log()
+    gradient = sum(_gradient_loss(error[..., i], solid) for i in range(3))
+    return _masked_mean(weighted, solid) + gradient
+
+
+def _gradient_loss(error: Tensor, solid: Tensor) -> Tensor:
+    vertical = _masked_mean(error.diff(dim=-2).abs(), solid[..., 1:, :] * solid[..., :-1, :])
+    horizontal = _masked_mean(error.diff(dim=-1).abs(), solid[..., 1:] * solid[..., :-1])
+    return vertical + horizontal
+
+
+def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    return (values * mask).sum() / mask.sum().clamp(min=1.0)
+
+
+@dataclass(frozen=True)
+class LossParts:
+    """Total and parts of one prediction's loss, and the matching errors in patches."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+def prediction_loss(prediction: Prediction, targets: Targets, weights: LossWeights) -> LossParts:
+    """Weighted sum of the pose, field-of-view, depth and (if predicted) point losses."""
+    pose, fov = camera_loss(prediction.cameras, targets, weights)
+    depth = depth_loss(prediction.depth, prediction.depth_confidence, targets)
+    total = weights.pose * pose + weights.field_of_view * fov + weights.depth * depth
+    parts = {"pose": pose.detach(), "fov": fov.detach(), "depth": depth.detach()}
+    if prediction.points is not None and prediction.points_confidence is not None:
+        points = points_loss(prediction.points, prediction.points_confidence, targets)
+        total = total + weights.points * points
+        parts["points"] = points.detach()
+    return LossParts(total, parts)
