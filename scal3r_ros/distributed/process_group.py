@@ -1,4 +1,4 @@
-"""Process groups that can be left: set up, used with a bound on every wait, torn down, set up again.
+"""Process groups that can be left: every wait is bounded, and after a failure the next one forms.
 
 One group per generation of the membership. Groups are made from the backend classes of
 torch.distributed directly and not as the process' default group, so that a process can drop a

@@ -68,9 +68,7 @@ def agree(reports: list[Progress], rank: int) -> Agreement:
     def reaches(r: Progress) -> bool:
         return r.epoch == epoch and committed in (r.committed, r.staged)
 
-    source = next(
-        i for i, r in enumerate(reports) if (r.epoch, r.committed) == (epoch, committed)
-    )
+    source = next(i for i, r in enumerate(reports) if (r.epoch, r.committed) == (epoch, committed))
     own = reports[rank]
     finishes = own.epoch == epoch and own.committed < committed == own.staged
     return Agreement(source, epoch, committed, finishes, not all(map(reaches, reports)))
