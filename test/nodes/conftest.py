@@ -1,4 +1,4 @@
-"""Real ROS for the tests: a DDS domain of their own on this machine only, and deadlines, no sleeps."""
+"""Real ROS for the tests: a DDS domain of their own on this machine, and deadlines, no sleeps."""
 
 import fcntl
 import os
@@ -11,9 +11,9 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def ros_domain(tmp_path_factory):
-    """Number of a DDS domain that no other test run on this machine uses; child processes inherit it.
+    """Number of a DDS domain that no other test run on this machine uses.
 
-    A lock per domain, held while the tests run, keeps concurrent runs apart.
+    Child processes inherit it. A lock per domain, held while the tests run, keeps runs apart.
     """
     folder = Path(tempfile.gettempdir()) / "scal3r_ros_test_domains"
     folder.mkdir(exist_ok=True)

@@ -36,7 +36,7 @@ def message_of(pixels: np.ndarray, encoding: str, padding: int = 0, big_endian: 
 
 
 def mosaic(rgb: np.ndarray, pattern: str) -> np.ndarray:
-    """A Bayer sensor with `pattern` in its first two rows, written from the pattern's definition."""
+    """A Bayer sensor with `pattern` in its first two rows, from the pattern's definition."""
     channel = {"r": 0, "g": 1, "b": 2}
     raw = np.zeros(rgb.shape[:2], np.uint8)
     for i, letter in enumerate(pattern):
