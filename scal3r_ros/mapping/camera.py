@@ -28,22 +28,6 @@ def decode_cameras(encoding: np.ndarray, height: int, width: int) -> tuple[np.nd
     return pose, intrinsics
 
 
-def rays(
-    intrinsics: np.ndarray, height: int, width: int, step: int = 1, start: int = 0
-) -> np.ndarray:
-    """Viewing rays with z = 1 of every `step`-th pixel: (S, h, w, 3) float32, camera frame."""
-    columns = np.arange(start, width, step, dtype=np.float64) + 0.5
-    rows = np.arange(start, height, step, dtype=np.float64) + 0.5
-    intrinsics = np.asarray(intrinsics, dtype=np.float64)
-    y = (rows - intrinsics[:, 1, 2, None]) / intrinsics[:, 1, 1, None]
-    skewed = columns[None, None] - intrinsics[:, 0, 2, None, None]
-    x = (skewed - intrinsics[:, 0, 1, None, None] * y[:, :, None]) / intrinsics[:, 0, 0, None, None]
-    result = np.ones((len(intrinsics), len(rows), len(columns), 3), dtype=np.float32)
-    result[..., 0] = x
-    result[..., 1] = y[:, :, None]
-    return result
-
-
 def unproject(
     depth: np.ndarray,
     intrinsics: np.ndarray,
@@ -56,14 +40,16 @@ def unproject(
 
     depth (S, H, W), intrinsics (S, 3, 3) in pixels of `depth`, T_chunk_camera (S, 4, 4).
     """
-    _, height, width = depth.shape
-    points = rays(intrinsics, height, width, step, start)
-    points *= depth[:, start::step, start::step, None]
-    rotation = T_chunk_camera[:, :3, :3].astype(np.float32)
-    shape = points.shape
-    turned = points.reshape(shape[0], -1, 3) @ np.swapaxes(rotation, 1, 2)
-    turned += T_chunk_camera[:, None, :3, 3].astype(np.float32)
-    return turned.reshape(shape)
+    depth = np.asarray(depth, dtype=np.float32)[:, start::step, start::step]
+    columns, rows = _directions(intrinsics, T_chunk_camera, depth.shape[1:], step, start)
+    points = np.empty((*depth.shape, 3), dtype=np.float32)
+    for frame, (plane, T) in enumerate(zip(depth, T_chunk_camera)):
+        for axis in range(3):
+            along = rows[frame, axis, :, None] + columns[frame, axis]
+            along *= plane
+            along += np.float32(T[axis, 3])
+            points[frame, :, :, axis] = along
+    return points
 
 
 def project(
@@ -87,6 +73,19 @@ def valid_pixels(depth: np.ndarray, confidence: np.ndarray) -> np.ndarray:
     """Mask of pixels with finite positive depth and confidence."""
     with np.errstate(invalid="ignore"):
         return np.isfinite(depth) & (depth > 0) & np.isfinite(confidence) & (confidence > 0)
+
+
+def _directions(intrinsics, T_chunk_camera, shape, step, start) -> tuple[np.ndarray, np.ndarray]:
+    """Chunk-frame viewing directions (z-depth 1) as a sum of a part per column and a part per row.
+
+    Returns (S, 3, w) and (S, 3, h) float32: rotation @ K^-1 @ (u, v, 1) is affine in u and in v.
+    """
+    turned = T_chunk_camera[:, :3, :3] @ np.linalg.inv(intrinsics)
+    u = (start + step * np.arange(shape[1])) + 0.5
+    v = (start + step * np.arange(shape[0])) + 0.5
+    columns = turned[:, :, 0, None] * u
+    rows = turned[:, :, 1, None] * v + turned[:, :, 2, None]
+    return columns.astype(np.float32), rows.astype(np.float32)
 
 
 def _quaternion_matrix(quaternion: np.ndarray) -> np.ndarray:
