@@ -1,0 +1,242 @@
+"""Revisited places: candidates from frame descriptors, and the geometric test that decides.
+
+Appearance only proposes. A loop is accepted when the loop chunk aligns with both places and the
+correction that it implies is
+plausible for the distance travelled, or when a second loop implies the same correction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from scal3r_ros.config import LoopConfig
+from scal3r_ros.mapping.alignment import Alignment
+from scal3r_ros.mapping.sim3 import Sim3
+
+WIDTH = 512
+"""Longer descriptors are projected to this many numbers; cosines survive to about 1/sqrt(WIDTH)."""
+CAPACITY = 100_000
+"""Descriptors kept; beyond it every second of the older half is dropped."""
+MARGIN = 2.0
+"""Correction always allowed, in scene distances: short paths have little drift to correct."""
+MAX_TURN = np.radians(60.0)
+"""Largest rotation that a loop may correct."""
+AGREEMENT = (0.1, np.radians(5.0), 0.1)
+"""Two loops agree within: translation (share of the correction), rotation (rad), log-scale."""
+
+
+@dataclass(frozen=True)
+class LoopCandidate:
+    """Two frames that look alike."""
+
+    frame_id: int
+    match_id: int
+    """The earlier one."""
+    similarity: float
+
+
+@dataclass(frozen=True)
+class LoopVerdict:
+    """Outcome of the geometric test of one loop chunk."""
+
+    accepted: bool
+    reason: str
+    """`consistent`, `confirmed` by a second loop, or why not: `alignment_failed`,
+    `scale_change`, `rotation`, `drift`."""
+    a: int
+    """Chunk index of the earlier place."""
+    b: int
+    S_a_b: Sim3
+    sigma: np.ndarray
+    """(3,) standard deviations of translation (chunk b's units), rotation, log-scale."""
+
+
+class LoopDetector:
+    """Causal search: each new frame against all frames at least `min_gap` older."""
+
+    def __init__(self, config: LoopConfig) -> None:
+        self.config = config
+        self._ids = np.zeros(0, np.int64)
+        self._descriptors = np.zeros((0, 0), np.float16)
+        self._tried: list[tuple[int, int]] = []
+
+    def __len__(self) -> int:
+        """Number of descriptors kept."""
+        return len(self._ids)
+
+    def add(self, frame_ids: Sequence[int], descriptors: np.ndarray) -> list[LoopCandidate]:
+        """Search for new frames (N) with unit descriptors (N, D), then remember them.
+
+        At most `max_candidates`, best first; pairs near one already returned are suppressed.
+        """
+        ids = np.asarray(frame_ids, dtype=np.int64)
+        compact = _compact(np.asarray(descriptors, dtype=np.float32))
+        found = self._search(ids, compact) if self.config.enabled and len(self._ids) else []
+        self._remember(ids, compact)
+        chosen: list[LoopCandidate] = []
+        for candidate in sorted(found, key=lambda c: (-c.similarity, c.frame_id)):
+            if len(chosen) >= self.config.max_candidates:
+                break
+            if not self._suppressed(candidate):
+                self._tried.append((candidate.frame_id, candidate.match_id))
+                chosen.append(candidate)
+        return chosen
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything as arrays, to save and restore."""
+        return {
+            "ids": self._ids,
+            "descriptors": self._descriptors,
+            "tried": np.array(self._tried, np.int64).reshape(-1, 2),
+        }
+
+    @classmethod
+    def restore(cls, config: LoopConfig, arrays) -> LoopDetector:
+        detector = cls(config)
+        detector._ids = np.array(arrays["ids"], np.int64)
+        detector._descriptors = np.array(arrays["descriptors"], np.float16)
+        detector._tried = [tuple(pair) for pair in np.asarray(arrays["tried"]).tolist()]
+        return detector
+
+    def _search(self, ids: np.ndarray, descriptors: np.ndarray) -> list[LoopCandidate]:
+        count = int(np.searchsorted(self._ids, ids.max() - self.config.min_gap, side="right"))
+        best = np.full(len(ids), -np.inf)
+        match = np.zeros(len(ids), np.int64)
+        for start in range(0, count, 8192):
+            part = slice(start, min(start + 8192, count))
+            similarity = descriptors @ self._descriptors[part].astype(np.float32).T
+            too_near = self._ids[part][None] > ids[:, None] - self.config.min_gap
+            similarity[too_near] = -np.inf
+            top = similarity.argmax(axis=1)
+            value = similarity[np.arange(len(ids)), top]
+            better = value > best
+            best[better], match[better] = value[better], self._ids[part][top[better]]
+        return [
+            LoopCandidate(int(ids[i]), int(match[i]), float(best[i]))
+            for i in np.flatnonzero(best > self.config.threshold)
+        ]
+
+    def _suppressed(self, candidate: LoopCandidate) -> bool:
+        window = self.config.nms_window
+        return any(
+            abs(candidate.frame_id - frame_id) <= window
+            and abs(candidate.match_id - match_id) <= window
+            for frame_id, match_id in self._tried
+        )
+
+    def _remember(self, ids: np.ndarray, descriptors: np.ndarray) -> None:
+        if not len(self._ids):
+            self._descriptors = np.zeros((0, descriptors.shape[1]), np.float16)
+        fresh = ids > (self._ids[-1] if len(self._ids) else -np.inf)
+        self._ids = np.concatenate([self._ids, ids[fresh]])
+        self._descriptors = np.concatenate(
+            [self._descriptors, descriptors[fresh].astype(np.float16)]
+        )
+        if len(self._ids) > CAPACITY:
+            half = len(self._ids) // 2
+            keep = np.concatenate([np.arange(0, half, 2), np.arange(half, len(self._ids))])
+            self._ids, self._descriptors = self._ids[keep], self._descriptors[keep]
+
+
+class LoopVerifier:
+    """Geometric test; remembers implausibly large corrections until a second loop confirms
+    them."""
+
+    def __init__(self, config: LoopConfig) -> None:
+        self.config = config
+        self._waiting: list[tuple[LoopVerdict, Sim3]] = []
+
+    def verify(
+        self,
+        ends: tuple[int, int],
+        alignments: tuple[Alignment, Alignment],
+        S_map_ends: tuple[Sim3, Sim3],
+        path_length: float,
+        scene_distance: float,
+    ) -> list[LoopVerdict]:
+        """Judge the loop chunk q between chunks `ends` = (a, b), a the earlier.
+
+        alignments: S_a_q and S_b_q. S_map_ends: where the graph has a and b now. path_length (map
+        units) travelled between the two
+        places; scene_distance the typical depth in map units. Returns the verdict, preceded by an
+        older one that it confirms.
+        """
+        verdict = self._measure(ends, alignments)
+        if not verdict.accepted:
+            return [verdict]
+        S_map_a, S_map_b = S_map_ends
+        correction = (S_map_a @ verdict.S_a_b) @ S_map_b.inverse()
+        change = (verdict.S_a_b.inverse() @ S_map_a.inverse() @ S_map_b).log()
+        allowed = self.config.max_drift * path_length + MARGIN * scene_distance
+        moved = float(np.linalg.norm(change[:3]) * S_map_b.scale)
+        reason = "consistent"
+        if abs(change[6]) > np.log(self.config.max_scale_change):
+            reason = "scale_change"
+        elif np.linalg.norm(change[3:6]) > MAX_TURN:
+            reason = "rotation"
+        elif moved > allowed:
+            reason = "drift"
+        if reason == "consistent":
+            return [verdict]
+        return self._confirm(verdict, correction, S_map_b.translation, reason)
+
+    def _measure(
+        self, ends: tuple[int, int], alignments: tuple[Alignment, Alignment]
+    ) -> LoopVerdict:
+        to_a, to_b = alignments
+        good = to_a.accepted and to_b.accepted
+        if not good:
+            return LoopVerdict(
+                False, "alignment_failed", *ends, Sim3.identity(), np.full(3, np.inf)
+            )
+        S_a_b = to_a.S_previous_current @ to_b.S_previous_current.inverse()
+        to_b_units = np.array([to_b.S_previous_current.scale, 1.0, 1.0])
+        sigma = np.sqrt((to_a.sigma * to_b_units) ** 2 + (to_b.sigma * to_b_units) ** 2)
+        return LoopVerdict(True, "consistent", *ends, S_a_b, sigma)
+
+    def _confirm(
+        self, verdict: LoopVerdict, correction: Sim3, place: np.ndarray, reason: str
+    ) -> list[LoopVerdict]:
+        for i, (older, implied) in enumerate(self._waiting):
+            if (older.a, older.b) != (verdict.a, verdict.b) and _agree(implied, correction, place):
+                del self._waiting[i]
+                return [_renamed(older, True, "confirmed"), _renamed(verdict, True, "confirmed")]
+        self._waiting = [*self._waiting[-31:], (verdict, correction)]
+        return [_renamed(verdict, False, reason)]
+
+
+def loop_window(frame_id: int, chunk_ids: Sequence[int], length: int) -> tuple[int, ...]:
+    """`length` consecutive frames of a chunk around one of them, shifted to stay inside the
+    chunk."""
+    ids = sorted(chunk_ids)
+    position = ids.index(frame_id)
+    start = max(0, min(position - length // 2, len(ids) - length))
+    return tuple(ids[start : start + length])
+
+
+def _agree(first: Sim3, second: Sim3, place: np.ndarray) -> bool:
+    """Whether two corrections of the map move a place the same way."""
+    difference = (first.inverse() @ second).log()
+    moved = [S.apply(place[None])[0] - place for S in (first, second)]
+    apart = np.linalg.norm(moved[0] - moved[1])
+    size = max(np.linalg.norm(moved[0]), np.linalg.norm(moved[1]))
+    translation, rotation, log_scale = AGREEMENT
+    turned = np.linalg.norm(difference[3:6])
+    return apart <= translation * size and turned <= rotation and abs(difference[6]) <= log_scale
+
+
+def _renamed(verdict: LoopVerdict, accepted: bool, reason: str) -> LoopVerdict:
+    return LoopVerdict(accepted, reason, verdict.a, verdict.b, verdict.S_a_b, verdict.sigma)
+
+
+def _compact(descriptors: np.ndarray) -> np.ndarray:
+    """Project to at most WIDTH numbers (fixed random directions) and restore unit length."""
+    if descriptors.shape[1] > WIDTH:
+        random = np.random.default_rng(descriptors.shape[1])
+        directions = random.standard_normal((descriptors.shape[1], WIDTH)).astype(np.float32)
+        descriptors = descriptors @ directions
+    lengths = np.linalg.norm(descriptors, axis=1, keepdims=True)
+    return descriptors / np.maximum(lengths, 1e-12)

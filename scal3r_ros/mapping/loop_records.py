@@ -1,0 +1,178 @@
+"""What a later loop needs of every chunk, on disk: images and reduced depth and confidence.
+
+One file per chunk. Depth and confidence are kept on every `STEP`-th pixel in half precision; loops
+are aligned on that grid.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from scal3r_ros.records import ChunkPrediction, Frame
+
+STEP = 4
+QUALITY = 92
+"""JPEG quality of the stored images."""
+
+
+class RecordDropped(KeyError):
+    """The chunk's record is gone: the disk quota was exceeded."""
+
+
+class LoopRecords:
+    """Records in `folder`, oldest chunks dropped beyond `max_megabytes`."""
+
+    def __init__(self, folder: str | Path, max_megabytes: float = 4096.0) -> None:
+        self.folder = Path(folder)
+        self.max_megabytes = max_megabytes
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._frame_ids: dict[int, tuple[int, ...]] = {}
+        self._sizes: dict[int, int] = {}
+        for path in sorted(self.folder.glob("chunk_*.npz")):
+            with np.load(path, allow_pickle=False) as record:
+                index = int(record["chunk_index"])
+                self._frame_ids[index] = tuple(record["frame_ids"].tolist())
+            self._sizes[index] = path.stat().st_size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk."""
+        return sum(self._sizes.values())
+
+    def __contains__(self, chunk_index: int) -> bool:
+        return chunk_index in self._frame_ids
+
+    def frame_ids(self, chunk_index: int) -> tuple[int, ...]:
+        """Frames that a recorded chunk reconstructed."""
+        if chunk_index not in self._frame_ids:
+            raise RecordDropped(f"no record of chunk {chunk_index}")
+        return self._frame_ids[chunk_index]
+
+    def put(self, prediction: ChunkPrediction, frames: Mapping[int, Frame]) -> None:
+        """Record a chunk; `frames` by id, with the images that the reconstructor was given."""
+        reduced = reduce_prediction(prediction)
+        images = [_encode(frames[frame_id].rgb) for frame_id in prediction.frame_ids]
+        unit = np.nanmedian(reduced.depth) if np.isfinite(reduced.depth).any() else 1.0
+        known = [frames[frame_id].intrinsics for frame_id in prediction.frame_ids]
+        arrays = {
+            "chunk_index": np.array(prediction.chunk_index),
+            "frame_ids": np.array(prediction.frame_ids, np.int64),
+            "stamps_ns": np.array([frames[f].stamp_ns for f in prediction.frame_ids], np.int64),
+            "T_chunk_camera": reduced.T_chunk_camera,
+            "intrinsics": reduced.intrinsics,
+            "unit": np.array(unit, np.float64),
+            "depth": (reduced.depth / unit).astype(np.float16),
+            "confidence": np.minimum(reduced.confidence, 6e4).astype(np.float16),
+            "image_ends": np.cumsum([len(image) for image in images]),
+            "images": np.frombuffer(b"".join(images), np.uint8),
+            "frame_intrinsics": np.array([np.zeros((3, 3)) if k is None else k for k in known]),
+        }
+        self._write(prediction.chunk_index, arrays)
+        self._frame_ids[prediction.chunk_index] = prediction.frame_ids
+        self._drop_oldest()
+
+    def prediction(self, chunk_index: int, frame_ids: Sequence[int]) -> ChunkPrediction:
+        """The recorded geometry of some of a chunk's frames, on the reduced grid."""
+        with self._open(chunk_index) as record:
+            positions = self._positions(chunk_index, frame_ids)
+            depth = record["depth"][positions].astype(np.float32) * np.float32(record["unit"])
+            confidence = record["confidence"][positions].astype(np.float32)
+            return ChunkPrediction(
+                chunk_index=chunk_index,
+                frame_ids=tuple(frame_ids),
+                T_chunk_camera=record["T_chunk_camera"][positions],
+                intrinsics=record["intrinsics"][positions],
+                depth=depth,
+                confidence=confidence,
+                rgb=np.zeros((*depth.shape, 3), np.uint8),
+            )
+
+    def frames(self, chunk_index: int, frame_ids: Sequence[int]) -> tuple[Frame, ...]:
+        """The recorded images of some of a chunk's frames."""
+        with self._open(chunk_index) as record:
+            ends, images = record["image_ends"], record["images"]
+            stamps, intrinsics = record["stamps_ns"], record["frame_intrinsics"]
+            starts = np.concatenate([[0], ends])
+            return tuple(
+                Frame(
+                    id=frame_id,
+                    stamp_ns=int(stamps[i]),
+                    rgb=_decode(images[starts[i] : ends[i]].tobytes()),
+                    intrinsics=intrinsics[i] if intrinsics[i].any() else None,
+                )
+                for i, frame_id in zip(self._positions(chunk_index, frame_ids), frame_ids)
+            )
+
+    def clear(self) -> None:
+        """Delete all records."""
+        for index in list(self._frame_ids):
+            self._delete(index)
+
+    def _positions(self, chunk_index: int, frame_ids: Sequence[int]) -> list[int]:
+        place = {frame_id: i for i, frame_id in enumerate(self._frame_ids[chunk_index])}
+        return [place[frame_id] for frame_id in frame_ids]
+
+    def _open(self, chunk_index: int):
+        if chunk_index not in self._frame_ids:
+            raise RecordDropped(f"no record of chunk {chunk_index}")
+        return np.load(self._path(chunk_index), allow_pickle=False)
+
+    def _path(self, chunk_index: int) -> Path:
+        return self.folder / f"chunk_{chunk_index:08d}.npz"
+
+    def _write(self, chunk_index: int, arrays: Mapping[str, np.ndarray]) -> None:
+        path = self._path(chunk_index)
+        partial = path.with_suffix(".partial")
+        with open(partial, "wb") as file:
+            np.savez(file, **arrays)
+        os.replace(partial, path)
+        self._sizes[chunk_index] = path.stat().st_size
+
+    def _drop_oldest(self) -> None:
+        while self.nbytes > self.max_megabytes * 1e6 and len(self._frame_ids) > 1:
+            self._delete(min(self._frame_ids))
+
+    def _delete(self, chunk_index: int) -> None:
+        self._path(chunk_index).unlink(missing_ok=True)
+        del self._frame_ids[chunk_index], self._sizes[chunk_index]
+
+
+def reduce_prediction(
+    prediction: ChunkPrediction, frame_ids: Sequence[int] | None = None, step: int = STEP
+) -> ChunkPrediction:
+    """Every `step`-th pixel of some frames, with intrinsics for the smaller image."""
+    wanted = prediction.frame_ids if frame_ids is None else tuple(frame_ids)
+    place = {frame_id: i for i, frame_id in enumerate(prediction.frame_ids)}
+    positions = [place[frame_id] for frame_id in wanted]
+    start = step // 2
+    grid = np.s_[:, start::step, start::step]
+    intrinsics = np.array(prediction.intrinsics[positions], dtype=np.float64)
+    intrinsics[:, :2, 2] -= start + 0.5
+    intrinsics[:, :2] /= step
+    intrinsics[:, :2, 2] += 0.5
+    return ChunkPrediction(
+        chunk_index=prediction.chunk_index,
+        frame_ids=wanted,
+        T_chunk_camera=prediction.T_chunk_camera[positions],
+        intrinsics=intrinsics,
+        depth=prediction.depth[positions][grid],
+        confidence=prediction.confidence[positions][grid],
+        rgb=prediction.rgb[positions][grid],
+    )
+
+
+def _encode(rgb: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, "JPEG", quality=QUALITY)
+    return buffer.getvalue()
+
+
+def _decode(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
