@@ -278,7 +278,7 @@ class ScaleConfig(Section):
 class SfmConfig(Section):
     """Structure from motion by pycolmap, the reconstructor that needs no weights."""
 
-    max_features: int = option(4096, "SIFT features per image.", minimum=64)
+    max_features: int = option(2048, "SIFT features per image.", minimum=64)
     min_registered: float = option(
         0.5, "Smallest share of a chunk's frames that must be registered.", minimum=0.0, maximum=1.0
     )
