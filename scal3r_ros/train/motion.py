@@ -22,7 +22,7 @@ class MotionRange:
     """
 
     translation: tuple[float, float] = (0.06, 0.35)
-    rotation: tuple[float, float] = (0.5, 6.0)
+    rotation: tuple[float, float] = (1.5, 9.0)
 
 
 def rotation_from_vector(vector: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ from scal3r_ros.train.scenes import KINDS, Dice, build_scene
 from scal3r_ros.train.textures import TexturePool, make_texture_pool
 
 TRAIN_SEEDS = 0
+VALIDATION_SEEDS = 500_000_000
+"""Seeds of the scores shown while training."""
 HELD_OUT_SEEDS = 1_000_000_000
 """Seeds from here on, of worlds and of texture pools, belong to evaluation and are never trained on."""
 
@@ -48,6 +50,10 @@ class ClipBatch:
             return replace(self, **{k: getattr(self, k)[:, index] for k in _PER_FRAME})
         rows = torch.arange(len(index), device=index.device)[:, None]
         return replace(self, **{k: getattr(self, k)[rows, index] for k in _PER_FRAME})
+
+    def clips(self, which: slice) -> ClipBatch:
+        """Some of the clips."""
+        return ClipBatch(*(getattr(self, k)[which] for k in (*_PER_FRAME, "focal")))
 
     def to(self, device: torch.device | str) -> ClipBatch:
         """Move all tensors."""
@@ -95,6 +101,11 @@ class WorldSampler:
     def training(cls, textures: int = 320, device: torch.device | str = "cpu") -> WorldSampler:
         """Worlds to train on."""
         return cls(make_texture_pool(TRAIN_SEEDS, textures), device)
+
+    @classmethod
+    def validation(cls, textures: int = 120, device: torch.device | str = "cpu") -> WorldSampler:
+        """Worlds for the scores shown while training."""
+        return cls(make_texture_pool(VALIDATION_SEEDS, textures), device)
 
     @classmethod
     def held_out(cls, textures: int = 160, device: torch.device | str = "cpu") -> WorldSampler:

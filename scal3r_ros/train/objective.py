@@ -1,0 +1,80 @@
+"""One training step's loss: the network on a step's chunks, with everything it is supervised by."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scal3r_ros.model.memory import NoMemory, RoundMemory
+from scal3r_ros.model.network import Prediction, Scal3R
+from scal3r_ros.train.losses import (
+    AttentionWatch,
+    LossParts,
+    Targets,
+    make_targets,
+    matching_loss,
+    prediction_loss,
+    scene_scale,
+)
+from scal3r_ros.train.schedule import Stage
+from scal3r_ros.train.worlds import ClipBatch, correspondences
+
+
+def group_targets(chunks: list[ClipBatch]) -> list[Targets]:
+    """Targets of chunks of the same worlds in one common unit, the geometric mean of their scales:
+    what lets the memory make scales consistent."""
+    scale = torch.stack([scene_scale(chunk).log() for chunk in chunks]).mean(0).exp()
+    return [make_targets(chunk, scale) for chunk in chunks]
+
+
+def step_loss(
+    network: Scal3R,
+    chunks: list[ClipBatch],
+    stage: Stage,
+    layers: tuple[int, ...],
+    memory: RoundMemory | None = None,
+) -> LossParts:
+    """Loss of chunks (of the same worlds, network order) that share one memory, and its parts."""
+    watch = AttentionWatch(layers)
+    memory = memory if stage.memory else NoMemory()
+    predictions = network(
+        [chunk.images for chunk in chunks],
+        points=network.architecture.points_head,
+        memory=memory,
+        observe=watch,
+    )
+    targets = group_targets(chunks)
+    total, parts = _geometry(predictions, targets, stage)
+    match, match_parts = _matching(network, watch, chunks)
+    return LossParts(total + stage.weights.matching * match, parts | match_parts)
+
+
+def _geometry(
+    predictions: list[Prediction], targets: list[Targets], stage: Stage
+) -> tuple[Tensor, dict[str, Tensor]]:
+    losses = [prediction_loss(p, t, stage.weights) for p, t in zip(predictions, targets)]
+    total = torch.stack([loss.total for loss in losses]).mean()
+    names = losses[0].parts
+    return total, {n: torch.stack([loss.parts[n] for loss in losses]).mean() for n in names}
+
+
+def _matching(
+    network: Scal3R, watch: AttentionWatch, chunks: list[ClipBatch]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean over layers and chunks; the errors are those of the last supervised layer."""
+    architecture = network.architecture
+    truths = [correspondences(chunk, architecture.patch_size) for chunk in chunks]
+    grid = network.grid(chunks[0].images)
+    found = {
+        layer: [
+            matching_loss(q, k, truth, grid, architecture.special_tokens)
+            for (q, k), truth in zip(pairs, truths)
+        ]
+        for layer, pairs in watch.seen.items()
+    }
+    losses = [match.loss for matches in found.values() for match in matches]
+    last = found[max(found)]
+    return torch.stack(losses).mean(), {
+        "match_error": torch.stack([m.error for m in last]).mean(),
+        "match_same": torch.stack([m.same_place for m in last]).mean(),
+    }

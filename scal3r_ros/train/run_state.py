@@ -1,0 +1,85 @@
+"""What a run needs to go on where it stopped: weights, averages, optimiser, counts, in one file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from scal3r_ros.model.architecture import Architecture
+
+FILE = "run.pt"
+
+
+@dataclass
+class Progress:
+    """Counts of a run over all its sessions. history: one row of scores per validation."""
+
+    minutes: float = 0.0
+    steps: int = 0
+    samples: int = 0
+    seed: int = 0
+    history: list[dict[str, float | str]] = field(default_factory=list)
+
+
+class AveragedWeights:
+    """Exponential moving average of a network's parameters."""
+
+    def __init__(self, network: nn.Module, decay: float):
+        self.decay = decay
+        self.values = {k: v.detach().clone() for k, v in network.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, steps: int) -> None:
+        """Move the average towards the network; faster in the first steps."""
+        decay = min(self.decay, (1 + steps) / (10 + steps))
+        present = network.state_dict()
+        values = list(self.values.values())
+        torch._foreach_lerp_(values, [present[k] for k in self.values], 1 - decay)
+
+
+def save_run(
+    folder: Path,
+    architecture: Architecture,
+    network: nn.Module,
+    average: AveragedWeights,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+) -> None:
+    """Write everything atomically: a crash leaves the previous file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {
+        "architecture": architecture.to_json(),
+        "network": network.state_dict(),
+        "average": average.values,
+        "optimizer": optimizer.state_dict(),
+        "progress": asdict(progress),
+    }
+    temporary = folder / f"{FILE}.{os.getpid()}.tmp"
+    with temporary.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, folder / FILE)
+
+
+def read_run(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The content of a run file."""
+    return torch.load(folder / FILE, map_location=device, weights_only=True)
+
+
+def resume_run(
+    content: dict[str, Any],
+    network: nn.Module,
+    average: AveragedWeights,
+    optimizer: torch.optim.Optimizer,
+) -> Progress:
+    """Put a run file's content back; raises `RuntimeError` if it belongs to another network."""
+    network.load_state_dict(content["network"])
+    average.values = {k: v.to(average.values[k].device) for k, v in content["average"].items()}
+    optimizer.load_state_dict(content["optimizer"])
+    return Progress(**content["progress"])

@@ -1,0 +1,172 @@
+"""Training schedules: stages, their data and weights, and the learning rate over them.
+
+Stages are measured in minutes, not steps: a run that gets an accelerator for a fixed time uses all
+of it whatever the speed, and the learning rate ends where it should.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+from scal3r_ros.model.architecture import Architecture, preset
+from scal3r_ros.train.losses import LossWeights
+from scal3r_ros.train.worlds import ClipSettings
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of a run.
+
+    minutes: of training time. batch: worlds per step. chunks: per world, sharing one memory.
+    clips.frames: frames per chunk. overlap: frames shared by neighbouring chunks. memory: whether
+    the memory units run. spare_frames: frames rendered beyond those a chunk uses. uses: how often a
+    rendered clip is drawn, each time with other frames.
+    """
+
+    name: str
+    minutes: float
+    batch: int
+    clips: ClipSettings
+    weights: LossWeights = field(default_factory=LossWeights)
+    chunks: int = 1
+    overlap: int = 2
+    memory: bool = False
+    spare_frames: int = 2
+    uses: float = 4.0
+
+    @property
+    def clip_frames(self) -> int:
+        """Frames of a rendered clip."""
+        step = self.clips.frames - self.overlap
+        return self.clips.frames + (self.chunks - 1) * step + self.spare_frames
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A whole run.
+
+    decay_from: share of the run after which the learning rate falls, as a cosine, to final_rate
+    (relative). ema: decay per step of the averaged weights that are validated and exported.
+    gate_minutes: after this time matches must beat the same-place answer by gate_ratio.
+    """
+
+    stages: tuple[Stage, ...]
+    learning_rate: float = 2e-3
+    memory_rate: float = 2e-3
+    warmup_steps: int = 100
+    decay_from: float = 0.45
+    final_rate: float = 0.02
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = 1.0
+    ema: float = 0.998
+    matching_layers: tuple[int, ...] = (0, 1)
+    replay: int = 384
+    precision: str = "float32"
+    gate_minutes: float = 12.0
+    gate_ratio: float = 0.8
+
+    @property
+    def minutes(self) -> float:
+        """Length of the run."""
+        return sum(stage.minutes for stage in self.stages)
+
+    def stage_at(self, minutes: float) -> Stage | None:
+        """The stage that is due after some minutes of training, None when all are done."""
+        for stage in self.stages:
+            if minutes < stage.minutes:
+                return stage
+            minutes -= stage.minutes
+        return None
+
+    def rate(self, minutes: float, steps: int) -> float:
+        """Learning rate factor after some minutes and steps."""
+        warm = min(1.0, (steps + 1) / self.warmup_steps)
+        done = min(1.0, minutes / max(self.minutes, 1e-9))
+        if done <= self.decay_from:
+            return warm
+        angle = math.pi * (done - self.decay_from) / (1 - self.decay_from)
+        return warm * (self.final_rate + (1 - self.final_rate) * (1 + math.cos(angle)) / 2)
+
+
+NANO = Architecture(
+    image_size_of_pos_embed=56,
+    patch_size=7,
+    embed_dim=64,
+    vit_depth=1,
+    vit_num_heads=2,
+    num_register_tokens=4,
+    vit_layer_scale=1.0,
+    depth=4,
+    num_heads=2,
+    layer_scale=1.0,
+    intermediate_layers=(0, 1, 2, 3),
+    ttt_layers=(2, 3),
+    camera_trunk_depth=1,
+    camera_num_heads=2,
+    camera_layer_scale=1.0,
+    camera_iterations=1,
+    dense_head="linear",
+    points_head=False,
+    image_size=56,
+)
+"""What one CPU core can train in two hours."""
+
+_MIXED = {"parallax": (1.0, 3.0), "turn": (0.4, 1.0)}
+
+
+def nano_schedule() -> Schedule:
+    """About 100 minutes on one CPU core."""
+    short = ClipSettings(size=(42, 56), frames=4, sub_rays=1, **_MIXED)
+    full = replace(short, frames=8, parallax=(0.5, 2.0))
+    return Schedule(
+        stages=(
+            Stage("A", 55.0, 16, short, LossWeights(matching=1.0, depth=0.5)),
+            Stage("B", 25.0, 8, full, LossWeights(matching=0.5, depth=0.7)),
+            Stage("C", 20.0, 4, full, LossWeights(matching=0.3, depth=0.7), 3, 3, True, 0, 2.0),
+        ),
+    )
+
+
+def tiny_schedule() -> Schedule:
+    """`scal3r-tiny` on one data-centre GPU in 25 minutes, in two or three turns."""
+    short = ClipSettings(size=(84, 112), frames=4, sub_rays=1, **_MIXED)
+    full = ClipSettings(size=(168, 224), frames=8, parallax=(0.5, 2.5), turn=(0.3, 1.0), sub_rays=1)
+    last = replace(full, frames=12, sub_rays=2)
+    return Schedule(
+        stages=(
+            Stage("A", 9.0, 128, short, LossWeights(matching=1.0, depth=0.5), uses=2.0),
+            Stage("B", 8.0, 32, full, LossWeights(matching=0.5, depth=0.5), uses=2.0),
+            Stage("C", 8.0, 8, last, LossWeights(matching=0.1, depth=1.0), 3, 5, True, 0, 1.5),
+        ),
+        learning_rate=1e-3,
+        memory_rate=1e-3,
+        warmup_steps=300,
+        betas=(0.9, 0.95),
+        replay=512,
+        precision="bfloat16",
+        gate_minutes=6.0,
+    )
+
+
+def rehearsal_schedule() -> Schedule:
+    """All stages in seconds, to check that everything runs before an accelerator is asked for."""
+    toy = ClipSettings(size=(28, 42), frames=3, sub_rays=1, **_MIXED)
+    return Schedule(
+        stages=(
+            Stage("A", 0.05, 4, toy),
+            Stage("B", 0.05, 2, replace(toy, frames=4)),
+            Stage("C", 0.05, 2, replace(toy, frames=3), LossWeights(), 2, 1, True, 0),
+        ),
+        warmup_steps=10,
+        replay=16,
+    )
+
+
+SCHEDULES = {
+    "nano": (NANO, nano_schedule),
+    "scal3r-tiny": (preset("scal3r-tiny"), tiny_schedule),
+    "rehearsal": (NANO, rehearsal_schedule),
+}
+"""Architecture and schedule by name."""
