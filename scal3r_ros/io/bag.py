@@ -23,7 +23,7 @@ class BagSource:
 
     def __init__(self, path: Path, topic: str, camera_info: str | Path | None) -> None:
         self._path = path
-        with _open_bag(path) as reader:
+        with open_bag(path) as reader:
             types = {c.topic: c.msgtype for c in reader.connections}
             counts = {name: info.msgcount for name, info in reader.topics.items()}
             self.topic = choose_topic(types, counts, topic, path)
@@ -43,7 +43,7 @@ class BagSource:
 
     def __iter__(self) -> Iterator[SourceImage]:
         check, number = SizeCheck(), 0
-        with _open_bag(self._path) as reader:
+        with open_bag(self._path) as reader:
             connections = [c for c in reader.connections if c.topic == self.topic]
             for connection, _, data in reader.messages(connections):
                 message: Any = reader.deserialize(data, connection.msgtype)
@@ -110,7 +110,8 @@ def _find_camera_info(reader: Any, topic: str) -> Calibration | None:
 
 
 @contextmanager
-def _open_bag(path: Path) -> Iterator[Any]:
+def open_bag(path: Path) -> Iterator[Any]:
+    """Reader of a bag; whatever is wrong with the bag while it is open becomes `BadInput`."""
     try:
         from rosbags.highlevel import AnyReader, AnyReaderError
         from rosbags.rosbag2 import ReaderError
@@ -132,6 +133,8 @@ def _open_bag(path: Path) -> Iterator[Any]:
 
 
 def _bag_path(path: Path) -> Path:
+    if not path.exists():
+        raise BadInput(f"{path} does not exist")
     if path.is_file() or (path / "metadata.yaml").is_file():
         return path
     files = sorted(p for p in path.iterdir() if p.suffix in (".db3", ".mcap"))
