@@ -82,11 +82,16 @@ class LiveView:
         self._thread.join()
         self._server.stop()
 
-    def _hand_over(self, **news: Any) -> None:
+    def _hand_over(
+        self,
+        snapshot: ViewSnapshot | None = None,
+        image: np.ndarray | None = None,
+        status: str | None = None,
+    ) -> None:
         with self._newest:
-            for name, value in news.items():
-                if value is not None:
-                    setattr(self, f"_{name}", value)
+            self._snapshot = self._snapshot if snapshot is None else snapshot
+            self._image = self._image if image is None else image
+            self._status = self._status if status is None else status
             self._newest.notify_all()
 
     def _run(self) -> None:
