@@ -1,0 +1,188 @@
+"""What the node says about its health on /diagnostics: one status per concern, with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from scal3r_ros.records import ScaleEstimate
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+HOPS = ("received", "unaccepted", "gated", "queued", "dropped", "decoded", "malformed", "processed")
+
+
+@dataclass(frozen=True)
+class Concern:
+    """One status: its level is the worst of what was found, its message names the worst finding."""
+
+    name: str
+    findings: Sequence[tuple[bytes, str]]
+    """(level, sentence), empty when all is well."""
+    values: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def level(self) -> bytes:
+        return max((level for level, _ in self.findings), default=OK)
+
+    @property
+    def message(self) -> str:
+        worst = [sentence for level, sentence in self.findings if level == self.level]
+        return "; ".join(worst) or "ok"
+
+
+@dataclass(frozen=True)
+class InputHealth:
+    """What `input_concern` looks at."""
+
+    active: bool
+    topic: str
+    rate: float
+    age: float | None
+    timeout: float
+    encoding: str
+    counts: Mapping[str, int]
+    incompatible: Sequence[str] = ()
+    calibration_problem: str = ""
+    recent_drops: int = 0
+
+
+def input_concern(health: InputHealth) -> Concern:
+    """Frames per second, age and per-hop counters."""
+    findings = [(WARN, sentence) for sentence in health.incompatible]
+    if not health.active:
+        findings.append((OK, "not active"))
+    elif health.age is None:
+        findings.append((ERROR, f"no image yet on {health.topic}; is the camera running, the topic "
+                         "remapped?"))  # fmt: skip
+    elif health.age > health.timeout:
+        findings.append((ERROR, f"no image for {health.age:.1f} s on {health.topic}"))
+    if health.recent_drops:
+        findings.append((WARN, f"{health.recent_drops} frames dropped since the last report; raise "
+                         "gate.stride or lower gate.max_rate"))  # fmt: skip
+    if health.calibration_problem:
+        findings.append((WARN, health.calibration_problem))
+    values = {
+        "rate [Hz]": f"{health.rate:.2f}",
+        "age [s]": "none" if health.age is None else f"{health.age:.2f}",
+        "encoding": health.encoding or "unknown",
+        **{hop: health.counts.get(hop, 0) for hop in HOPS},
+        **{key: value for key, value in health.counts.items() if key not in HOPS},
+    }
+    return Concern("input", findings, values)
+
+
+def inference_concern(
+    state: str,
+    reason: str,
+    chunk_seconds: Sequence[float],
+    video_seconds: Sequence[float],
+    queued: int,
+    failures_in_row: int,
+    events: Mapping[str, int],
+) -> Concern:
+    """Speed and trouble of the worker."""
+    findings: list[tuple[bytes, str]] = []
+    if state == "failed":
+        findings.append((ERROR, reason))
+    elif state == "loading":
+        findings.append((WARN, reason))
+    elif state == "none":
+        findings.append((OK, "not configured"))
+    elif reason:
+        findings.append((ERROR, reason))
+    if failures_in_row:
+        findings.append((WARN, f"{failures_in_row} chunks failed in a row"))
+    values: dict[str, object] = {"state": state, "queue depth": queued, **events}
+    if chunk_seconds:
+        values["last chunk [s]"] = f"{chunk_seconds[-1]:.3f}"
+        values["p95 chunk [s]"] = f"{np.percentile(chunk_seconds, 95):.3f}"
+        video = sum(video_seconds)
+        values["real-time factor"] = f"{video / max(sum(chunk_seconds), 1e-9):.2f}"
+    return Concern("inference", findings, values)
+
+
+def gpu_concern(
+    memory: Mapping[str, float] | None, device: str, events: Mapping[str, int]
+) -> Concern:
+    """Memory of the device; `memory` in MB, None without a GPU."""
+    findings = []
+    shrunk = events.get("chunk_shrunk", 0)
+    if shrunk:
+        findings.append(
+            (WARN, f"out of memory {shrunk} times, chunks were shrunk; lower chunk.size")
+        )
+    values: dict[str, object] = {"device": device, "OOM retries": shrunk}
+    if memory is None:
+        findings.append((OK, "no GPU in use"))
+    else:
+        values |= {f"{name} [MB]": f"{value:.0f}" for name, value in memory.items()}
+    return Concern("gpu", findings, values)
+
+
+def map_concern(points: int, nbytes: int, budget_mb: float, revision: int, frames: int,
+                alignment: str) -> Concern:  # fmt: skip
+    """Size of the map against its budget."""
+    findings = []
+    if nbytes > budget_mb * 1e6:
+        findings.append((WARN, f"the map exceeds its budget of {budget_mb:.0f} MB"))
+    values = {
+        "points": points,
+        "memory [MB]": f"{nbytes / 1e6:.1f}",
+        "budget [MB]": f"{budget_mb:.0f}",
+        "revision": revision,
+        "frames": frames,
+        "alignment": alignment,
+    }
+    return Concern("map", findings, values)
+
+
+def scale_concern(scale: ScaleEstimate) -> Concern:
+    """Whether the map is in metres."""
+    values: dict[str, object] = {"source": scale.source, "frozen": scale.frozen}
+    if not scale.known:
+        values |= {"value": "unknown", "sigma": "unknown"}
+        message = "scale unknown: the map is in units of its own, not metres; set scale.source"
+        return Concern("scale", [(WARN, message)], values)
+    values |= {"value": f"{scale.value:.6g}", "sigma": f"{np.sqrt(scale.variance):.3g}"}
+    return Concern("scale", [], values)
+
+
+def time_concern(sim_time: bool, now_ns: int, counts: Mapping[str, int],
+                 last_jump_ns: int | None) -> Concern:  # fmt: skip
+    """Clock and stamps."""
+    findings = []
+    if sim_time and now_ns == 0:
+        findings.append(
+            (WARN, "use_sim_time is set but /clock is silent; play the bag with --clock")
+        )
+    values: dict[str, object] = {"use_sim_time": sim_time, **counts}
+    values["last jump [s]"] = "none" if last_jump_ns is None else f"{-last_jump_ns * 1e-9:.3f}"
+    return Concern("time", findings, values)
+
+
+def tf_concern(mode: str, problem: str, refused: bool, active: bool) -> Concern:
+    """Whether transforms are broadcast, and if not, why."""
+    findings = [(ERROR if refused else WARN, problem)] if problem and active else []
+    return Concern("tf", findings, {"mode": mode})
+
+
+def diagnostic_array(
+    node_name: str, hardware_id: str, concerns: Sequence[Concern], stamp
+) -> DiagnosticArray:
+    """Message of all concerns."""
+    array = DiagnosticArray()
+    array.header.stamp = stamp
+    for concern in concerns:
+        array.status.append(
+            DiagnosticStatus(
+                level=concern.level,
+                name=f"{node_name}: {concern.name}",
+                message=concern.message,
+                hardware_id=hardware_id,
+                values=[KeyValue(key=k, value=str(v)) for k, v in concern.values.items()],
+            )
+        )
+    return array

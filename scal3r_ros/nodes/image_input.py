@@ -1,0 +1,189 @@
+"""Camera topics to queued frames: header checks, order of stamps, frame gate. Nothing is decoded in
+a callback; the message itself waits in the queue."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from scal3r_ros.io.calibration import Calibration
+from scal3r_ros.mapping.frame_gate import FrameGate
+from scal3r_ros.nodes.conversions import stamp_to_ns
+from scal3r_ros.nodes.frame_decoder import calibration_from_message
+from scal3r_ros.nodes.frame_queue import FrameQueue, Ticket
+from scal3r_ros.nodes.node_config import NodeConfig, TopicQosConfig
+from scal3r_ros.nodes.qos_events import incompatible_qos_callbacks
+from scal3r_ros.nodes.time_guard import Released, TimeGuard
+
+
+class BackpressureGroup(MutuallyExclusiveCallbackGroup):
+    """Input callbacks wait in the middleware while the queue is full (queue.policy block)."""
+
+    def __init__(self, frames: FrameQueue) -> None:
+        super().__init__()
+        self._frames = frames
+
+    def can_execute(self, entity) -> bool:
+        return not self._frames.full and super().can_execute(entity)
+
+
+class ImageInput:
+    """Subscribes on construction; frames are admitted while `accepting`."""
+
+    def __init__(self, node, config: NodeConfig, frames: FrameQueue) -> None:
+        self.config, self.frames = config, frames
+        self.accepting = False
+        self.counts: Counter[str] = Counter()
+        """Hops: received, unaccepted (inactive or paused), gated."""
+        self.guard = TimeGuard(config.time)
+        self.gate = FrameGate(config.gate)
+        self.camera_frame = ""
+        self.encoding = ""
+        self.calibration: Calibration | None = None
+        self.calibration_problem = ""
+        self.incompatible: list[str] = []
+        """Publishers that cannot be heard, newest last."""
+        self._node = node
+        self._arrivals: deque[float] = deque(maxlen=60)
+        self._newest = (0, 0)
+        block = config.queue.policy == "block"
+        group = BackpressureGroup(frames) if block else MutuallyExclusiveCallbackGroup()
+        compressed = config.input.image_transport == "compressed"
+        kind, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
+        events = incompatible_qos_callbacks(node, topic, self.incompatible)
+        qos = input_qos(config.qos.image)
+        self._subscriptions = [
+            node.create_subscription(
+                kind, topic, self._on_image, qos, callback_group=group, event_callbacks=events
+            )
+        ]
+        if config.input.camera_info:
+            self._subscriptions.append(
+                node.create_subscription(
+                    CameraInfo, "camera_info", self._on_camera_info, qos,
+                    callback_group=MutuallyExclusiveCallbackGroup(),
+                )
+            )  # fmt: skip
+
+    def destroy(self) -> None:
+        """From the executor's thread, or when it has ended."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+
+    def reset(self) -> None:
+        """Forget the stream and what waits of it."""
+        self.guard.reset()
+        self.gate.reset()
+        self.frames.clear()
+
+    def release_held(self) -> None:
+        """Queue what the reordering still holds, for the end of the stream."""
+        self._admit(self.guard.flush())
+
+    def rate(self) -> float:
+        """Frames per second over the last arrivals."""
+        if len(self._arrivals) < 2:
+            return 0.0
+        return (len(self._arrivals) - 1) / max(1e-9, self._arrivals[-1] - self._arrivals[0])
+
+    def age(self) -> float | None:
+        """Seconds since the last frame arrived; None before the first."""
+        return time.monotonic() - self._arrivals[-1] if self._arrivals else None
+
+    def stream_now(self) -> int:
+        """The stream's present time: its newest stamp and what the ROS clock has counted since.
+
+        Follows images rather than the clock, so that a bag played without simulated time works too.
+        """
+        stamp_ns, heard_ns = self._newest
+        elapsed = self._node.get_clock().now().nanoseconds - heard_ns
+        limit = int(self.config.input.timeout * 1e9)
+        return stamp_ns + min(max(elapsed, 0), limit) if stamp_ns else 0
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        self.counts["received"] += 1
+        self._arrivals.append(time.monotonic())
+        if not self.accepting:
+            self.counts["unaccepted"] += 1
+            return
+        self._note_source(message)
+        stamp_ns = stamp_to_ns(message.header.stamp)
+        self._newest = (stamp_ns, self._node.get_clock().now().nanoseconds)
+        self._admit(self.guard.push(stamp_ns, (message, self.calibration)))
+
+    def _admit(self, released: list[Released]) -> None:
+        for frame in released:
+            if frame.jumped_back:
+                self.gate.reset()
+                self._node.get_logger().warning(
+                    f"image stamps jumped back by {self.guard.last_jump_ns * 1e-9:.3f} s: "
+                    f"{self.config.time.on_jump_back}"
+                )
+            decision = self.gate.admit(frame.stamp_ns)
+            if not decision.keep:
+                self.counts["gated"] += 1
+                continue
+            message, calibration = frame.item
+            resets = frame.jumped_back and self.config.time.on_jump_back == "reset"
+            self.frames.put(
+                Ticket(
+                    stamp_ns=frame.stamp_ns,
+                    message=message,
+                    nbytes=len(message.data),
+                    calibration=calibration,
+                    starts_session=decision.starts_session or frame.jumped_back,
+                    resets_map=resets,
+                )
+            )
+
+    def _note_source(self, message: Image | CompressedImage) -> None:
+        self.encoding = message.encoding if isinstance(message, Image) else message.format
+        name = message.header.frame_id or self.config.tf.camera_frame
+        if name == self.camera_frame:
+            return
+        if self.camera_frame:
+            self._node.get_logger().warning(
+                f"images changed their frame from {self.camera_frame} to {name}"
+            )
+        elif "optical" not in name:
+            self._node.get_logger().warning(
+                f"images are in frame {name!r}; poses are those of an optical frame (z forward, x "
+                "right, y down), whose name usually ends in _optical_frame"
+            )
+        self.camera_frame = name
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        try:
+            calibration = calibration_from_message(message)
+        except ValueError as error:
+            self.counts["malformed_camera_info"] += 1
+            self.calibration_problem = str(error)
+            self._node.get_logger().warning(
+                f"ignored a camera_info: {error}", throttle_duration_sec=5.0
+            )
+            return
+        self.calibration_problem = ""
+        if not _same(calibration, self.calibration):
+            self.calibration = calibration
+
+
+def input_qos(config: TopicQosConfig) -> QoSProfile:
+    """Volatile, so that it connects to every publisher of the same or a stronger reliability."""
+    return QoSProfile(
+        depth=config.depth,
+        reliability=ReliabilityPolicy[config.reliability.upper()],
+        durability=DurabilityPolicy.VOLATILE,
+    )
+
+
+def _same(a: Calibration | None, b: Calibration | None) -> bool:
+    """Equal calibrations share one object, and with it the tables of the rectification."""
+    if a is None or b is None:
+        return a is b
+    same_lens = a.model == b.model and a.distortion.tolist() == b.distortion.tolist()
+    return (a.width, a.height) == (b.width, b.height) and same_lens and (a.K == b.K).all()

@@ -1,0 +1,160 @@
+"""What every lifecycle node of the package shares: transitions that report, and a main that stops.
+
+rclpy swallows exceptions of transition callbacks and leaves Ctrl-C to chance; here a transition
+logs its traceback, and SIGINT and SIGTERM take the same path in every state.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+
+import rclpy
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException, ShutdownException
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+
+STATES = ("unconfigured", "inactive", "active", "finalized")
+
+
+class TransitionRefused(Exception):
+    """A transition cannot be done now; the message says why. The node stays where it was."""
+
+
+class ManagedNode(LifecycleNode):
+    """Override `configure`, `activate`, `deactivate`, `cleanup` and `stop`; raise to refuse."""
+
+    def __init__(self, name: str, **kwargs) -> None:
+        self.transition_group = MutuallyExclusiveCallbackGroup()
+        if "callback_group" in inspect.signature(LifecycleNode.__init__).parameters:
+            kwargs.setdefault("callback_group", self.transition_group)
+        super().__init__(name, **kwargs)
+        self.steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self.left_behind: list[str] = []
+        """Work that could not be ended in time and still runs; the process must not wait for it."""
+
+    @property
+    def lifecycle_state(self) -> str:
+        """`unconfigured`, `inactive`, `active` or `finalized`, or the transition under way."""
+        return self._state_machine.current_state[1]
+
+    def configure(self) -> None:
+        """Check parameters, create entities, start to load; returns quickly."""
+
+    def activate(self) -> None:
+        """Accept input."""
+
+    def deactivate(self) -> None:
+        """Accept no more input; keep everything else."""
+
+    def cleanup(self) -> None:
+        """Undo `configure`, also after it failed half way."""
+
+    def stop(self) -> None:
+        """Last steps from any state: save if asked to, then as `cleanup`."""
+        self.cleanup()
+
+    def on_configure(self, state) -> TransitionCallbackReturn:
+        return self._guarded(self.configure)
+
+    def on_activate(self, state) -> TransitionCallbackReturn:
+        return self._guarded(self.activate)
+
+    def on_deactivate(self, state) -> TransitionCallbackReturn:
+        return self._guarded(self.deactivate)
+
+    def on_cleanup(self, state) -> TransitionCallbackReturn:
+        return self._guarded(self.cleanup)
+
+    def on_shutdown(self, state) -> TransitionCallbackReturn:
+        return self._guarded(self.stop)
+
+    def on_error(self, state) -> TransitionCallbackReturn:
+        return self._guarded(self.cleanup)
+
+    def _guarded(self, step: Callable[[], None]) -> TransitionCallbackReturn:
+        try:
+            step()
+        except TransitionRefused as refusal:
+            self.get_logger().error(f"cannot {step.__name__}: {refusal}")
+            return TransitionCallbackReturn.FAILURE
+        except Exception:
+            # The border to rclpy, which would drop the exception without a word.
+            self.get_logger().error(f"{step.__name__} failed:\n{traceback.format_exc()}")
+            return TransitionCallbackReturn.ERROR
+        return TransitionCallbackReturn.SUCCESS
+
+    def bring_up(self) -> None:
+        """Configure and activate, for use without a lifecycle manager."""
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+
+def run(
+    make_node: Callable[[], ManagedNode],
+    args: Sequence[str] | None = None,
+    make_executor: Callable[[ManagedNode], rclpy.executors.Executor] | None = None,
+    autostart: Callable[[ManagedNode], bool] = lambda node: True,
+) -> int:
+    """Run one node until it is interrupted or its context is shut down; returns the exit code.
+
+    Callbacks run in a thread of their own, so that the main thread can take a signal at any time.
+    """
+    interrupted = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: interrupted.set())
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    failures: list[BaseException] = []
+    node = make_node()
+    executor = make_executor(node) if make_executor else rclpy.executors.SingleThreadedExecutor()
+    executor.add_node(node)
+
+    def spin() -> None:
+        try:
+            if autostart(node) and not interrupted.is_set():
+                node.bring_up()
+            while not interrupted.is_set() and rclpy.ok():
+                executor.spin_once(timeout_sec=None)
+        except (ExternalShutdownException, ShutdownException):
+            pass
+        except BaseException as error:  # handed to the main thread, which reports it
+            failures.append(error)
+        finally:
+            interrupted.set()
+
+    callbacks = threading.Thread(target=spin, name="callbacks", daemon=True)
+    callbacks.start()
+    interrupted.wait()
+    return _stop(node, executor, callbacks, failures)
+
+
+def _stop(node, executor, callbacks: threading.Thread, failures: list[BaseException]) -> int:
+    """End the callbacks, then the node, then the context; returns the exit code."""
+    executor.wake()
+    callbacks.join(timeout=1.0)
+    if callbacks.is_alive():
+        node.left_behind.append("a callback")
+    if node.lifecycle_state in STATES[:3] and rclpy.ok():
+        node.trigger_shutdown()
+    elif node.lifecycle_state != "finalized":
+        node.stop()
+    left_behind = list(node.left_behind)
+    for error in failures:
+        node.get_logger().fatal("".join(traceback.format_exception(error)))
+    if left_behind:
+        # Native code still runs in a daemon thread; unwinding the interpreter under it would crash.
+        node.get_logger().warning(f"leaving without waiting for {', '.join(left_behind)}")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1 if failures else 0)
+    executor.shutdown(timeout_sec=0.5)
+    node.destroy_node()
+    rclpy.try_shutdown()
+    return 1 if failures else 0

@@ -1,0 +1,167 @@
+"""`mapping_node`: camera topic in, map, trajectory and /tf out.
+
+The callbacks only queue; `worker` owns network and map; `publisher` makes the messages. This file
+connects them over the lifecycle.
+"""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+import rclpy
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+
+from scal3r_ros.nodes import parameters
+from scal3r_ros.nodes.health import HealthReport
+from scal3r_ros.nodes.loading import check_prerequisites, make_mapper
+from scal3r_ros.nodes.managed_node import ManagedNode, TransitionRefused, run
+from scal3r_ros.nodes.map_commands import MapCommands
+from scal3r_ros.nodes.mapping_session import MappingSession
+from scal3r_ros.nodes.node_config import NodeConfig
+from scal3r_ros.nodes.services import NotPossible, Services
+
+LIVE = ("publish", "autosave", "input.timeout")
+"""Parameters that take effect at once; the others at the next configure."""
+
+
+class MappingNode(ManagedNode):
+    """Lifecycle node around one `MappingSession`, which exists from configure to cleanup."""
+
+    def __init__(
+        self,
+        make_mapper: Callable = make_mapper,
+        parameter_overrides: Sequence = (),
+        name: str = "mapping_node",
+    ) -> None:
+        super().__init__(name, parameter_overrides=list(parameter_overrides))
+        self.session: MappingSession | None = None
+        self.paused = False
+        self._make_mapper = make_mapper
+        parameters.declare(self, NodeConfig(), live=_all_but_start())
+        self.config: NodeConfig = parameters.read(self, NodeConfig())
+        for sentence in parameters.unknown_overrides(self, NodeConfig()):
+            self.get_logger().warning(sentence)
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self._services = Services(self)
+        self._health = HealthReport(self)
+        self._housekeeping = self.create_timer(
+            1.0, self._keep_house, MutuallyExclusiveCallbackGroup(), clock=self.steady_clock
+        )
+
+    def configure(self) -> None:
+        self.config = self._read_parameters()
+        try:
+            check_prerequisites(self.config)
+        except ValueError as error:
+            raise TransitionRefused(str(error)) from error
+        self.session = MappingSession(self, self.config, self._make_mapper, run_id=uuid.uuid4().hex)
+        self.session.start()
+
+    def activate(self) -> None:
+        self.session.set_accepting(not self.paused)
+        self.session.worker.set_running(True)
+
+    def deactivate(self) -> None:
+        self.session.set_accepting(False)
+        self.session.worker.set_running(False)
+
+    def cleanup(self) -> None:
+        self._end_session(save=False)
+
+    def stop(self) -> None:
+        self._end_session(save=self.config.autosave.on_shutdown)
+
+    def reset_map(self) -> Future:
+        return self._commands().reset()
+
+    def set_paused(self, paused: bool) -> str:
+        self._commands()
+        self.paused = paused
+        self.session.set_accepting(self.lifecycle_state == "active" and not paused)
+        return "paused" if paused else "running"
+
+    def flush(self) -> Future:
+        return self._commands().flush()
+
+    def finalize(self) -> Future:
+        return self._commands().finalize()
+
+    def save_map(self, path: str) -> Future:
+        return self._commands().save(path)
+
+    def load_map(self, path: str) -> Future:
+        return self._commands().load(path)
+
+    def export(self, path: str) -> Future:
+        return self._commands().export(path)
+
+    def _commands(self) -> MapCommands:
+        if self.session is None:
+            raise NotPossible(
+                f"the node is {self.lifecycle_state}, not configured; trigger configure first"
+            )
+        return self.session.commands
+
+    def _end_session(self, save: bool) -> None:
+        if self.session is not None:
+            session, self.session = self.session, None
+            self.left_behind += session.end(save)
+
+    def _read_parameters(self) -> NodeConfig:
+        try:
+            return parameters.read(self, NodeConfig())
+        except ValueError as error:
+            raise TransitionRefused(str(error)) from error
+
+    def _on_parameters(self, changes) -> SetParametersResult:
+        """Accept all or none; what is not live waits for the next configure."""
+        answer = parameters.check_update(self.config, changes)
+        if not answer.successful or self.session is None:
+            return answer
+        known = {option.name for option in parameters.walk_options(NodeConfig())}
+        late = [
+            change.name
+            for change in changes
+            if change.name in known and not change.name.startswith(LIVE)
+        ]
+        if late:
+            reason = f"{', '.join(late)} can only change while unconfigured; trigger cleanup first"
+            return SetParametersResult(successful=False, reason=reason)
+        self.config = parameters.updated(self.config, changes)
+        self.session.set_config(self.config)
+        return answer
+
+    def _keep_house(self) -> None:
+        if self.session is not None:
+            self.session.keep_house()
+        self._health.publish()
+
+
+def _all_but_start() -> tuple[str, ...]:
+    names = {option.name.split(".")[0] for option in parameters.walk_options(NodeConfig())}
+    return tuple(sorted(names - {"autostart", "executor"}))
+
+
+def make_executor(node: MappingNode) -> rclpy.executors.Executor:
+    """Executor by the parameter `executor`."""
+    kind = node.config.executor
+    if kind == "multi":
+        return rclpy.executors.MultiThreadedExecutor(num_threads=4)
+    if kind == "events":
+        from rclpy.experimental.events_executor import EventsExecutor
+
+        return EventsExecutor()
+    return rclpy.executors.SingleThreadedExecutor()
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Entry point of the executable."""
+    return run(MappingNode, args, make_executor, lambda node: node.config.autostart)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

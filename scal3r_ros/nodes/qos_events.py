@@ -1,0 +1,45 @@
+"""Subscriptions that hear nothing because quality of service does not match: told, not silent."""
+
+from __future__ import annotations
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
+
+
+def incompatible_qos_callbacks(node, topic: str, found: list[str]) -> SubscriptionEventCallbacks:
+    """Event callbacks that append one sentence per mismatch to `found` and log it."""
+
+    def on_incompatible(event) -> None:
+        sentence = describe_mismatch(node, topic, event.last_policy_kind)
+        if sentence not in found:
+            found.append(sentence)
+            node.get_logger().warning(sentence)
+
+    return SubscriptionEventCallbacks(incompatible_qos=on_incompatible)
+
+
+def describe_mismatch(node, topic: str, policy_kind) -> str:
+    """Names both sides: what we ask for and what each publisher offers."""
+    name = node.resolve_topic_name(topic)
+    asked = [
+        info.qos_profile
+        for info in node.get_subscriptions_info_by_topic(name)
+        if info.node_name == node.get_name() and info.node_namespace == node.get_namespace()
+    ]
+    ours = _text(asked[0]) if asked else "?"
+    theirs = ", ".join(
+        f"{info.node_name} offers {_text(info.qos_profile)}"
+        for info in node.get_publishers_info_by_topic(name)
+    )
+    policy = getattr(policy_kind, "name", str(policy_kind)).lower()
+    return (
+        f"{name}: a publisher cannot be heard ({policy}): we ask for {ours}; "
+        f"{theirs or 'the other side is unknown'}; "
+        f"set qos.image.reliability to best_effort"
+    )
+
+
+def _text(profile) -> str:
+    return f"{profile.reliability.name.lower()} {profile.durability.name.lower()}"

@@ -1,0 +1,89 @@
+"""The node's services. Answers that need the worker are awaited, so no callback blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.task import Future as RosFuture
+from std_srvs.srv import SetBool, Trigger
+
+from scal3r_ros.srv import Export, LoadMap, SaveMap
+
+
+class NotPossible(RuntimeError):
+    """A request that cannot be met in the present state; the message says what to do."""
+
+
+class Services:
+    """Exist from construction on and answer in every lifecycle state.
+
+    The node offers `reset_map`, `set_paused`, `flush`, `finalize`, `save_map`, `load_map` and
+    `export`; all but `set_paused` return a future of the worker.
+    """
+
+    def __init__(self, node) -> None:
+        self._node = node
+        group = ReentrantCallbackGroup()
+        for kind, name, handler in (
+            (Trigger, "~/reset", self._reset),
+            (SetBool, "~/set_paused", self._set_paused),
+            (Trigger, "~/flush", self._flush),
+            (Trigger, "~/finalize", self._finalize),
+            (SaveMap, "~/save_map", self._save_map),
+            (LoadMap, "~/load_map", self._load_map),
+            (Export, "~/export", self._export),
+        ):
+            node.create_service(kind, name, handler, callback_group=group)
+
+    async def _reset(self, request, response):
+        return await self._answer(response, self._node.reset_map)
+
+    def _set_paused(self, request, response):
+        try:
+            response.message = self._node.set_paused(request.data)
+            response.success = True
+        except NotPossible as error:
+            response.success, response.message = False, str(error)
+        return response
+
+    async def _flush(self, request, response):
+        return await self._answer(response, self._node.flush)
+
+    async def _finalize(self, request, response):
+        return await self._answer(response, self._node.finalize)
+
+    async def _save_map(self, request, response):
+        return await self._answer(response, lambda: self._node.save_map(request.path))
+
+    async def _load_map(self, request, response):
+        return await self._answer(response, lambda: self._node.load_map(request.path))
+
+    async def _export(self, request, response):
+        return await self._answer(response, lambda: self._node.export(request.path))
+
+    async def _answer(self, response, request: Callable[[], Future]) -> Any:
+        """Fill `response` from the dictionary of fields that the worker returns."""
+        try:
+            done = await awaitable(request(), self._node.executor)
+            for name, value in done.result().items():
+                setattr(response, name, value)
+            response.success = True
+        except Exception as error:  # the border to the caller, who is told
+            self._node.get_logger().warning(f"service failed: {error}")
+            response.success, response.message = False, str(error) or type(error).__name__
+        return response
+
+
+def awaitable(future: Future, executor) -> RosFuture:
+    """A future that rclpy's executor can await; completed with the worker's future itself."""
+    bridge = RosFuture(executor=executor)
+
+    def complete(done: Future) -> None:
+        bridge.set_result(done)
+        executor.wake()
+
+    future.add_done_callback(complete)
+    return bridge
