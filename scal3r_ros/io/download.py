@@ -9,9 +9,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 REPOSITORY = "xbillowy/Scal3R"
 OFFICIAL_FILE = "scal3r.pt"
@@ -64,37 +63,31 @@ def run(args: argparse.Namespace) -> Path:
 
 
 def _fetch(repository: str, target: Path, progress: bool) -> None:
-    from huggingface_hub import HfFileSystem
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub import HfApi, HfFileSystem
+    from huggingface_hub.errors import RepositoryNotFoundError
 
-    files = HfFileSystem(skip_instance_cache=True)
-    name = f"{repository}/{target.name if target.name == OFFICIAL_FILE else OFFICIAL_FILE}"
+    name = f"{repository}/{OFFICIAL_FILE}"
     try:
-        info = files.info(name, refresh=True)
-    except (RepositoryNotFoundError, EntryNotFoundError, FileNotFoundError) as error:
-        raise DownloadFailed(f"{name} is not on the model hub: {_first_line(error)}") from error
-    except (OSError, HfHubHTTPError, *_transport_errors()) as error:
-        raise DownloadFailed(_offline(name, target, error)) from error
-    try:
+        found = HfApi().get_paths_info(repository, [OFFICIAL_FILE])
+        if not found:
+            raise DownloadFailed(f"{name} is not on the model hub")
+        (entry,) = found
+        checksum = entry.lfs.sha256 if entry.lfs else ""
+        files = HfFileSystem(skip_instance_cache=True)
         with files.open(name, "rb", block_size=_BLOCK, cache_type="none") as source:
-            _complete(source.read, source.seek, info, target, progress)
-    except (HfHubHTTPError, *_transport_errors()) as error:
+            _complete(source, entry.size, checksum, target, progress)
+    except RepositoryNotFoundError as error:
+        raise DownloadFailed(f"{name} is not on the model hub: {_first_line(error)}") from error
+    except _transport_errors() as error:
         raise DownloadFailed(_offline(name, target, error)) from error
 
 
-def _complete(
-    read: Callable[[int], bytes],
-    seek: Callable[[int], Any],
-    info: dict[str, Any],
-    target: Path,
-    progress: bool,
-) -> None:
+def _complete(source: BinaryIO, size: int, checksum: str, target: Path, progress: bool) -> None:
     """Append what is missing to the partial file, verify it and give it its name."""
     from tqdm import tqdm
 
-    size, expected = info["size"], (info.get("lfs") or {}).get("sha256", "")
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{(expected or str(size))[:12]}.part")
+    partial = target.with_name(f".{target.name}.{(checksum or str(size))[:12]}.part")
     digest = _hash_of(partial) if partial.exists() else hashlib.sha256()
     with (
         open(partial, "ab") as sink,
@@ -107,19 +100,19 @@ def _complete(
             disable=not progress,
         ) as bar,
     ):
-        seek(sink.tell())
-        while block := read(_BLOCK) if sink.tell() < size else b"":
+        source.seek(sink.tell())
+        while block := source.read(_BLOCK) if sink.tell() < size else b"":
             sink.write(block)
             digest.update(block)
             bar.update(len(block))
         sink.flush()
         os.fsync(sink.fileno())
         arrived = sink.tell()
-    if arrived != size or (expected and digest.hexdigest() != expected):
+    if arrived != size or (checksum and digest.hexdigest() != checksum):
         partial.unlink()
         raise DownloadFailed(
             f"{target.name} arrived damaged ({arrived} of {size} bytes, sha256 "
-            f"{digest.hexdigest()}, expected {expected or 'unknown'}); try again"
+            f"{digest.hexdigest()}, expected {checksum or 'unknown'}); try again"
         )
     os.replace(partial, target)
 
@@ -133,21 +126,11 @@ def _hash_of(path: Path) -> Any:
 
 
 def _transport_errors() -> tuple[type[Exception], ...]:
-    """Errors of whichever HTTP client the installed hub library uses."""
-    found: list[type[Exception]] = []
-    try:
-        import httpx
+    """Errors of whichever HTTP client the installed hub library uses: the ancestors of its own."""
+    from huggingface_hub.errors import HfHubHTTPError
 
-        found.append(httpx.HTTPError)
-    except ImportError:
-        pass
-    try:
-        import requests
-
-        found.append(requests.RequestException)
-    except ImportError:
-        pass
-    return tuple(found)
+    own = (c for c in HfHubHTTPError.__mro__ if issubclass(c, Exception))
+    return (ConnectionError, *(c for c in own if c not in (Exception, OSError)))
 
 
 def _offline(name: str, target: Path, error: Exception) -> str:
