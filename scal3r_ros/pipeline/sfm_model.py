@@ -129,6 +129,8 @@ def _judge(found: Any, image_ids: list[int], max_error: float) -> Model:
     angles = _track_angles(found)
     observed = {}
     for position, image_id in enumerate(image_ids):
+        if not found.exists_image(image_id):
+            continue
         image = found.image(image_id)
         if image.has_pose:
             observation = _observe(found, image, angles)

@@ -1,0 +1,264 @@
+"""Everything known about the map so far, and how one more chunk joins it.
+
+A chunk is aligned with the previous one of its chain on their shared frames and becomes a node of
+the pose graph. Frames that the next chunk may still take over are provisional and stay out of the
+fused points. A chunk that cannot be aligned starts a part of its own, tied to the rest by a later
+loop only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from scal3r_ros.config import Config
+from scal3r_ros.mapping.alignment import Alignment, align
+from scal3r_ros.mapping.camera import valid_pixels
+from scal3r_ros.mapping.chunking import split_overlap
+from scal3r_ros.mapping.odometry_bridge import bridge_by_odometry
+from scal3r_ros.mapping.point_map import PointCloud, PointMap
+from scal3r_ros.mapping.pose_graph import PoseGraph
+from scal3r_ros.mapping.sim3 import Sim3
+from scal3r_ros.mapping.trajectory import Trajectory
+from scal3r_ros.pipeline.references import References
+from scal3r_ros.records import Chunk, ChunkPrediction, Event
+
+
+@dataclass(frozen=True)
+class ChunkOutline:
+    """A chunk without its images."""
+
+    index: int
+    session: int
+    frame_ids: tuple[int, ...]
+    stamps_ns: tuple[int, ...]
+    overlap_ids: tuple[int, ...]
+
+    @staticmethod
+    def of(chunk: Chunk) -> ChunkOutline:
+        stamps = tuple(frame.stamp_ns for frame in chunk.frames)
+        return ChunkOutline(chunk.index, chunk.session, chunk.frame_ids, stamps, chunk.overlap_ids)
+
+
+@dataclass(frozen=True)
+class OpenChunk:
+    """The newest chunk: its last frames wait for a successor that may own them."""
+
+    outline: ChunkOutline
+    prediction: ChunkPrediction
+    """Of the frames that the next chunk will share."""
+    waiting: tuple[int, ...]
+    """Ids of the frames whose poses are provisional."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What joining (or closing) a chunk changed."""
+
+    frame_ids: tuple[int, ...] = ()
+    """Frames with a new or confirmed pose."""
+    settled: tuple[tuple[ChunkPrediction, tuple[int, ...]], ...] = ()
+    """Frames whose owner is now final, with the prediction that owns them."""
+    cloud: PointCloud = PointCloud.empty()
+    events: tuple[Event, ...] = ()
+
+
+class MapAssembly:
+    """Pose graph, trajectory and points, consistent with each other at any time."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.graph = PoseGraph()
+        self.trajectory = Trajectory()
+        self.points = PointMap(config.map)
+        self.references = References(config.scale, config.map)
+        self.part = 0
+        """Number of the chain of aligned chunks that is being built."""
+        self.revision = 0
+        self.open: OpenChunk | None = None
+
+    def join(self, outline: ChunkOutline, prediction: ChunkPrediction) -> Joined:
+        """Add the next chunk of the stream."""
+        alignment = self._align(outline, prediction)
+        if alignment is not None and alignment.accepted:
+            events = self._attach(outline, alignment)
+            before = self._hand_over(outline, prediction)
+        else:
+            before = self.close()
+            events = self._start_part(outline, prediction, alignment)
+        own = self._take(outline, prediction, alignment)
+        self.references.observe(outline, prediction, self)
+        return _merged(before, own, Joined(events=tuple(events)))
+
+    def close(self) -> Joined:
+        """No chunk follows the open one: its provisional frames are its own."""
+        if self.open is None:
+            return Joined()
+        joined = self._settle(self.open.prediction, self.open.waiting)
+        self.trajectory.confirm(self.open.waiting)
+        self.open = None
+        return joined
+
+    def correct(self) -> None:
+        """Optimise the graph and move everything with it, as one revision."""
+        self.graph.solve(self._config.graph)
+        self.points.move(self.graph.nodes)
+        self.revision += 1
+
+    def become_metric(self, metres_per_unit: float) -> None:
+        """Rescale the map once, when its scale is known, as one revision."""
+        S_metric_map = Sim3(metres_per_unit, np.eye(3), np.zeros(3))
+        self.graph.transform(S_metric_map)
+        self.points.transform(S_metric_map)
+        self.revision += 1
+
+    def path_length(self, first_id: int, last_id: int) -> float:
+        """Distance travelled between two frames, map units."""
+        ids = [i for i in self.trajectory.frame_ids if first_id <= i <= last_id]
+        positions = self.trajectory.matrices(self.graph.nodes, ids)[:, :3, 3]
+        return float(np.linalg.norm(np.diff(positions, axis=0), axis=1).sum())
+
+    def _align(self, outline: ChunkOutline, prediction: ChunkPrediction) -> Alignment | None:
+        """S_previous_chunk; None if no chunk of the chain precedes this one."""
+        previous = self.open
+        if previous is None or not outline.overlap_ids:
+            return None
+        alignment = align(previous.prediction, prediction, self._config.alignment)
+        if alignment.accepted:
+            return alignment
+        odometry = self.references.odometry(previous.outline) | self.references.odometry(outline)
+        bridge = bridge_by_odometry(previous.prediction, prediction, odometry)
+        return replace(bridge, attempts=alignment.attempts) if bridge.accepted else alignment
+
+    def _attach(self, outline: ChunkOutline, alignment: Alignment) -> list[Event]:
+        previous = self.open.outline.index
+        S = alignment.S_previous_current
+        self.graph.add_node(outline.index, self.graph.nodes[previous] @ S)
+        kind = "odometry" if alignment.weak else "sequence"
+        self.graph.add_edge(previous, outline.index, S, kind, alignment.sigma)
+        if not alignment.attempts:
+            return []
+        tried = "; ".join(alignment.attempts)
+        text = f"chunk {outline.index} is joined by {alignment.method} ({tried})"
+        return [Event("alignment_fallback", text, outline.index)]
+
+    def _start_part(
+        self, outline: ChunkOutline, prediction: ChunkPrediction, refused: Alignment | None
+    ) -> list[Event]:
+        events = []
+        if not len(self.graph.nodes):
+            S_map_chunk, events = self.references.level(outline, prediction)
+        else:
+            self.part += 1
+            S_map_chunk = self._continue_from_last(prediction)
+            why = "no shared frames"
+            if refused is not None:
+                why = "; ".join(refused.attempts) or refused.failure
+                events.append(
+                    Event("alignment_failed", f"chunk {outline.index}: {why}", outline.index)
+                )
+            text = f"chunk {outline.index} starts part {self.part} of the map, unconnected: {why}"
+            events.append(Event("new_part", text, outline.index))
+        self.graph.add_node(outline.index, S_map_chunk)
+        return events
+
+    def _continue_from_last(self, prediction: ChunkPrediction) -> Sim3:
+        """A provisional place: where the last pose is, at the same typical scene distance."""
+        last = self.trajectory.frame_ids[-1]
+        T_map_last = self.trajectory.matrices(self.graph.nodes, [last])[0]
+        S_last = self.graph.nodes[self.trajectory.chunk_of(last)]
+        unit = Sim3(S_last.scale, np.eye(3), np.zeros(3))
+        T_first_chunk = np.linalg.inv(prediction.T_chunk_camera[0])
+        return Sim3.from_pose(T_map_last) @ unit @ Sim3.from_pose(T_first_chunk)
+
+    def _hand_over(self, outline: ChunkOutline, prediction: ChunkPrediction) -> Joined:
+        """The previous chunk keeps its half of the shared frames."""
+        previous = self.open
+        kept, _ = split_overlap(
+            outline.overlap_ids, previous.prediction.frame_ids, prediction.frame_ids
+        )
+        waiting = set(previous.waiting)
+        kept = [i for i in kept if i in waiting]
+        lost = [i for i in previous.waiting if i not in outline.frame_ids]
+        self.trajectory.confirm([*kept, *lost])
+        return self._settle(previous.prediction, (*kept, *lost))
+
+    def _take(
+        self, outline: ChunkOutline, prediction: ChunkPrediction, alignment: Alignment | None
+    ) -> Joined:
+        """Poses of the frames that nobody else owns; the last ones are provisional."""
+        covariance = alignment.covariance if alignment and alignment.accepted else None
+        provisional = set(self.open.waiting) if self.open else set()
+        free = [
+            i
+            for i in prediction.frame_ids
+            if i not in self.trajectory or (i in provisional and self._is_provisional(i))
+        ]
+        waiting = set(outline.frame_ids[-self._config.chunk.overlap :]) & set(free)
+        for i in free:
+            row = prediction.frame_ids.index(i)
+            self.trajectory.put(
+                i,
+                outline.stamps_ns[outline.frame_ids.index(i)],
+                outline.index,
+                prediction.T_chunk_camera[row],
+                _confidence(prediction, row),
+                i in waiting,
+                covariance,
+            )
+        shared = _subset(prediction, outline.frame_ids[-self._config.chunk.overlap :])
+        self.open = OpenChunk(outline, shared, tuple(sorted(waiting)))
+        own = self._settle(prediction, tuple(i for i in free if i not in waiting))
+        return replace(own, frame_ids=tuple(free))
+
+    def _is_provisional(self, frame_id: int) -> bool:
+        poses = self.trajectory.poses(self.graph.nodes, [frame_id])
+        return poses[0].provisional
+
+    def _settle(self, prediction: ChunkPrediction, frame_ids: Iterable[int]) -> Joined:
+        """Fuse the points of frames whose owner is final."""
+        ids = tuple(frame_ids)
+        S_map_chunk = self.graph.nodes[prediction.chunk_index]
+        cloud = self.points.integrate(prediction, ids, S_map_chunk, self.part)
+        return Joined(ids, ((prediction, ids),) if ids else (), cloud)
+
+
+def _merged(*parts: Joined) -> Joined:
+    clouds = [part.cloud for part in parts if len(part.cloud)]
+    cloud = PointCloud.empty()
+    if clouds:
+        fields = ("points", "colors", "confidence")
+        cloud = PointCloud(*(np.concatenate([getattr(c, f) for c in clouds]) for f in fields))
+    return Joined(
+        tuple(sorted({i for part in parts for i in part.frame_ids})),
+        tuple(item for part in parts for item in part.settled),
+        cloud,
+        tuple(event for part in parts for event in part.events),
+    )
+
+
+def _subset(prediction: ChunkPrediction, frame_ids: Iterable[int]) -> ChunkPrediction:
+    """The prediction of some of its frames only."""
+    wanted = set(frame_ids)
+    rows = [i for i, frame_id in enumerate(prediction.frame_ids) if frame_id in wanted]
+    optional = {
+        name: None if getattr(prediction, name) is None else getattr(prediction, name)[rows]
+        for name in ("descriptors", "points")
+    }
+    return replace(
+        prediction,
+        frame_ids=tuple(prediction.frame_ids[i] for i in rows),
+        **{
+            name: getattr(prediction, name)[rows]
+            for name in ("T_chunk_camera", "intrinsics", "depth", "confidence", "rgb")
+        },
+        **optional,
+    )
+
+
+def _confidence(prediction: ChunkPrediction, row: int) -> float:
+    """Mean confidence of a frame's valid pixels; 0 if there are none."""
+    valid = valid_pixels(prediction.depth[row], prediction.confidence[row])
+    return float(prediction.confidence[row][valid].mean()) if valid.any() else 0.0

@@ -1,0 +1,52 @@
+"""From configuration to a reconstructor, and what suits it by default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from scal3r_ros.config import Config
+from scal3r_ros.pipeline.reconstructor import Reconstructor
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "scal3r": {},
+    "sfm": {"chunk.size": 20, "chunk.overlap": 10, "loop.threshold": 0.3},
+}
+"""Options that differ from the general defaults because of how a reconstructor works."""
+
+
+class MissingLibrary(RuntimeError):
+    """A library that the chosen reconstructor needs is not installed."""
+
+
+def open_reconstructor(config: Config) -> Reconstructor:
+    """Build the configured reconstructor; raises `MissingLibrary` or what its files are wrong
+    with."""
+    if config.model.reconstructor == "sfm":
+        return _open_sfm(config)
+    return _open_scal3r(config)
+
+
+def _open_sfm(config: Config) -> Reconstructor:
+    try:
+        import pycolmap  # noqa: F401
+    except ImportError as error:
+        raise MissingLibrary(
+            "reconstructor sfm needs the library pycolmap: pip install pycolmap"
+        ) from error
+    from scal3r_ros.pipeline.sfm import SfmReconstructor
+
+    return SfmReconstructor(config.sfm)
+
+
+def _open_scal3r(config: Config) -> Reconstructor:
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingLibrary(
+            "reconstructor scal3r needs the library torch: see docs/installation.md, or use "
+            "--reconstructor sfm, which needs pycolmap only"
+        ) from error
+    from scal3r_ros.pipeline.scal3r_setup import open_scal3r
+
+    return open_scal3r(config.model, config.memory)

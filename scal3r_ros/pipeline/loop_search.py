@@ -1,0 +1,105 @@
+"""From frames that look alike to verified loop edges, with one loop chunk per candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from scal3r_ros.config import AlignmentConfig, LoopConfig
+from scal3r_ros.mapping.alignment import align
+from scal3r_ros.mapping.loop_closure import (
+    LoopCandidate,
+    LoopDetector,
+    LoopVerdict,
+    LoopVerifier,
+    loop_window,
+)
+from scal3r_ros.mapping.loop_records import LoopRecords, reduce_prediction
+from scal3r_ros.pipeline.assembly import Joined, MapAssembly
+from scal3r_ros.records import Chunk, ChunkPrediction, Frame
+
+
+@dataclass(frozen=True)
+class LoopTrial:
+    """Two places that may be one: frames around each end, to be reconstructed together."""
+
+    candidate: LoopCandidate
+    ends: tuple[int, int]
+    """Chunks that own the two frames, the earlier one first."""
+    windows: tuple[tuple[int, ...], tuple[int, ...]]
+    """Frame ids around each end."""
+
+
+class LoopSearch:
+    """Descriptors and records of all frames so far."""
+
+    def __init__(self, config: LoopConfig, alignment: AlignmentConfig, folder: Path) -> None:
+        self._config, self._alignment = config, alignment
+        self.detector = LoopDetector(config)
+        self.records = LoopRecords(folder)
+        self._verifier = LoopVerifier(config)
+
+    def record(self, prediction: ChunkPrediction, frames: Mapping[int, Frame]) -> None:
+        """Keep what a later loop through this chunk needs."""
+        if self._config.enabled and prediction.descriptors is not None:
+            self.records.put(prediction, frames)
+
+    def trials(self, joined: Joined, assembly: MapAssembly) -> list[LoopTrial]:
+        """Remember frames whose owner is final; which older places do they look like?"""
+        trials = []
+        for prediction, frame_ids in joined.settled:
+            if prediction.descriptors is None:
+                continue
+            rows = [prediction.frame_ids.index(i) for i in frame_ids]
+            for candidate in self.detector.add(frame_ids, prediction.descriptors[rows]):
+                trial = self._trial(candidate, assembly)
+                if trial is not None:
+                    trials.append(trial)
+        return trials
+
+    def chunk(self, trial: LoopTrial, index: int, session: int) -> Chunk:
+        """The loop chunk: the frames of both windows in order of time."""
+        frames = [
+            frame
+            for end, window in zip(trial.ends, trial.windows)
+            for frame in self.records.frames(end, window)
+        ]
+        return Chunk(index, session, tuple(frames), kind="loop")
+
+    def judge(
+        self, trial: LoopTrial, prediction: ChunkPrediction, assembly: MapAssembly
+    ) -> list[LoopVerdict]:
+        """Align the loop chunk with both ends and test what it implies."""
+        alignments = []
+        for end, window in zip(trial.ends, trial.windows):
+            seen = [i for i in window if i in prediction.frame_ids]
+            recorded = self.records.prediction(end, seen)
+            alignments.append(align(recorded, reduce_prediction(prediction, seen), self._alignment))
+        a, b = trial.ends
+        S_map = assembly.graph.nodes
+        S_map_a, S_map_b = S_map[a], S_map[b]
+        parts = assembly.graph.components()
+        if parts[a] != parts[b]:
+            # Where an unconnected part lies is arbitrary, so nothing there can contradict the loop.
+            S_a_b = alignments[0].S_previous_current @ alignments[1].S_previous_current.inverse()
+            S_map_b = S_map_a @ S_a_b
+        depth = self.records.prediction(a, trial.windows[0]).depth
+        distance = float(np.nanmedian(depth)) * float(S_map_a.scale)
+        path = assembly.path_length(trial.candidate.match_id, trial.candidate.frame_id)
+        return self._verifier.verify(
+            trial.ends, tuple(alignments), (S_map_a, S_map_b), path, distance
+        )
+
+    def _trial(self, candidate: LoopCandidate, assembly: MapAssembly) -> LoopTrial | None:
+        ids = (candidate.match_id, candidate.frame_id)
+        ends = tuple(assembly.trajectory.chunk_of(i) for i in ids)
+        if ends[0] == ends[1] or not all(end in self.records for end in ends):
+            return None
+        windows = tuple(
+            loop_window(i, self.records.frame_ids(end), self._config.window)
+            for i, end in zip(ids, ends)
+        )
+        return None if set(windows[0]) & set(windows[1]) else LoopTrial(candidate, ends, windows)
