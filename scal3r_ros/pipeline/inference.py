@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from scal3r_ros.config import MemoryConfig
-from scal3r_ros.mapping.camera import decode_cameras
 from scal3r_ros.model.checkpoint import LoadedNetwork
-from scal3r_ros.model.chunk_state import ChunkState
 from scal3r_ros.model.descriptor import frame_descriptors
 from scal3r_ros.model.encoder_cache import EncoderCache
 from scal3r_ros.model.memory import (
@@ -28,16 +26,20 @@ from scal3r_ros.model.memory import (
     no_sync,
 )
 from scal3r_ros.model.memory_file import check_fingerprint
-from scal3r_ros.model.network import Prediction
 from scal3r_ros.model.schedule import advance_all, run_round
+from scal3r_ros.pipeline.chunk_job import (
+    ChunkJob,
+    Outcome,
+    network_order,
+    not_finite,
+    to_prediction,
+)
 from scal3r_ros.pipeline.preprocessing import prepare_image, target_size
 from scal3r_ros.pipeline.reconstructor import MemoryState, OutOfDeviceMemory, ReconstructionFailed
 from scal3r_ros.records import Chunk, ChunkPrediction
 
 ALL_CHUNKS = 1_000_000
 """Round size of memory mode `batch`: the whole sequence is one round."""
-
-Outcome = ChunkPrediction | ReconstructionFailed
 
 
 class Scal3RReconstructor:
@@ -77,7 +79,7 @@ class Scal3RReconstructor:
         self._target: tuple[int, int] | None = None
         self._cache = EncoderCache()
         self._staged: Round | None = None
-        self._parked: list[tuple[_Job, bool]] = []
+        self._parked: list[tuple[ChunkJob, bool]] = []
         self._parked_committed = 0
 
     def reconstruct(self, chunk: Chunk, contribute: bool = True) -> ChunkPrediction:
@@ -159,8 +161,8 @@ class Scal3RReconstructor:
     @torch.no_grad()
     def _stage(self, chunks: Sequence[Chunk], round_: Round, contribute: bool) -> list[Outcome]:
         self.rollback()
-        jobs: list[_Job] = []
-        with self._device_errors(chunks):
+        jobs: list[ChunkJob] = []
+        with self._device_errors(jobs):
             for chunk in chunks:
                 jobs.append(self._begin(chunk))
                 jobs[-1].state = jobs[-1].state.to(self._rest(chunks) or self.network.device)
@@ -175,10 +177,10 @@ class Scal3RReconstructor:
             self._staged = round_
         elif absorbs:
             self.rollback()
-            outcomes = [_not_finite(chunk.index) for chunk in chunks]
+            outcomes = [not_finite(chunk.index) for chunk in chunks]
         return outcomes
 
-    def _begin(self, chunk: Chunk) -> _Job:
+    def _begin(self, chunk: Chunk) -> ChunkJob:
         """Prepare the images and encode those frames that the encoder has not seen."""
         started = time.perf_counter()
         rgb = self._prepared(chunk)
@@ -194,7 +196,7 @@ class Scal3RReconstructor:
         grid = (rgb.shape[1] // patch, rgb.shape[2] // patch)
         state = self.network.begin(tokens[order][None], grid, self._points)
         descriptors = frame_descriptors(tokens).cpu().numpy()
-        job = _Job(chunk, rgb, order, descriptors, state)
+        job = ChunkJob(chunk, rgb, order, descriptors, state)
         job.seconds["encode"] = time.perf_counter() - started
         return job
 
@@ -205,7 +207,7 @@ class Scal3RReconstructor:
             self._target = target_size(height, width, self._image_size, patch)
         return np.stack([prepare_image(f.rgb, self._target, patch).rgb for f in chunk.frames])
 
-    def _run(self, jobs: Sequence[_Job], memory: RoundMemory) -> None:
+    def _run(self, jobs: Sequence[ChunkJob], memory: RoundMemory) -> None:
         """Take the jobs through all layers; several rest on the host between their turns."""
         started = time.perf_counter()
         states = [job.state for job in jobs]
@@ -219,7 +221,7 @@ class Scal3RReconstructor:
         """Where chunks wait for their turn: one alone stays on the device."""
         return "cpu" if len(chunks) > 1 and self.network.device.type != "cpu" else None
 
-    def _park(self, jobs: Sequence[_Job], contribute: bool) -> None:
+    def _park(self, jobs: Sequence[ChunkJob], contribute: bool) -> None:
         """Keep the chunks on the host as they stand in front of the first memory."""
         depth = self.network.architecture.depth
         for job in jobs:
@@ -229,11 +231,11 @@ class Scal3RReconstructor:
             kept = dataclasses.replace(job, state=job.state.copy().to("cpu"))
             self._parked.append((kept, contribute))
 
-    def _finish(self, job: _Job, absorbed: int) -> Outcome:
+    def _finish(self, job: ChunkJob, absorbed: int) -> Outcome:
         started = time.perf_counter()
         raw = self.network.decode(job.state.to(self.network.device))
         job.state = None
-        outcome = _to_record(job, raw, absorbed)
+        outcome = to_prediction(job, raw, absorbed)
         job.seconds["heads"] = time.perf_counter() - started
         return outcome
 
@@ -253,70 +255,21 @@ class Scal3RReconstructor:
             torch.cuda.synchronize(self.network.device)
 
     @contextmanager
-    def _device_errors(self, chunks: Sequence) -> Iterator[None]:
+    def _device_errors(self, jobs: list[ChunkJob]) -> Iterator[None]:
+        """Name the lack of device memory, and free what the failed attempt held of it."""
         try:
             yield
         except torch.cuda.OutOfMemoryError as error:
+            count = len(jobs)
+            jobs.clear()
+            traceback.clear_frames(error.__traceback__)
             torch.cuda.empty_cache()
             raise OutOfDeviceMemory(
-                f"{len(chunks)} chunk(s) at {self._target} px do not fit into the memory of "
+                f"{count} chunk(s) at {self._target} px do not fit into the memory of "
                 f"{self.network.device} ({error}); lower chunk.size, model.image_size, "
                 f"model.token_slice or model.head_batch"
             ) from error
 
 
-@dataclass
-class _Job:
-    """A chunk between its images and its prediction."""
-
-    chunk: Chunk
-    rgb: np.ndarray
-    """(S, H, W, 3) uint8, chronological."""
-    order: list[int]
-    descriptors: np.ndarray
-    state: ChunkState | None
-    seconds: dict[str, float] = field(default_factory=dict)
-
-
-def network_order(count: int) -> list[int]:
-    """Chronological positions in network order: the middle frame, which is the reference, moves
-    to the front, the others keep their order."""
-    middle = (count + 1) // 2 - 1
-    return [middle, *(i for i in range(count) if i != middle)]
-
-
-def _to_record(job: _Job, raw: Prediction, absorbed: int) -> Outcome:
-    """Undo the network's frame order and decode the cameras."""
-    back = np.argsort(job.order)
-    height, width = raw.depth.shape[-2:]
-    poses, intrinsics = decode_cameras(raw.camera[0].cpu().numpy()[back], height, width)
-    if not (np.isfinite(poses).all() and np.isfinite(intrinsics).all()):
-        return _not_finite(job.chunk.index)
-    depth, confidence = (x[0].cpu().numpy()[back] for x in (raw.depth, raw.depth_confidence))
-    known = np.isfinite(depth) & np.isfinite(confidence)
-    points = None
-    if raw.points is not None:
-        points = raw.points[0].cpu().numpy()[back]
-    return ChunkPrediction(
-        chunk_index=job.chunk.index,
-        frame_ids=job.chunk.frame_ids,
-        T_chunk_camera=poses,
-        intrinsics=intrinsics,
-        depth=np.where(known, depth, np.float32(np.nan)),
-        confidence=np.where(known, confidence, np.float32(0)),
-        rgb=job.rgb,
-        descriptors=job.descriptors,
-        points=points,
-        memory_version=absorbed,
-        timings=job.seconds,
-    )
-
-
 def _is_finite(round_: Round) -> bool:
     return all(bool(torch.isfinite(x).all()) for g in round_.deltas.values() for x in g)
-
-
-def _not_finite(index: int) -> ReconstructionFailed:
-    return ReconstructionFailed(
-        f"the network's answer for chunk {index} is not finite; the memory did not absorb it"
-    )

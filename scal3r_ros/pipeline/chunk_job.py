@@ -1,0 +1,68 @@
+"""One chunk on its way through the network, and its result as numpy records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from scal3r_ros.mapping.camera import decode_cameras
+from scal3r_ros.model.chunk_state import ChunkState
+from scal3r_ros.model.network import Prediction
+from scal3r_ros.pipeline.reconstructor import ReconstructionFailed
+from scal3r_ros.records import Chunk, ChunkPrediction
+
+Outcome = ChunkPrediction | ReconstructionFailed
+
+
+@dataclass
+class ChunkJob:
+    """A chunk between its images and its prediction."""
+
+    chunk: Chunk
+    rgb: np.ndarray
+    """(S, H, W, 3) uint8, chronological."""
+    order: list[int]
+    descriptors: np.ndarray
+    state: ChunkState | None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def network_order(count: int) -> list[int]:
+    """Chronological positions in network order: the middle frame, which is the reference, moves
+    to the front, the others keep their order."""
+    middle = (count + 1) // 2 - 1
+    return [middle, *(i for i in range(count) if i != middle)]
+
+
+def to_prediction(job: ChunkJob, raw: Prediction, absorbed: int) -> Outcome:
+    """Undo the network's frame order and decode the cameras."""
+    back = np.argsort(job.order)
+    height, width = raw.depth.shape[-2:]
+    poses, intrinsics = decode_cameras(raw.camera[0].cpu().numpy()[back], height, width)
+    if not (np.isfinite(poses).all() and np.isfinite(intrinsics).all()):
+        return not_finite(job.chunk.index)
+    depth, confidence = (x[0].cpu().numpy()[back] for x in (raw.depth, raw.depth_confidence))
+    known = np.isfinite(depth) & np.isfinite(confidence)
+    points = None
+    if raw.points is not None:
+        points = raw.points[0].cpu().numpy()[back]
+    return ChunkPrediction(
+        chunk_index=job.chunk.index,
+        frame_ids=job.chunk.frame_ids,
+        T_chunk_camera=poses,
+        intrinsics=intrinsics,
+        depth=np.where(known, depth, np.float32(np.nan)),
+        confidence=np.where(known, confidence, np.float32(0)),
+        rgb=job.rgb,
+        descriptors=job.descriptors,
+        points=points,
+        memory_version=absorbed,
+        timings=job.seconds,
+    )
+
+
+def not_finite(index: int) -> ReconstructionFailed:
+    return ReconstructionFailed(
+        f"the network's answer for chunk {index} is not finite; the memory did not absorb it"
+    )
