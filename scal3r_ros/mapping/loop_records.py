@@ -1,7 +1,8 @@
 """What a later loop needs of every chunk, on disk: images and reduced depth and confidence.
 
-One file per chunk. Depth and confidence are kept on every `STEP`-th pixel in half precision; loops
-are aligned on that grid.
+One file per chunk. Dense depth and confidence are kept on every `STEP`-th pixel in half precision;
+loops are aligned on that grid. Sparse ones, known at feature points only, keep every pixel, and
+their images are stored without loss so that the same features are found again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from scal3r_ros.records import ChunkPrediction, Frame
 
 STEP = 4
 QUALITY = 92
-"""JPEG quality of the stored images."""
+"""JPEG quality of the stored images of dense chunks."""
+SPARSE = 0.05
+"""A smaller share of valid pixels makes depth maps sparse."""
 
 
 class RecordDropped(KeyError):
@@ -57,7 +60,8 @@ class LoopRecords:
     def put(self, prediction: ChunkPrediction, frames: Mapping[int, Frame]) -> None:
         """Record a chunk; `frames` by id, with the images that the reconstructor was given."""
         reduced = reduce_prediction(prediction)
-        images = [_encode(frames[frame_id].rgb) for frame_id in prediction.frame_ids]
+        encode = _encode_lossless if is_sparse(prediction) else _encode
+        images = [encode(frames[frame_id].rgb) for frame_id in prediction.frame_ids]
         unit = np.nanmedian(reduced.depth) if np.isfinite(reduced.depth).any() else 1.0
         known = [frames[frame_id].intrinsics for frame_id in prediction.frame_ids]
         arrays = {
@@ -73,7 +77,7 @@ class LoopRecords:
             "images": np.frombuffer(b"".join(images), np.uint8),
             "frame_intrinsics": np.array([np.zeros((3, 3)) if k is None else k for k in known]),
         }
-        self._write(prediction.chunk_index, arrays)
+        self._write(prediction.chunk_index, arrays, compressed=is_sparse(prediction))
         self._frame_ids[prediction.chunk_index] = prediction.frame_ids
         self._drop_oldest()
 
@@ -126,11 +130,11 @@ class LoopRecords:
     def _path(self, chunk_index: int) -> Path:
         return self.folder / f"chunk_{chunk_index:08d}.npz"
 
-    def _write(self, chunk_index: int, arrays: Mapping[str, np.ndarray]) -> None:
+    def _write(self, chunk_index: int, arrays: Mapping[str, np.ndarray], compressed: bool) -> None:
         path = self._path(chunk_index)
         partial = path.with_suffix(".partial")
         with open(partial, "wb") as file:
-            np.savez(file, **arrays)
+            (np.savez_compressed if compressed else np.savez)(file, **arrays)
         os.replace(partial, path)
         self._sizes[chunk_index] = path.stat().st_size
 
@@ -146,7 +150,9 @@ class LoopRecords:
 def reduce_prediction(
     prediction: ChunkPrediction, frame_ids: Sequence[int] | None = None, step: int = STEP
 ) -> ChunkPrediction:
-    """Every `step`-th pixel of some frames, with intrinsics for the smaller image."""
+    """Every `step`-th pixel of some frames, with intrinsics for the smaller image; every pixel if
+    the depth is sparse."""
+    step = 1 if is_sparse(prediction) else step
     wanted = prediction.frame_ids if frame_ids is None else tuple(frame_ids)
     place = {frame_id: i for i, frame_id in enumerate(prediction.frame_ids)}
     positions = [place[frame_id] for frame_id in wanted]
@@ -165,6 +171,18 @@ def reduce_prediction(
         confidence=prediction.confidence[positions][grid],
         rgb=prediction.rgb[positions][grid],
     )
+
+
+def is_sparse(prediction: ChunkPrediction) -> bool:
+    """Whether depth is known at few pixels only."""
+    known = np.isfinite(prediction.depth)
+    return bool(known.mean() < SPARSE) if known.size else False
+
+
+def _encode_lossless(rgb: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def _encode(rgb: np.ndarray) -> bytes:
