@@ -170,6 +170,10 @@ class Mapper:
         """All points at the present revision."""
         return self._assembly.points.export(max_points)
 
+    def chunk_scale(self, chunk_index: int) -> float:
+        """Map units per unit of the chunk's own coordinates, at the present revision."""
+        return float(self._assembly.graph.nodes[chunk_index].scale)
+
     def graph(self) -> GraphView:
         """The pose graph at the present revision."""
         graph = self._assembly.graph
