@@ -102,7 +102,7 @@ class HealthReport:
         if mapper is None:
             return Concern("map", [(diagnostics.OK, "no map yet")])
         return diagnostics.map_concern(
-            mapper.point_count,
+            mapper.points_count,
             mapper.nbytes,
             options.max_megabytes,
             mapper.map_revision,

@@ -50,6 +50,10 @@ class InterruptibleReconstructor:
         self.last_prediction = good[-1] if good else self.last_prediction
         return results
 
+    def finalize(self) -> list[ChunkPrediction | ReconstructionFailed]:
+        """All chunks once more with the memory of the whole run (memory.mode finalize)."""
+        return self._call(self._inner.finalize)
+
     def reset(self) -> None:
         self.last_prediction = None
         self._call(self._inner.reset)

@@ -52,7 +52,7 @@ class NodeView:
             status |= {
                 "chunks": f"{len(statistics.chunk_seconds)}, last "
                 f"{statistics.chunk_seconds[-1] if statistics.chunk_seconds else 0:.1f} s",
-                "points": f"{worker.mapper.point_count}",
+                "points": f"{worker.mapper.points_count}",
                 "scale": f"{scale.value:.3g} m per unit" if scale.known else "unknown",
                 "revision": f"{worker.mapper.map_revision}",
                 "memory": self._config.memory.mode,

@@ -77,7 +77,7 @@ class MapCommands:
                 "message": f"loaded {folder}",
                 "map_revision": mapper.map_revision,
                 "frames": len(trajectory),
-                "points": mapper.point_count,
+                "points": mapper.points_count,
             }
 
         return self._worker.submit(run)

@@ -46,7 +46,7 @@ class MappingNode(ManagedNode):
         for sentence in parameters.unknown_overrides(self, NodeConfig()):
             self.get_logger().warning(sentence)
         self.add_on_set_parameters_callback(self._on_parameters)
-        self._services = Services(self)
+        self._map_services = Services(self)
         self._health = HealthReport(self)
         self._housekeeping = self.create_timer(
             1.0, self._keep_house, MutuallyExclusiveCallbackGroup(), clock=self.steady_clock

@@ -47,7 +47,7 @@ class OutputPlanner:
         cloud = None
         if with_cloud:
             cloud = mapper.cloud(self.config.publish.map_points)
-            self._published = (mapper.map_revision, mapper.point_count)
+            self._published = (mapper.map_revision, mapper.points_count)
             self._published_at = time.monotonic()
         self._publisher.put(
             Publication(
@@ -64,7 +64,7 @@ class OutputPlanner:
 
     def _map_due(self, output: Output) -> bool:
         revision, size = self._published
-        now = (output.mapper.map_revision, output.mapper.point_count)
+        now = (output.mapper.map_revision, output.mapper.points_count)
         if output.replaced:
             return True
         if now == (revision, size):

@@ -79,3 +79,36 @@ def spin_until(ros):
     yield spin
     for executor in executors:
         executor.shutdown()
+
+
+@pytest.fixture
+def start_mapping(ros_domain, tmp_path):
+    """Start `mapping_node` with a network whose answers are known; it is killed after the test."""
+    from mapping_process import MappingProcess
+
+    started = []
+
+    def start(options: dict | None = None, **parameters):
+        process = MappingProcess(tmp_path / f"node_{len(started)}.log", options, **parameters)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+@pytest.fixture
+def make_robot(ros):
+    """Make a `Robot`: camera and listener in this process."""
+    from mapping_process import Robot
+
+    made = []
+
+    def make(options: dict | None = None, **more):
+        made.append(Robot(ros, options, **more))
+        return made[-1]
+
+    yield make
+    for robot in made:
+        robot.close()

@@ -5,9 +5,9 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is absent")
 from rclpy.serialization import deserialize_message, serialize_message
+
 from scal3r_ros.msg import Chunk as ChunkMessage
 from scal3r_ros.msg import ChunkPrediction as PredictionMessage
-
 from scal3r_ros.nodes import chunk_conversions as cc
 from scal3r_ros.pipeline.reconstructor import ReconstructionFailed
 from scal3r_ros.records import (

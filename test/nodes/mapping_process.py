@@ -1,0 +1,213 @@
+"""Runs `oracle_node.py` as a process and talks to it over DDS as a robot would."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from nav_msgs.msg import Odometry
+from nav_msgs.msg import Path as PathMessage
+from oracle_node import DEFAULTS, make_city
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from std_srvs.srv import SetBool, Trigger
+from tf2_msgs.msg import TFMessage
+from visualization_msgs.msg import MarkerArray
+
+from scal3r_ros.msg import ChunkTrajectory
+from scal3r_ros.nodes.conversions import fill, header, matrix_to_transform
+from scal3r_ros.srv import Export, LoadMap, SaveMap
+
+SCRIPT = Path(__file__).with_name("oracle_node.py")
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+SMALL_CHUNKS = {"chunk.size": 8, "chunk.overlap": 4, "loop.enabled": False}
+OUTPUTS = {
+    "trajectory": (ChunkTrajectory, 50),
+    "pose": (PoseWithCovarianceStamped, 50),
+    "odometry": (Odometry, 500),
+    "path": (PathMessage, LATCHED),
+    "cloud": (PointCloud2, 200),
+    "map": (PointCloud2, LATCHED),
+    "depth": (Image, 50),
+    "camera_info": (CameraInfo, 50),
+    "graph": (MarkerArray, LATCHED),
+}
+
+
+def yaml_value(value) -> str:
+    return json.dumps(value)
+
+
+class MappingProcess:
+    """A running node process; `stop` returns its exit code."""
+
+    def __init__(self, log: Path, options: dict | None = None, **parameters) -> None:
+        self.log = log
+        arguments = []
+        for name, value in {**SMALL_CHUNKS, **parameters}.items():
+            arguments += ["-p", f"{name}:={yaml_value(value)}"]
+        self.handle = log.open("wb")
+        self.process = subprocess.Popen(
+            [sys.executable, str(SCRIPT), json.dumps(options or {}), "--ros-args", *arguments],
+            stdout=self.handle,
+            stderr=subprocess.STDOUT,
+        )
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def stop(self, number: int = signal.SIGINT, timeout: float = 5.0) -> int:
+        """Send a signal and wait; the test fails if it takes longer than `timeout` seconds."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(timeout)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self.handle.close()
+
+
+class Robot:
+    """Camera, TF and a listener to everything that the mapping node says."""
+
+    def __init__(self, ros, options: dict | None = None, camera_qos=BEST_EFFORT) -> None:
+        self.ros = ros
+        self.city = make_city({**DEFAULTS, **(options or {})})
+        self.node = ros.create_node("robot")
+        self.executor = SingleThreadedExecutor()
+        self.executor.add_node(self.node)
+        self.heard: dict[str, list] = defaultdict(list)
+        self.image = self.node.create_publisher(Image, "image", camera_qos)
+        self.camera_info = self.node.create_publisher(CameraInfo, "camera_info", camera_qos)
+        self.tf = self.node.create_publisher(TFMessage, "/tf", 100)
+        self.tf_static = self.node.create_publisher(TFMessage, "/tf_static", LATCHED)
+        for name, (kind, qos) in OUTPUTS.items():
+            self.listen(kind, f"/mapping_node/{name}", qos, name)
+        self.listen(TFMessage, "/tf", 100, "tf")
+        self.listen(DiagnosticArray, "/diagnostics", 10, "diagnostics")
+        self.clients = {
+            name: self.node.create_client(kind, f"/mapping_node/{name}")
+            for name, kind in {
+                "reset": Trigger, "set_paused": SetBool, "flush": Trigger, "finalize": Trigger,
+                "save_map": SaveMap, "load_map": LoadMap, "export": Export,
+                "change_state": ChangeState, "get_state": GetState,
+            }.items()
+        }  # fmt: skip
+
+    def listen(self, kind, topic: str, qos, name: str):
+        return self.node.create_subscription(kind, topic, self.heard[name].append, qos)
+
+    def close(self) -> None:
+        self.executor.shutdown()
+        self.node.destroy_node()
+
+    def spin(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self.executor.spin_once(timeout_sec=left)
+
+    def until(self, condition: Callable, timeout: float = 10.0, what: str = "condition"):
+        """Spin until the condition holds; what it gave."""
+        deadline = time.monotonic() + timeout
+        while not (result := condition()):
+            assert time.monotonic() < deadline, f"{what}: not within {timeout} s"
+            self.executor.spin_once(timeout_sec=0.02)
+        return result
+
+    def call(self, name: str, timeout: float = 20.0, **fields):
+        """Call a service of the node; its answer."""
+        client = self.clients[name]
+        self.until(client.service_is_ready, timeout, f"service {name}")
+        future = client.call_async(client.srv_type.Request(**fields))
+        return self.until(lambda: future.done() and future.result(), timeout, f"answer of {name}")
+
+    def state(self) -> str:
+        return self.call("get_state").current_state.label
+
+    def change_state(self, name: str) -> bool:
+        number = getattr(Transition, f"TRANSITION_{name.upper()}")
+        return self.call("change_state", transition=Transition(id=number)).success
+
+    def until_state(self, label: str, timeout: float = 20.0) -> None:
+        self.until(lambda: self.state() == label, timeout, f"state {label}")
+
+    def until_active(self) -> None:
+        """The node is active and its subscriptions are connected with our publishers."""
+        self.until_state("active")
+        self.until(lambda: self.image.get_subscription_count() > 0, 10, "camera connected")
+        self.until(
+            lambda: all(self.node.count_publishers(f"/mapping_node/{name}") for name in OUTPUTS),
+            10,
+            "outputs connected",
+        )
+        self.spin(0.3)
+
+    def image_message(self, index: int, stamp_ns: int | None = None) -> Image:
+        frame = self.city.frame(index)
+        height, width = frame.rgb.shape[:2]
+        return Image(
+            header=header("camera_optical_frame", frame.stamp_ns if stamp_ns is None else stamp_ns),
+            height=height,
+            width=width,
+            encoding="rgb8",
+            step=3 * width,
+            data=fill(frame.rgb, "B"),
+        )
+
+    def show(self, indices, rate: float = 40.0) -> None:
+        """Publish city frames at `rate`."""
+        for index in indices:
+            self.image.publish(self.image_message(index))
+            self.spin(1.0 / rate)
+
+    def flush(self) -> None:
+        answer = self.call("flush")
+        assert answer.success, answer.message
+
+    def send_static(self, T: np.ndarray, parent: str, child: str) -> None:
+        self.tf_static.publish(TFMessage(transforms=[matrix_to_transform(T, parent, child, 0)]))
+
+    def send_tf(self, T: np.ndarray, parent: str, child: str, stamp_ns: int) -> None:
+        self.tf.publish(TFMessage(transforms=[matrix_to_transform(T, parent, child, stamp_ns)]))
+
+    def status(self, concern: str) -> dict | None:
+        """Newest diagnostics of a concern: its values with `level` and `message`."""
+        for array in reversed(self.heard["diagnostics"]):
+            for status in array.status:
+                if status.name == f"mapping_node: {concern}":
+                    values = {item.key: item.value for item in status.values}
+                    return {**values, "level": status.level[0], "message": status.message}
+        return None
+
+    def fresh_status(self, concern: str) -> dict:
+        """Diagnostics sent after this call."""
+        self.heard["diagnostics"].clear()
+        return self.until(lambda: self.status(concern), 5, f"diagnostics {concern}")
+
+    def transforms(self, parent: str, child: str) -> list:
+        """All transforms heard of one edge: (stamp_ns, message)."""
+        return [
+            item
+            for message in self.heard["tf"]
+            for item in message.transforms
+            if (item.header.frame_id, item.child_frame_id) == (parent, child)
+        ]
