@@ -1,0 +1,276 @@
+"""Speed and memory of the network: our schedule against a naive one, in one run.
+
+Every case runs in a process of its own, so that peak memory belongs to that case alone. Weights are
+random; time and memory do not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from scal3r_ros.bench.naive_schedule import run_naively
+from scal3r_ros.bench.network_cost import chunk_cost
+from scal3r_ros.config import MemoryConfig
+from scal3r_ros.model.architecture import Architecture, Numerics, preset
+from scal3r_ros.model.checkpoint import LoadedNetwork
+from scal3r_ros.model.network import Scal3R
+from scal3r_ros.pipeline.chunk_job import network_order
+from scal3r_ros.pipeline.inference import Scal3RReconstructor
+from scal3r_ros.records import Chunk, Frame
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table."""
+
+    preset: str
+    schedule: str
+    """`stream` or `naive`."""
+    precision: str
+    frames: int
+    height: int
+    width: int
+    chunks: int
+    """Timed chunks; half of a chunk's frames are shared with the one before."""
+    device: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a case measured; memory in MiB."""
+
+    case: Case
+    seconds_per_chunk: float
+    frames_per_second: float
+    tflop_per_chunk: float
+    matmul_tflops: float
+    """Measured rate of large matrix products on this device in the case's format."""
+    share_of_matmul: float
+    weights: float
+    peak_device: float
+    """Beyond the weights; 0 without a GPU."""
+    peak_host: float
+    """Largest resident size of the process."""
+    host_growth: float
+    """Growth of that from the second timed chunk to the last."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the network benchmark."""
+    parser.add_argument("--out", type=Path, default=Path("out/bench/model.json"))
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda:N")
+    parser.add_argument("--quick", action="store_true", help="smallest sizes, for tests")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> list[Result]:
+    """Run all cases, print the table and write the results as JSON."""
+    if args.case:
+        print(json.dumps(asdict(run_case(Case(**json.loads(args.case))))))
+        return []
+    device = args.device
+    if device == "auto":
+        device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    results = []
+    print(_row(("case", "s/chunk", "frame/s", "TFLOP", "of matmul", "device", "host", "growth")))
+    for case in cases(device, args.quick):
+        result = in_own_process(case)
+        print(_row(_cells(result)), flush=True)
+        results.append(result)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    machine = _machine(device)
+    content = {"machine": machine, "results": [asdict(result) for result in results]}
+    args.out.write_text(json.dumps(content, indent=1) + "\n")
+    print(f"memory in MiB: device beyond the weights, host resident; {machine}\nwrote {args.out}")
+    return results
+
+
+def cases(device: str, quick: bool) -> Iterator[Case]:
+    """Tiny network on the CPU everywhere; the published size too where there is a GPU."""
+    tiny = Case("scal3r-tiny", "stream", "float32", 12, 168, 224, 3, "cpu")
+    if quick:
+        tiny = replace(tiny, frames=2, height=56, width=56, chunks=2)
+    yield tiny
+    yield replace(tiny, schedule="naive")
+    small = replace(tiny, frames=4, height=84, width=112)
+    if quick:
+        small = tiny
+    for chunks in (3, 4) if quick else (3, 30):
+        yield replace(small, chunks=chunks)
+    if device == "cpu":
+        return
+    for height in (392, 154):
+        full = Case("scal3r", "stream", "bfloat16", 60, height, 518, 4, device)
+        yield full
+        yield replace(full, precision="float32", chunks=2)
+        yield replace(full, schedule="naive", precision="float32", chunks=2)
+
+
+def in_own_process(case: Case) -> Result:
+    """Measure a case in a fresh interpreter."""
+    command = [sys.executable, "-m", "scal3r_ros.bench.model", "--case", json.dumps(asdict(case))]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{case} ended with status {done.returncode}; see the lines above")
+    values = json.loads(done.stdout.splitlines()[-1])
+    return Result(**{**values, "case": Case(**values["case"])})
+
+
+def run_case(case: Case) -> Result:
+    """Warm up with one chunk, then time the others."""
+    device, sizes = torch.device(case.device), preset(case.preset)
+    if case.schedule == "naive":
+        sizes = replace(sizes, points_head=True)
+    network = random_network(sizes, case.precision, device)
+    weights = sum(p.numel() * p.element_size() for p in network.parameters())
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    timed = _time_naive if case.schedule == "naive" else _time_stream
+    seconds, growth = timed(network, case)
+    peak_device = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else weights
+    operations = _operations(sizes, case)
+    rate = matmul_rate(device, getattr(torch, case.precision))
+    return Result(
+        case=case,
+        seconds_per_chunk=seconds,
+        frames_per_second=case.frames / seconds,
+        tflop_per_chunk=operations / 1e12,
+        matmul_tflops=rate / 1e12,
+        share_of_matmul=operations / seconds / rate,
+        weights=weights / MIB,
+        peak_device=(peak_device - weights) / MIB,
+        peak_host=_resident_peak(),
+        host_growth=growth,
+    )
+
+
+def random_network(sizes: Architecture, precision: str, device: torch.device) -> Scal3R:
+    """A network with fresh weights, made on its device."""
+    torch.manual_seed(0)
+    with device:
+        network = Scal3R(sizes, Numerics(blocks=precision))
+    return network.eval().requires_grad_(False)
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of large square matrix products, best of five."""
+    size = 8192 if device.type == "cuda" else 1024
+    a = torch.randn(size, size, device=device).to(dtype)
+    best = float("inf")
+    for _ in range(6):
+        started = time.perf_counter()
+        a @ a
+        _synchronize(device)
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def _time_stream(network: Scal3R, case: Case) -> tuple[float, float]:
+    """The product's own path, memory and encoder cache included; seconds per chunk and growth."""
+    engine = Scal3RReconstructor(LoadedNetwork(network, "random"), MemoryConfig(), case.width)
+    seconds, resident = [], []
+    for chunk in _chunks(case, case.chunks + 1):
+        _synchronize(network.device)
+        started = time.perf_counter()
+        engine.reconstruct(chunk)
+        _synchronize(network.device)
+        seconds.append(time.perf_counter() - started)
+        resident.append(_resident_peak())
+    return float(np.mean(seconds[1:])), resident[-1] - resident[min(2, case.chunks)]
+
+
+def _time_naive(network: Scal3R, case: Case) -> tuple[float, float]:
+    order = network_order(case.frames)
+    images = [
+        torch.from_numpy(np.stack([chunk.frames[i].rgb for i in order])).permute(0, 3, 1, 2)[None]
+        for chunk in _chunks(case, case.chunks)
+    ]
+    run_naively(network, images[:1])
+    before = _resident_peak()
+    _synchronize(network.device)
+    started = time.perf_counter()
+    for prediction in run_naively(network, images):
+        prediction.depth.cpu()
+    _synchronize(network.device)
+    return (time.perf_counter() - started) / case.chunks, _resident_peak() - before
+
+
+def _chunks(case: Case, count: int) -> Iterator[Chunk]:
+    """Chunks of random images that overlap by half, made one at a time."""
+    overlap = case.frames // 2
+    stride = case.frames - overlap
+
+    def frame(i: int) -> Frame:
+        random = np.random.default_rng(i)
+        shape = (case.height, case.width, 3)
+        return Frame(i, i, random.integers(0, 256, shape, dtype=np.uint8))
+
+    for index in range(count):
+        first = index * stride
+        shared = tuple(range(first, first + overlap)) if index else ()
+        frames = tuple(frame(i) for i in range(first, first + case.frames))
+        yield Chunk(index, 0, frames, shared)
+
+
+def _operations(sizes: Architecture, case: Case) -> float:
+    grid = (case.height // sizes.patch_size, case.width // sizes.patch_size)
+    naive = case.schedule == "naive"
+    new = case.frames if naive else case.frames - case.frames // 2
+    return chunk_cost(sizes, case.frames, new, grid, points=naive).total
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _resident_peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MIB
+
+
+def _machine(device: str) -> str:
+    name = platform.processor() or platform.machine()
+    if device != "cpu":
+        name = torch.cuda.get_device_name(device)
+    return f"{name}, {os.cpu_count()} CPU cores, torch {torch.__version__}"
+
+
+def _cells(result: Result) -> Sequence[Any]:
+    c = result.case
+    name = f"{c.preset} {c.schedule} {c.precision} {c.frames}x{c.width}x{c.height}, {c.chunks}"
+    return (
+        f"{name} on {c.device}",
+        f"{result.seconds_per_chunk:.3f}",
+        f"{result.frames_per_second:.1f}",
+        f"{result.tflop_per_chunk:.3g}",
+        f"{result.share_of_matmul:.0%}",
+        f"{result.peak_device:.0f}",
+        f"{result.peak_host:.0f}",
+        f"{result.host_growth:.0f}",
+    )
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"{cells[0]:<58}" + "".join(f"{cell:>10}" for cell in cells[1:])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    run(parser.parse_args())

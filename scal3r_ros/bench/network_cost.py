@@ -1,0 +1,99 @@
+"""Arithmetic of one chunk, counted from the architecture: matrix products and convolutions, a
+multiply and an add as two operations. Element-wise work is left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scal3r_ros.model.architecture import Architecture
+
+
+@dataclass(frozen=True)
+class ChunkCost:
+    """Floating point operations of one chunk by part."""
+
+    encoder: float
+    blocks: float
+    """Frame and global blocks without the attention over all frames' tokens."""
+    global_attention: float
+    memory: float
+    camera: float
+    dense: float
+
+    @property
+    def total(self) -> float:
+        parts = (self.encoder, self.blocks, self.global_attention, self.memory)
+        return sum(parts) + self.camera + self.dense
+
+
+def chunk_cost(
+    a: Architecture, frames: int, new_frames: int, grid: tuple[int, int], points: bool = False
+) -> ChunkCost:
+    """Cost of a chunk of `frames` with `new_frames` that the encoder has not seen before."""
+    patches = grid[0] * grid[1]
+    tokens = patches + a.special_tokens
+    per_token = _block_linear(a.embed_dim, a.mlp_ratio)
+    blocks = 2 * a.depth * frames * tokens * per_token
+    blocks += a.depth * frames * _attention(tokens, a.embed_dim)
+    heads = (2, 4) if points else (2,)
+    return ChunkCost(
+        encoder=new_frames * _encoder_frame(a, patches),
+        blocks=blocks,
+        global_attention=a.depth * _attention(frames * tokens, a.embed_dim),
+        memory=len(a.ttt_layers) * _memory_layer(a, frames * patches),
+        camera=_camera(a, frames),
+        dense=frames * sum(_dense_frame(a, grid, out) for out in heads),
+    )
+
+
+def _block_linear(dim: int, ratio: int) -> float:
+    """Per token: query, key, value, projection and the two layers of the MLP."""
+    return 2 * dim * dim * (4 + 2 * ratio)
+
+
+def _attention(tokens: int, dim: int) -> float:
+    return 4 * tokens**2 * dim
+
+
+def _encoder_frame(a: Architecture, patches: int) -> float:
+    tokens = patches + 1 + a.num_register_tokens
+    block = tokens * _block_linear(a.embed_dim, a.mlp_ratio) + _attention(tokens, a.embed_dim)
+    return 2 * patches * 3 * a.patch_size**2 * a.embed_dim + a.vit_depth * block
+
+
+def _memory_layer(a: Architecture, tokens: int) -> float:
+    dim = a.embed_dim
+    width = dim // a.ttt_num_heads
+    hidden = width * a.ttt_inter_multi
+    product = 2 * a.ttt_num_heads * width * hidden
+    per_token = 2 * dim * (2 * dim + 3 * a.ttt_num_heads) + 6 * product  # gradient
+    per_token += 2 * dim * dim + 3 * product + 2 * dim * 3 * dim  # apply
+    rows, columns = min(width, hidden), max(width, hidden)
+    step = 2 * rows**2 * columns * 2 + 2 * rows**3
+    return tokens * per_token + 3 * a.ttt_num_heads * a.muon_steps * step
+
+
+def _camera(a: Architecture, frames: int) -> float:
+    dim = 2 * a.embed_dim
+    per_frame = 2 * (9 * dim + 3 * dim * dim + dim * dim // 2 + 9 * dim // 2)
+    per_frame += a.camera_trunk_depth * _block_linear(dim, a.mlp_ratio)
+    attention = a.camera_trunk_depth * _attention(frames, dim)
+    return a.camera_iterations * (frames * per_frame + attention)
+
+
+def _dense_frame(a: Architecture, grid: tuple[int, int], out: int) -> float:
+    patches, width = grid[0] * grid[1], 2 * a.embed_dim
+    if a.dense_head == "linear":
+        return 2 * patches * width * out * a.patch_size**2
+    c, f = a.dpt_out_channels, a.dpt_features
+    coarse = -(-grid[0] // 2) * -(-grid[1] // 2)
+    areas = (16 * patches, 4 * patches, patches, coarse)
+    macs = patches * width * sum(c)  # projections
+    macs += patches * 16 * c[0] ** 2 + patches * 4 * c[1] ** 2 + coarse * 9 * c[3] ** 2  # resizes
+    macs += sum(area * 9 * channels * f for area, channels in zip(areas, c))
+    units = (4, 4, 4, 2)  # convolutions of the residual units at each level
+    macs += sum(area * (n * 9 * f * f + f * f) for area, n in zip(areas, units))
+    macs += 64 * patches * 9 * f * (f // 2)
+    pixels = patches * a.patch_size**2
+    macs += pixels * (9 * (f // 2) * a.dpt_head_hidden + a.dpt_head_hidden * out)
+    return 2 * macs
