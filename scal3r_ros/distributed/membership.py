@@ -30,6 +30,18 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a new group's memory is."""
+
+    kind: str = "members"
+    """`members`: the furthest one among them. `zero`: empty. `stored`: the one in the store."""
+    key: str = ""
+    """Where the stored one lies."""
+    epoch: int = 0
+    """Generation in which a `zero` or `stored` memory was asked for."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """One generation of the group."""
 

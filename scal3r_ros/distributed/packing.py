@@ -25,6 +25,11 @@ _PART = 4 << 20  # the store refuses values of 8 MiB and more
 _SUM = "sha256"
 
 
+def snapshot_key(request: int) -> str:
+    """Where rank 0 leaves the committed memory for a request, in the store."""
+    return f"snapshot/{request}"
+
+
 class BadSnapshot(ValueError):
     """The bytes are not a complete snapshot of arrays."""
 

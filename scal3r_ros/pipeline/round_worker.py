@@ -5,26 +5,33 @@ Used by the reconstruction node and by `torchrun`; a group of one is the same co
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
 from scal3r_ros.config import DistributedConfig
 from scal3r_ros.distributed.context_sync import AllReduceSync, Traffic
+from scal3r_ros.distributed.membership import Origin
 from scal3r_ros.distributed.packing import broadcast_bytes, download, pack, unpack
 from scal3r_ros.distributed.process_group import Group, GroupBroken, Place, connect
-from scal3r_ros.distributed.rounds import Progress, Share, agree, exchange_progress, vote
+from scal3r_ros.distributed.rounds import Progress, agree, exchange_progress, vote
+from scal3r_ros.distributed.shares import Share
 from scal3r_ros.pipeline.reconstructor import (
     MemoryState,
     OutOfDeviceMemory,
     ReconstructionFailed,
 )
+from scal3r_ros.pipeline.work import MemorySummary
 from scal3r_ros.records import Chunk, ChunkPrediction
 
 Result = ChunkPrediction | ReconstructionFailed
+_LAYER = re.compile(r"layer(\d+)")
 
 
 class RoundEngine(Protocol):
@@ -57,18 +64,6 @@ class RoundEngine(Protocol):
 
 
 @dataclass(frozen=True)
-class Origin:
-    """What a new group's memory is."""
-
-    kind: str = "members"
-    """`members`: the furthest one among them. `zero`: empty. `stored`: the one in the store."""
-    key: str = ""
-    """Where the stored one lies."""
-    epoch: int = 0
-    """Generation in which a `zero` or `stored` memory was asked for."""
-
-
-@dataclass(frozen=True)
 class RoundOutcome:
     """What became of a round on this process."""
 
@@ -92,7 +87,7 @@ class RoundWorker:
     traffic: Traffic = field(default_factory=Traffic)
     """Of the last round."""
 
-    def join(self, store: dist.Store, place: Place, origin: Origin = Origin()) -> None:
+    def join(self, store: dist.Store, place: Place, origin: Origin) -> None:
         """Enter a generation and take over the common memory; `GroupBroken` if that fails."""
         self.leave()
         self.group = connect(store, place, self.config, self.device)
@@ -144,6 +139,21 @@ class RoundWorker:
             "committed": str(max(self.progress.committed, 0)),
         }
         return pack(header, state.arrays)
+
+    def summary(self) -> MemorySummary:
+        """The committed memory in a few numbers; costs one pass over it."""
+        state = self.engine.state()
+        squares: dict[int, float] = {}
+        for name in sorted(state.arrays):
+            layer = _LAYER.search(name)
+            if layer:
+                values = state.arrays[name].ravel()
+                key = int(layer.group(1))
+                squares[key] = squares.get(key, 0.0) + float(np.dot(values, values))
+        layers = tuple(sorted(squares))
+        norms = tuple(squares[layer] ** 0.5 for layer in layers)
+        bits = np.array([state.version, *norms], np.float64).tobytes()
+        return MemorySummary(state.version, layers, norms, hashlib.sha256(bits).hexdigest()[:16])
 
     def _stage(
         self, chunks: Sequence[Chunk], share: Share, sync: AllReduceSync

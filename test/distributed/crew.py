@@ -13,7 +13,7 @@ import numpy as np
 
 from scal3r_ros.config import DistributedConfig
 from scal3r_ros.distributed.process_group import Place, host_store, join_store
-from scal3r_ros.distributed.rounds import Share, shares
+from scal3r_ros.distributed.shares import Share, shares
 from scal3r_ros.records import Chunk, Frame
 
 PATIENCE = 60.0

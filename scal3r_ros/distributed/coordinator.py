@@ -1,0 +1,264 @@
+"""The authority over a group: hosts the rendezvous, plans generations, keeps snapshots.
+
+It computes nothing and is in no collective: while it is away, rounds go on. Everything here is
+polled: `hear` signs of life, `step`, announce what `announcement` says. Long work (files, the
+store) happens in a thread per operation.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from scal3r_ros.config import DistributedConfig
+from scal3r_ros.distributed.membership import BROKEN, Membership, Origin, Patience, Plan, Report
+from scal3r_ros.distributed.packing import (
+    BadSnapshot,
+    discard,
+    download,
+    read_snapshot,
+    snapshot_key,
+    unpack,
+    upload,
+    write_snapshot,
+)
+from scal3r_ros.distributed.process_group import GroupBroken, host_store, join_store
+
+MEMBERS = Origin()
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """What workers have to know."""
+
+    plan: Plan
+    origin: Origin
+    snapshot_request: int
+    address: str
+    port: int
+
+
+@dataclass
+class Operation:
+    """A save, load or reset under way."""
+
+    deadline: float
+    """On the clock of `step`."""
+    done: bool = False
+    success: bool = False
+    message: str = ""
+    path: str = ""
+    chunks: int = 0
+
+    def finish(self, success: bool, message: str) -> None:
+        self.success, self.message, self.done = success, message, True
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A committed memory, packed."""
+
+    data: bytes
+    chunks: int
+    round: int
+
+
+class Coordinator:
+    """State: membership, where the next group's memory comes from, and the newest snapshot."""
+
+    def __init__(self, config: DistributedConfig, expected: int, first_generation: int):
+        self.config = config
+        self.redone_rounds = 0
+        self.snapshot: Snapshot | None = None
+        self.refused: list[str] = []
+        """One sentence per snapshot file that was damaged."""
+        self._store = host_store(config.address, config.port, config.store_timeout)
+        patience = {name: getattr(config, name) for name in Patience.__dataclass_fields__}
+        self._membership = Membership(Patience(**patience), expected, first_generation)
+        self._origin = MEMBERS
+        self._request = 0
+        self._stored = 0
+        self._broken_generation = 0
+        self._save: tuple[Operation, str, str] | None = None
+        self._load: Operation | None = None
+        if config.snapshot_path:
+            self._read_last(Path(config.snapshot_path))
+
+    def announcement(self) -> Announcement:
+        port = self._store.port
+        return Announcement(self.plan, self._origin, self._request, self.config.address, port)
+
+    @property
+    def plan(self) -> Plan:
+        return self._membership.plan
+
+    @property
+    def rejected(self) -> tuple[str, ...]:
+        return self._membership.rejected
+
+    @property
+    def present(self) -> int:
+        """Workers that are there, members or not."""
+        return len(self._membership.alive())
+
+    def hear(self, report: Report, snapshot_done: int, now: float) -> None:
+        """Take in a sign of life."""
+        self._membership.hear(report, now)
+        plan = self.plan
+        if report.state == BROKEN and self._broken_generation < report.generation:
+            self._broken_generation = report.generation
+            self.redone_rounds += 1
+        if plan.workers[:1] == (report.worker,) and report.generation == plan.generation:
+            self._stored = snapshot_done
+            self._take_snapshot_when_due(report, now)
+
+    def step(self, now: float) -> Announcement:
+        """Advance plan and operations."""
+        before = self.plan.generation
+        plan = self._membership.step(now)
+        if plan.generation != before and plan.workers:
+            self._set_origin(plan)
+        elif plan.ready and self._origin != MEMBERS:
+            self._loaded(plan)
+        self._advance_save(now)
+        if self._load is not None and now > self._load.deadline:
+            self._load.finish(False, f"the group did not form again: {self.plan.reason}")
+            self._load = None
+        return self.announcement()
+
+    def reset(self, now: float) -> Operation:
+        """Let all workers start over with an empty memory."""
+        self.snapshot = None
+        return self._renew(Origin("zero"), "memory reset", now)
+
+    def load(self, now: float, path: str = "", key: str = "") -> Operation:
+        """Give all workers the memory of a file, or one that somebody left in the store."""
+        operation = Operation(now + self.config.service_timeout)
+
+        def fetch() -> None:
+            if key:
+                data = self._ask_store(lambda store, wait: download(store, key, wait))
+            else:
+                data, refused = read_snapshot(Path(path or self.config.snapshot_path))
+                self.refused += refused
+                operation.message = "; ".join(refused)
+            self.snapshot = _snapshot(data)
+            self._renew(self._stored_origin(), "memory loaded", now, operation)
+
+        self._in_background(operation, fetch)
+        return operation
+
+    def save(self, now: float, path: str = "", key: str = "") -> Operation:
+        """Fetch the committed memory from rank 0, and write it."""
+        operation = Operation(now + self.config.service_timeout)
+        if self._save is not None:
+            operation.finish(False, "another snapshot is being taken; ask again")
+        elif not self.plan.ready:
+            operation.finish(False, f"there is no complete group: {self.plan.reason}")
+        else:
+            self._request = max(self._request, self._stored) + 1
+            self._save = (operation, path or self.config.snapshot_path, key)
+        return operation
+
+    def close(self) -> None:
+        """Give the port back."""
+        self._store = None
+
+    def _take_snapshot_when_due(self, report: Report, now: float) -> None:
+        every, last = self.config.snapshot_every, self.snapshot.round if self.snapshot else 0
+        due = every and report.committed >= last + every
+        if due and self._save is None and self.plan.ready:
+            self.save(now)
+
+    def _advance_save(self, now: float) -> None:
+        if self._save is None:
+            return
+        operation, path, key = self._save
+        if operation.done or now > operation.deadline:
+            if not operation.done:
+                operation.finish(False, "rank 0 did not store its memory in time")
+            self._save = None
+        elif self._stored >= self._request and not operation.message:
+            operation.message = "fetching"
+            self._in_background(operation, lambda: self._collect(operation, path, key))
+
+    def _collect(self, operation: Operation, path: str, key: str) -> None:
+        source = snapshot_key(self._request)
+        data = self._ask_store(lambda store, wait: download(store, source, wait))
+        self._ask_store(lambda store, wait: discard(store, source, wait))
+        self.snapshot = _snapshot(data)
+        if path:
+            write_snapshot(Path(path), data)
+        if key:
+            self._ask_store(lambda store, wait: upload(store, key, data, wait))
+        operation.path, operation.chunks = path, self.snapshot.chunks
+        operation.finish(True, f"memory of {self.snapshot.chunks} chunks saved")
+
+    def _renew(
+        self, origin: Origin, reason: str, now: float, operation: Operation | None = None
+    ) -> Operation:
+        operation = operation or Operation(now + self.config.service_timeout)
+        operation.chunks = self.snapshot.chunks if origin.kind == "stored" else 0
+        self._origin = origin
+        if self.plan.workers:
+            self._load = operation
+            self._membership.renew(reason)
+        else:
+            operation.finish(True, f"{reason}; the next group starts from it")
+        return operation
+
+    def _set_origin(self, plan: Plan) -> None:
+        """Workers that all come without a memory continue from the newest snapshot."""
+        alive = self._membership.alive()
+        fresh = all(alive[name].committed < 0 for name in plan.workers)
+        if self._origin.kind == "members" and fresh and self.snapshot is not None:
+            self._origin = self._stored_origin()
+        if self._origin.kind != "members":
+            self._origin = replace(self._origin, epoch=plan.generation)
+
+    def _stored_origin(self) -> Origin:
+        key = f"memory/{self.plan.generation}"
+        data = self.snapshot.data
+        self._ask_store(lambda store, wait: upload(store, key, data, wait))
+        return Origin("stored", key)
+
+    def _loaded(self, plan: Plan) -> None:
+        """The group stands with the memory that was asked for."""
+        if self._origin.epoch != plan.generation:
+            return  # asked for, but not planned yet
+        operation, self._load = self._load, None
+        self._origin = MEMBERS
+        if operation is not None:
+            note = f" ({operation.message})" if operation.message else ""
+            operation.finish(True, f"{len(plan.workers)} workers have it{note}")
+
+    def _read_last(self, path: Path) -> None:
+        try:
+            data, self.refused = read_snapshot(path)
+        except FileNotFoundError:
+            return
+        except BadSnapshot as error:
+            self.refused = [str(error)]
+            return
+        self.snapshot = _snapshot(data)
+
+    def _ask_store(self, request: Callable):
+        """With a connection of its own, so that no thread waits for another."""
+        wait = self.config.store_timeout
+        return request(join_store(self.config.address, self._store.port, wait), wait)
+
+    def _in_background(self, operation: Operation, work: Callable[[], None]) -> None:
+        def run() -> None:
+            try:
+                work()
+            except (OSError, ValueError, GroupBroken) as error:
+                operation.finish(False, str(error))
+
+        threading.Thread(target=run, name="snapshot", daemon=True).start()
+
+
+def _snapshot(data: bytes) -> Snapshot:
+    header, _ = unpack(data)
+    return Snapshot(data, int(header["version"]), int(header["committed"]))
