@@ -36,7 +36,7 @@ class Spoil:
     yaw_drift: float = 0.0
     """The same for heading, radians."""
     pitch_drift: float = 0.0
-    unit_spread: float = 0.5
+    unit_spread: float = 0.2
     """Standard deviation of the log of a chunk's arbitrary unit."""
     dropped: tuple[int, ...] = ()
     """Indices of chunks that fail."""

@@ -69,6 +69,11 @@ class Chunker:
         """Pending frames that were in no chunk yet."""
         return len(self._buffer) - len(self._overlap_ids)
 
+    @property
+    def upcoming_index(self) -> int:
+        """Index that the next chunk will get."""
+        return self._next_index
+
     def next_index(self) -> int:
         """Reserve the next chunk index; loop chunks take theirs here too."""
         index = self._next_index

@@ -24,6 +24,13 @@ class ParallaxGate:
     def reset(self) -> None:
         self._kept = None
 
+    def state(self) -> tuple[np.ndarray | None, int]:
+        """Thumbnail and stamp of the last kept frame, to save and restore."""
+        return self._kept, self._kept_ns
+
+    def restore(self, kept: np.ndarray | None, kept_ns: int) -> None:
+        self._kept, self._kept_ns = kept, kept_ns
+
     def admit(self, rgb: np.ndarray, stamp_ns: int = 0) -> bool:
         """Judge the next image, (H, W, 3) uint8."""
         if self.config.min_parallax <= 0:

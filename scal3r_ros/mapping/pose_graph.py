@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components, dijkstra
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import dijkstra
 
 from scal3r_ros.config import GraphConfig
 from scal3r_ros.mapping.graph_solver import (
@@ -45,6 +45,7 @@ class PoseGraph:
 
     def __init__(self) -> None:
         self._nodes: dict[int, Sim3] = {}
+        self._parts: dict[int, int] = {}
         self.edges: list[Edge] = []
 
     @property
@@ -56,6 +57,7 @@ class PoseGraph:
         if index in self._nodes:
             raise ValueError(f"chunk {index} is already in the graph")
         self._nodes[index] = S_map_chunk
+        self._parts[index] = index
 
     def add_edge(
         self, a: int, b: int, S_a_b: Sim3, kind: str = "sequence", sigma: np.ndarray | None = None
@@ -67,18 +69,14 @@ class PoseGraph:
         missing = [index for index in (a, b) if index not in self._nodes]
         if missing:
             raise ValueError(f"edge ({a}, {b}): chunk {missing[0]} is not in the graph")
-        parts = self.components()
-        if parts[a] != parts[b]:
-            self._join(a, b, S_a_b, parts)
+        if self._parts[a] != self._parts[b]:
+            self._join(a, b, S_a_b)
         believed = np.ones(3) if sigma is None else np.asarray(sigma, dtype=np.float64)
         self.edges.append(Edge(a, b, S_a_b, kind, believed))
 
     def components(self) -> dict[int, int]:
-        """Number of the connected part that each chunk belongs to; part 0 holds the first chunk."""
-        place = {index: i for i, index in enumerate(self._nodes)}
-        _, labels = connected_components(self._adjacency(place, None), directed=False)
-        order: dict[int, int] = {}
-        return {index: order.setdefault(labels[i], len(order)) for index, i in place.items()}
+        """The connected part that each chunk belongs to, named by the first chunk in it."""
+        return dict(self._parts)
 
     def transform(self, S_new_old: Sim3) -> None:
         """Express the whole map in another frame."""
@@ -96,8 +94,9 @@ class PoseGraph:
         else:
             problem = self._problem()
             solution = solve_levenberg_marquardt(problem, config.max_iterations, config.loop_kernel)
+        nodes = solution.nodes.orthonormal()
         for i, index in enumerate(self._nodes):
-            self._nodes[index] = solution.nodes[i]
+            self._nodes[index] = nodes[i]
         return solution
 
     def covariances(self) -> dict[int, np.ndarray]:
@@ -118,7 +117,7 @@ class PoseGraph:
                 between[pair] = spread
         weights = {pair: float(np.trace(spread)) for pair, spread in between.items()}
         distance, before = dijkstra(
-            self._adjacency(place, weights), directed=False, indices=0, return_predecessors=True
+            _adjacency(weights, len(place)), directed=False, indices=0, return_predecessors=True
         )
         unknown = np.diag(np.full(7, DISCONNECTED))
         result = {0: np.zeros((7, 7))}
@@ -140,6 +139,7 @@ class PoseGraph:
         measured = Sim3.stack([edge.S_a_b for edge in edges])
         return {
             "node_index": np.array(list(self._nodes), dtype=np.int64),
+            "node_part": np.array(list(self._parts.values()), dtype=np.int64),
             "node_scale": nodes.scale,
             "node_rotation": nodes.rotation,
             "node_translation": nodes.translation,
@@ -162,6 +162,7 @@ class PoseGraph:
         for i, (a, b) in enumerate(arrays["edge_ends"].tolist()):
             kind, sigma = str(arrays["edge_kind"][i]), arrays["edge_sigma"][i]
             graph.edges.append(Edge(a, b, measured[i], kind, sigma))
+        graph._parts = {int(i): int(p) for i, p in zip(arrays["node_index"], arrays["node_part"])}
         return graph
 
     def _problem(self, reverse_chain: bool = False) -> GraphProblem:
@@ -169,8 +170,7 @@ class PoseGraph:
         published."""
         place = {index: i for i, index in enumerate(self._nodes)}
         edges = [_reversed(e) if reverse_chain and e.kind != "loop" else e for e in self.edges]
-        parts = list(self.components().values())
-        held = [parts.index(part) for part in sorted(set(parts))]
+        held = [place[part] for part in sorted(set(self._parts.values()))]
         return GraphProblem(
             nodes=Sim3.stack(list(self._nodes.values())),
             held=np.array(held, dtype=np.int64),
@@ -186,22 +186,22 @@ class PoseGraph:
             if edge.kind != "loop":
                 self._nodes[edge.b] = self._nodes[edge.a] @ edge.S_a_b
 
-    def _join(self, a: int, b: int, S_a_b: Sim3, parts: dict[int, int]) -> None:
-        target = self._nodes[a] @ S_a_b
-        moved, anchor, goal = parts[b], self._nodes[b], target
-        if parts[b] < parts[a]:
-            moved, anchor, goal = parts[a], self._nodes[a], self._nodes[b] @ S_a_b.inverse()
-        S_new_old = goal @ anchor.inverse()
-        for index, part in parts.items():
-            if part == moved:
-                self._nodes[index] = S_new_old @ self._nodes[index]
+    def _join(self, a: int, b: int, S_a_b: Sim3) -> None:
+        """Unite the parts of a and b; the part that began later moves to where the edge puts it."""
+        stays, moves, goal = a, b, self._nodes[a] @ S_a_b
+        if self._parts[b] < self._parts[a]:
+            stays, moves, goal = b, a, self._nodes[b] @ S_a_b.inverse()
+        S_new_old = (goal @ self._nodes[moves].inverse()).orthonormal()
+        joined = self._parts[moves]
+        for index in [index for index, part in self._parts.items() if part == joined]:
+            self._nodes[index] = goal if index == moves else S_new_old @ self._nodes[index]
+            self._parts[index] = self._parts[stays]
 
-    def _adjacency(self, place: dict[int, int], weights: dict | None) -> coo_matrix:
-        if weights is None:
-            weights = {(place[edge.a], place[edge.b]): 1.0 for edge in self.edges}
-        ends = np.array(list(weights), dtype=np.int64).reshape(-1, 2)
-        shape = (len(place), len(place))
-        return coo_matrix((list(weights.values()), (ends[:, 0], ends[:, 1])), shape).tocsr()
+
+def _adjacency(weights: Mapping[tuple[int, int], float], count: int) -> csr_matrix:
+    ends = np.array(list(weights), dtype=np.int64).reshape(-1, 2)
+    values = np.array(list(weights.values()), dtype=np.float64)
+    return csr_matrix((values, (ends[:, 0], ends[:, 1])), shape=(count, count))
 
 
 def _reversed(edge: Edge) -> Edge:

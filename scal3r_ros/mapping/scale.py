@@ -69,6 +69,10 @@ class ScaleEstimator:
         """Continue with a saved, frozen estimate."""
         self._frozen = estimate if estimate.frozen else None
 
+    def copy_odometry(self, other: ScaleEstimator) -> None:
+        """Take over the odometry that another estimator has seen."""
+        self._odometry = other._odometry
+
     def observe_odometry(self, stamp_ns: int, T_odom_base: np.ndarray) -> None:
         """A pose (4, 4) of the odometry, metres; stamps increase."""
         if self._odometry and stamp_ns <= self._odometry[-1][0]:

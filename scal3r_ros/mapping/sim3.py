@@ -76,6 +76,11 @@ class Sim3:
         back = (transposed @ self.translation[..., None])[..., 0]
         return Sim3(1.0 / self.scale, transposed, -back / np.asarray(self.scale)[..., None])
 
+    def orthonormal(self) -> Sim3:
+        """The same transform(s) with rounding errors of the rotation removed."""
+        left, _, right = np.linalg.svd(self.rotation)
+        return Sim3(self.scale, left @ right, self.translation)
+
     def apply(self, points: np.ndarray) -> np.ndarray:
         """Points (N, 3) of one transform, or (..., N, 3) of an array of them; keeps their dtype."""
         dtype = np.result_type(points, np.float32)
