@@ -23,7 +23,7 @@ from scal3r_ros.mapping.pose_graph import PoseGraph
 from scal3r_ros.mapping.sim3 import Sim3
 from scal3r_ros.mapping.trajectory import Trajectory
 from scal3r_ros.pipeline.references import References
-from scal3r_ros.records import Chunk, ChunkPrediction, Event
+from scal3r_ros.records import Chunk, ChunkPrediction, Event, TrajectoryPose
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,19 @@ class Joined:
     events: tuple[Event, ...] = ()
 
 
+@dataclass(frozen=True)
+class GraphView:
+    """The pose graph to look at."""
+
+    chunks: tuple[int, ...]
+    positions: np.ndarray
+    """(K, 3) middle camera of each chunk, map frame."""
+    edges: tuple[tuple[int, int, str], ...]
+    """Chunk, chunk, kind: `sequence`, `odometry` or `loop`."""
+    parts: tuple[int, ...]
+    """For each chunk the connected part of the map that it belongs to; 0 holds the origin."""
+
+
 class MapAssembly:
     """Pose graph, trajectory and points, consistent with each other at any time."""
 
@@ -79,6 +92,12 @@ class MapAssembly:
         self.revision = 0
         self.open: OpenChunk | None = None
 
+    def emptied(self) -> MapAssembly:
+        """An empty map with the same revision and the same measurements from outside."""
+        fresh = MapAssembly(self._config)
+        fresh.references, fresh.revision = self.references.restarted(), self.revision
+        return fresh
+
     def join(self, outline: ChunkOutline, prediction: ChunkPrediction) -> Joined:
         """Add the next chunk of the stream."""
         alignment = self._align(outline, prediction)
@@ -92,12 +111,18 @@ class MapAssembly:
         self.references.observe(outline, prediction, self)
         return _merged(before, own, Joined(events=tuple(events)))
 
-    def close(self) -> Joined:
-        """No chunk follows the open one: its provisional frames are its own."""
+    def confirm(self) -> Joined:
+        """The provisional frames of the open chunk are its own, whatever follows."""
         if self.open is None:
             return Joined()
         joined = self._settle(self.open.prediction, self.open.waiting)
         self.trajectory.confirm(self.open.waiting)
+        self.open = replace(self.open, waiting=())
+        return joined
+
+    def close(self) -> Joined:
+        """Confirm, and let no further chunk join the open one."""
+        joined = self.confirm()
         self.open = None
         return joined
 
@@ -113,6 +138,21 @@ class MapAssembly:
         self.graph.transform(S_metric_map)
         self.points.transform(S_metric_map)
         self.revision += 1
+
+    def poses(self, frame_ids: Iterable[int] | None = None) -> tuple[TrajectoryPose, ...]:
+        """Poses of the given frames (default: all) in order of time."""
+        return self.trajectory.poses(self.graph.nodes, frame_ids, self.graph.covariances())
+
+    def graph_view(self) -> GraphView:
+        """Nodes, edges and connected parts."""
+        nodes = self.graph.nodes
+        parts = self.graph.components() if nodes else {}
+        return GraphView(
+            tuple(nodes),
+            np.array([S.translation for S in nodes.values()], np.float64).reshape(-1, 3),
+            tuple((edge.a, edge.b, edge.kind) for edge in self.graph.edges),
+            tuple(parts[index] for index in nodes),
+        )
 
     def path_length(self, first_id: int, last_id: int) -> float:
         """Distance travelled between two frames, map units."""
@@ -180,25 +220,23 @@ class MapAssembly:
             outline.overlap_ids, previous.prediction.frame_ids, prediction.frame_ids
         )
         waiting = set(previous.waiting)
-        kept = [i for i in kept if i in waiting]
-        lost = [i for i in previous.waiting if i not in outline.frame_ids]
-        self.trajectory.confirm([*kept, *lost])
-        return self._settle(previous.prediction, (*kept, *lost))
+        kept = tuple(i for i in kept if i in waiting)
+        self.trajectory.confirm(kept)
+        self.open = replace(previous, waiting=tuple(sorted(waiting - set(kept))))
+        return self._settle(previous.prediction, kept)
 
     def _take(
         self, outline: ChunkOutline, prediction: ChunkPrediction, alignment: Alignment | None
     ) -> Joined:
         """Poses of the frames that nobody else owns; the last ones are provisional."""
         covariance = alignment.covariance if alignment and alignment.accepted else None
-        provisional = set(self.open.waiting) if self.open else set()
-        free = [
-            i
-            for i in prediction.frame_ids
-            if i not in self.trajectory or (i in provisional and self._is_provisional(i))
-        ]
-        waiting = set(outline.frame_ids[-self._config.chunk.overlap :]) & set(free)
+        taken_over = set(self.open.waiting) if self.open else set()
+        ids = prediction.frame_ids
+        free = tuple(i for i in ids if i not in self.trajectory or i in taken_over)
+        last = outline.frame_ids[-self._config.chunk.overlap :]
+        waiting = set(last) & set(free)
         for i in free:
-            row = prediction.frame_ids.index(i)
+            row = ids.index(i)
             self.trajectory.put(
                 i,
                 outline.stamps_ns[outline.frame_ids.index(i)],
@@ -208,14 +246,9 @@ class MapAssembly:
                 i in waiting,
                 covariance,
             )
-        shared = _subset(prediction, outline.frame_ids[-self._config.chunk.overlap :])
-        self.open = OpenChunk(outline, shared, tuple(sorted(waiting)))
+        self.open = OpenChunk(outline, _subset(prediction, last), tuple(sorted(waiting)))
         own = self._settle(prediction, tuple(i for i in free if i not in waiting))
-        return replace(own, frame_ids=tuple(free))
-
-    def _is_provisional(self, frame_id: int) -> bool:
-        poses = self.trajectory.poses(self.graph.nodes, [frame_id])
-        return poses[0].provisional
+        return replace(own, frame_ids=free)
 
     def _settle(self, prediction: ChunkPrediction, frame_ids: Iterable[int]) -> Joined:
         """Fuse the points of frames whose owner is final."""

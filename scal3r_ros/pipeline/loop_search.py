@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,9 @@ from scal3r_ros.mapping.loop_records import LoopRecords, reduce_prediction
 from scal3r_ros.pipeline.assembly import Joined, MapAssembly
 from scal3r_ros.records import Chunk, ChunkPrediction, Frame
 
+RECORDS = "loop_records"
+"""Folder of the records beside a saved map."""
+
 
 @dataclass(frozen=True)
 class LoopTrial:
@@ -31,6 +36,11 @@ class LoopTrial:
     """Chunks that own the two frames, the earlier one first."""
     windows: tuple[tuple[int, ...], tuple[int, ...]]
     """Frame ids around each end."""
+
+    @property
+    def name(self) -> str:
+        found = self.candidate
+        return f"frames {found.match_id} and {found.frame_id} (similarity {found.similarity:.2f})"
 
 
 class LoopSearch:
@@ -46,6 +56,21 @@ class LoopSearch:
         """Keep what a later loop through this chunk needs."""
         if self._config.enabled and prediction.descriptors is not None:
             self.records.put(prediction, frames)
+
+    def renew(self, prediction: ChunkPrediction) -> None:
+        """Replace what is recorded of a chunk's geometry."""
+        if prediction.chunk_index in self.records:
+            frames = self.records.frames(prediction.chunk_index, prediction.frame_ids)
+            self.records.put(prediction, {frame.id: frame for frame in frames})
+
+    def copy_records(self, folder: Path) -> None:
+        """Put the records next to a saved map, unless they are kept there anyway."""
+        _mirror(self.records.folder, folder / RECORDS)
+
+    def fetch_records(self, folder: Path) -> None:
+        """Take over the records of a saved map."""
+        _mirror(folder / RECORDS, self.records.folder)
+        self.records = LoopRecords(self.records.folder)
 
     def trials(self, joined: Joined, assembly: MapAssembly) -> list[LoopTrial]:
         """Remember frames whose owner is final; which older places do they look like?"""
@@ -69,7 +94,15 @@ class LoopSearch:
         ]
         return Chunk(index, session, tuple(frames), kind="loop")
 
-    def judge(
+    def tie(self, trial: LoopTrial, prediction: ChunkPrediction, assembly: MapAssembly) -> str:
+        """Add the edges that a loop chunk proves; returns why it proves none, or nothing."""
+        verdicts = self._judge(trial, prediction, assembly)
+        for verdict in verdicts:
+            if verdict.accepted:
+                assembly.graph.add_edge(verdict.a, verdict.b, verdict.S_a_b, "loop", verdict.sigma)
+        return "" if verdicts[-1].accepted else verdicts[-1].reason
+
+    def _judge(
         self, trial: LoopTrial, prediction: ChunkPrediction, assembly: MapAssembly
     ) -> list[LoopVerdict]:
         """Align the loop chunk with both ends and test what it implies."""
@@ -103,3 +136,20 @@ class LoopSearch:
             for i, end in zip(ids, ends)
         )
         return None if set(windows[0]) & set(windows[1]) else LoopTrial(candidate, ends, windows)
+
+
+def _mirror(source: Path, target: Path) -> None:
+    """Make `target` hold the same files as `source`; files are never changed once written."""
+    if source.resolve() == target.resolve():
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    wanted = {path.name: path for path in source.glob("*.npz")}
+    for path in target.glob("*.npz"):
+        if path.name not in wanted:
+            path.unlink()
+    for name, path in wanted.items():
+        copy = target / name
+        if not copy.exists() or copy.stat().st_mtime_ns != path.stat().st_mtime_ns:
+            partial = copy.with_suffix(".partial")
+            shutil.copy2(path, partial)
+            os.replace(partial, copy)

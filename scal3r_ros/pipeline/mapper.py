@@ -5,18 +5,19 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-
 from scal3r_ros.config import Config
+from scal3r_ros.io.map_store import read_map, write_map
 from scal3r_ros.mapping.chunking import Chunker
+from scal3r_ros.mapping.loop_closure import LoopDetector
 from scal3r_ros.mapping.parallax import ParallaxGate
-from scal3r_ros.mapping.point_map import PointCloud
+from scal3r_ros.pipeline import saved_map
 from scal3r_ros.pipeline.assembly import ChunkOutline, Joined, MapAssembly
 from scal3r_ros.pipeline.loop_search import LoopSearch, LoopTrial
+from scal3r_ros.pipeline.map_view import MapView
 from scal3r_ros.pipeline.reconstructor import (
     OutOfDeviceMemory,
     ReconstructionFailed,
@@ -28,27 +29,13 @@ from scal3r_ros.records import (
     Event,
     Frame,
     MapUpdate,
-    ScaleEstimate,
-    TrajectoryPose,
 )
 
 Outcome = ChunkPrediction | ReconstructionFailed
+MAP_FILE = "map_state.npz"
 
 
-@dataclass(frozen=True)
-class GraphView:
-    """The pose graph to look at."""
-
-    chunks: tuple[int, ...]
-    positions: np.ndarray
-    """(K, 3) middle camera of each chunk, map frame."""
-    edges: tuple[tuple[int, int, str], ...]
-    """Chunk, chunk, kind: `sequence`, `odometry` or `loop`."""
-    parts: tuple[int, ...]
-    """For each chunk the connected part of the map that it belongs to; 0 holds the origin."""
-
-
-class Mapper:
+class Mapper(MapView):
     """Frames that passed the frame gate, in order of time, become a map."""
 
     def __init__(
@@ -64,6 +51,7 @@ class Mapper:
         self.counters: Counter[str] = Counter()
         self.seconds: Counter[str] = Counter()
         self.next_frame_id = 0
+        self.last_stamp_ns: int | None = None
         self._parallax = ParallaxGate(self.config.gate)
         self._chunker = Chunker(self.config.chunk)
         self._waiting: list[Chunk] = []
@@ -75,6 +63,7 @@ class Mapper:
         """Take the next frame; returns what changed, usually nothing until a chunk is full."""
         updates = self.start_session() if starts_session else []
         self.next_frame_id = max(self.next_frame_id, frame.id + 1)
+        self.last_stamp_ns = frame.stamp_ns
         self.counters["frames"] += 1
         if not self._parallax.admit(frame.rgb, frame.stamp_ns):
             self.counters["no_parallax"] += 1
@@ -83,17 +72,21 @@ class Mapper:
         return updates + (self._enqueue(chunk) if chunk else [])
 
     def flush(self) -> list[MapUpdate]:
-        """Map what is waiting; the next frame continues the chain."""
+        """Map what is waiting and confirm provisional poses; the next frame continues the chain."""
         updates = []
         while chunk := self._chunker.flush():
             updates += self._enqueue(chunk)
         while self._waiting:
             updates += self._run_round()
-        return updates + self._close_chain()
+        last = self._assembly.open
+        if last is not None and last.waiting:
+            updates.append(self._finish(last.outline, self._assembly.confirm()))
+        return updates
 
     def start_session(self) -> list[MapUpdate]:
         """End the chain of chunks: the next frame shares nothing with those before."""
         updates = self.flush()
+        self._assembly.close()
         self._chunker.start_session()
         self._parallax.reset()
         self.counters["session_started"] += 1
@@ -103,88 +96,61 @@ class Mapper:
         """With memory.mode finalize: map all chunks again as if the memory had known all of them
         from the start."""
         updates = self.flush()
-        predictions = self.reconstructor.finalize()
-        revision, events = self._assembly.revision, []
-        references = self._assembly.references
-        self._assembly = MapAssembly(self.config)
-        self._assembly.references, self._assembly.revision = references, revision
-        for (outline, trial), prediction in zip(self._history, predictions):
-            if isinstance(prediction, ReconstructionFailed):
-                events.append(self._failed(outline.index, prediction))
-                self._assembly.close()
-            elif trial is None:
-                events += self._assembly.join(outline, prediction).events
-            else:
-                self._tie(trial, prediction, outline.index)
-        self._assembly.close()
-        self._assembly.correct()
+        if not self._history:
+            return updates
+        events = self._rebuild(self.reconstructor.finalize())
         return [*updates, self._update(self._history[-1][0], Joined(), events, corrected=True)]
 
     def reset(self) -> None:
         """Forget the map and the memory."""
         self._loops.records.clear()
         self.reconstructor.reset()
-        references = self._assembly.references
+        mount = self._assembly.references.T_base_camera
         self._start()
-        self._assembly.references.T_base_camera = references.T_base_camera
+        self.set_camera_mount(mount)
 
-    def observe_odometry(self, stamp_ns: int, T_odom_base: np.ndarray) -> None:
-        """A pose (4, 4) of the body in metres, for scale and to bridge failed alignments."""
-        self._assembly.references.scale.observe_odometry(stamp_ns, T_odom_base)
+    def save(self, folder: str | Path) -> None:
+        """Save everything needed to go on later in the same map frame; atomic."""
+        arrays, assembly = saved_map.pack_assembly(self._assembly)
+        frame_arrays, frames = saved_map.pack_frames(self._chunker, self._waiting)
+        memory_arrays, memory = saved_map.pack_memory(self.reconstructor.state())
+        arrays |= frame_arrays | memory_arrays
+        arrays |= {f"loops.{k}": v for k, v in self._loops.detector.state().items()}
+        kept, kept_ns = self._parallax.state()
+        if kept is not None:
+            arrays["parallax.kept"] = kept
+        facts = {
+            "assembly": assembly,
+            "frames": frames,
+            "memory": memory,
+            "counters": dict(self.counters),
+            "seconds": dict(self.seconds),
+            "next_frame_id": self.next_frame_id,
+            "last_stamp_ns": self.last_stamp_ns,
+            "kept_ns": kept_ns,
+        }
+        self._loops.copy_records(Path(folder))
+        write_map(Path(folder) / MAP_FILE, arrays, facts)
 
-    def observe_gravity(self, stamp_ns: int, up_camera: np.ndarray) -> None:
-        """Accelerometer at rest (3,), in the camera's optical frame, for map.alignment imu."""
-        self._assembly.references.observe_gravity(stamp_ns, up_camera)
+    def load(self, folder: str | Path) -> None:
+        """Continue a saved map; raises `BadMapFile`, or `ValueError` for another network's memory.
 
-    def observe_depth(self, stamp_ns: int, metres: np.ndarray) -> None:
-        """Measured depth (H, W) of the frame with this stamp, for scale.source depth."""
-        self._assembly.references.observe_depth(stamp_ns, metres)
-
-    def set_camera_mount(self, T_base_camera: np.ndarray) -> None:
-        """Where the camera sits on the body whose odometry is observed."""
-        self._assembly.references.T_base_camera = np.asarray(T_base_camera, dtype=np.float64)
-
-    @property
-    def map_revision(self) -> int:
-        return self._assembly.revision
-
-    @property
-    def scale(self) -> ScaleEstimate:
-        return self._assembly.references.scale.estimate
-
-    @property
-    def points_count(self) -> int:
-        return len(self._assembly.points)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the map's points."""
-        return self._assembly.points.nbytes
-
-    def trajectory(self) -> tuple[TrajectoryPose, ...]:
-        """All poses at the present revision, in order of time."""
-        graph = self._assembly.graph
-        return self._assembly.trajectory.poses(graph.nodes, None, graph.covariances())
-
-    def cloud(self, max_points: int | None = None) -> PointCloud:
-        """All points at the present revision."""
-        return self._assembly.points.export(max_points)
-
-    def chunk_scale(self, chunk_index: int) -> float:
-        """Map units per unit of the chunk's own coordinates, at the present revision."""
-        return float(self._assembly.graph.nodes[chunk_index].scale)
-
-    def graph(self) -> GraphView:
-        """The pose graph at the present revision."""
-        graph = self._assembly.graph
-        parts = graph.components() if graph.nodes else {}
-        positions = [S.translation for S in graph.nodes.values()]
-        return GraphView(
-            tuple(graph.nodes),
-            np.array(positions, dtype=np.float64).reshape(-1, 3),
-            tuple((edge.a, edge.b, edge.kind) for edge in graph.edges),
-            tuple(parts[index] for index in graph.nodes),
-        )
+        Nothing changes if it fails.
+        """
+        arrays, facts = read_map(Path(folder) / MAP_FILE)
+        self.reconstructor.restore(saved_map.unpack_memory(arrays, facts["memory"]))
+        mount = self._assembly.references.T_base_camera
+        self._start()
+        self.set_camera_mount(mount)
+        saved_map.unpack_assembly(self._assembly, arrays, facts["assembly"])
+        self._waiting = saved_map.unpack_frames(self._chunker, arrays, facts["frames"])
+        self._parallax.restore(arrays.get("parallax.kept"), facts["kept_ns"])
+        self._loops.fetch_records(Path(folder))
+        loops = {k.removeprefix("loops."): v for k, v in arrays.items() if k.startswith("loops.")}
+        self._loops.detector = LoopDetector.restore(self.config.loop, loops)
+        self.counters.update(facts["counters"])
+        self.seconds.update(facts["seconds"])
+        self.next_frame_id, self.last_stamp_ns = facts["next_frame_id"], facts["last_stamp_ns"]
 
     def _enqueue(self, chunk: Chunk) -> list[MapUpdate]:
         self._waiting.append(chunk)
@@ -193,9 +159,8 @@ class Mapper:
     def _run_round(self) -> list[MapUpdate]:
         count = self.reconstructor.round_size
         chunks, self._waiting = self._waiting[:count], self._waiting[count:]
-        started = time.perf_counter()
-        chunks, outcomes, events = self._reconstruct(chunks)
-        self.seconds["reconstruct"] += time.perf_counter() - started
+        with self._timed("reconstruct"):
+            chunks, outcomes, events = self._reconstruct(chunks)
         updates = []
         for chunk, outcome in zip(chunks, outcomes):
             updates.append(self._integrate(chunk, outcome, events))
@@ -217,91 +182,79 @@ class Mapper:
                 size = max(len(chunks[0].frames) * 3 // 4, smallest)
                 chunks = [self._chunker.shrink(chunks[0], size)]
                 text = f"{error}; chunks have {size} frames from now on"
-                events.append(self._event("chunk_shrunk", text, chunks[0].index))
+                events.append(Event("chunk_shrunk", text, chunks[0].index))
 
     def _integrate(self, chunk: Chunk, outcome: Outcome, events: list[Event]) -> MapUpdate:
-        """Align, own, fuse, look for loops, correct, scale: one chunk into the map."""
+        """Align, own and fuse one chunk; a failed one ends the chain."""
         outline = ChunkOutline.of(chunk)
-        self._history.append((outline, None))
-        started = time.perf_counter()
         if isinstance(outcome, ReconstructionFailed):
-            self._history.pop()
-            events = [*events, self._failed(chunk.index, outcome)]
-            return self._update(outline, self._assembly.close(), events)
+            failed = Event("chunk_failed", f"chunk {chunk.index}: {outcome}", chunk.index)
+            return self._finish(outline, self._assembly.close(), [*events, failed])
+        self._history.append((outline, None))
         self.counters["chunks"] += 1
         self.counters["frames_missing"] += len(outcome.missing_ids)
-        joined = self._assembly.join(outline, outcome)
-        self._loops.record(outcome, {frame.id: frame for frame in chunk.frames})
-        self.seconds["align_and_fuse"] += time.perf_counter() - started
-        return self._finish(outline, joined, events, dict(outcome.timings))
+        with self._timed("align_and_fuse"):
+            joined = self._assembly.join(outline, outcome)
+        with self._timed("record"):
+            self._loops.record(outcome, {frame.id: frame for frame in chunk.frames})
+        return self._finish(outline, joined, events, outcome.timings)
 
-    def _close_chain(self) -> list[MapUpdate]:
-        """Confirm the provisional frames at the end of a chain."""
-        last = self._assembly.open
-        if last is None:
-            return []
-        return [self._finish(last.outline, self._assembly.close(), [], {})]
-
-    def _finish(
-        self, outline: ChunkOutline, joined: Joined, events: list[Event], timings: dict
-    ) -> MapUpdate:
+    def _finish(self, outline: ChunkOutline, joined: Joined, events=(), timings=None) -> MapUpdate:
         """Loops and scale after a change, and the update that tells about all of it."""
-        started = time.perf_counter()
-        loops, loop_events = self._close_loops(outline, joined)
-        self.seconds["loops"] += time.perf_counter() - started
-        metric = self._fix_scale()
+        with self._timed("loops"):
+            loops, loop_events = self._close_loops(outline, joined)
+        corrected = self._fix_scale() or bool(loops)
         events = [*events, *joined.events, *loop_events]
-        for event in joined.events:
-            self.counters[event.name] += 1
-        return self._update(outline, joined, events, bool(loops) or metric, loops, timings)
+        return self._update(outline, joined, events, corrected, loops, timings)
 
     def _close_loops(
         self, outline: ChunkOutline, joined: Joined
     ) -> tuple[list[tuple[int, int]], list[Event]]:
+        """One loop chunk per candidate; the graph is optimised once if any is proven."""
         accepted, events = [], []
         for trial in self._loops.trials(joined, self._assembly):
-            index = self._chunker.next_index()
-            chunk = self._loops.chunk(trial, index, outline.session)
+            chunk = self._loops.chunk(trial, self._chunker.next_index(), outline.session)
+            contribute = self.config.memory.loop_contributes
             try:
-                prediction = self.reconstructor.reconstruct(
-                    chunk, contribute=self.config.memory.loop_contributes
-                )
+                prediction = self.reconstructor.reconstruct(chunk, contribute)
             except ReconstructionFailed as failure:
-                events.append(self._event("loop_rejected", f"{_name(trial)}: {failure}", index))
+                events.append(Event("loop_rejected", f"{trial.name}: {failure}", chunk.index))
                 continue
             self._history.append((ChunkOutline.of(chunk), trial))
-            reason = self._tie(trial, prediction, index)
-            name = "loop_closed" if not reason else "loop_rejected"
-            events.append(self._event(name, f"{_name(trial)} {reason}".strip(), index))
+            reason = self._loops.tie(trial, prediction, self._assembly)
+            name = "loop_rejected" if reason else "loop_closed"
+            events.append(Event(name, f"{trial.name} {reason}".strip(), chunk.index))
             if not reason:
                 accepted.append((trial.candidate.match_id, trial.candidate.frame_id))
         if accepted:
             self._assembly.correct()
         return accepted, events
 
-    def _tie(self, trial: LoopTrial, prediction: ChunkPrediction, index: int) -> str:
-        """Add the edges that a loop chunk proves; why not, or empty."""
-        verdicts = self._loops.judge(trial, prediction, self._assembly)
-        for verdict in verdicts:
-            if verdict.accepted:
-                self._assembly.graph.add_edge(
-                    verdict.a, verdict.b, verdict.S_a_b, "loop", verdict.sigma
-                )
-        return "" if verdicts[-1].accepted else verdicts[-1].reason
+    def _rebuild(self, outcomes: Sequence[Outcome]) -> list[Event]:
+        """The map anew from other predictions of the same chunks."""
+        events: list[Event] = []
+        self._assembly = self._assembly.emptied()
+        for (outline, trial), outcome in zip(self._history, outcomes):
+            if isinstance(outcome, ReconstructionFailed):
+                text = f"chunk {outline.index}: {outcome}"
+                events.append(Event("chunk_failed", text, outline.index))
+                self._assembly.close()
+            elif trial is None:
+                events += self._assembly.join(outline, outcome).events
+                self._loops.renew(outcome)
+            else:
+                self._loops.tie(trial, outcome, self._assembly)
+        self._assembly.confirm()
+        self._assembly.correct()
+        self._fix_scale()
+        return events
 
     def _fix_scale(self) -> bool:
         scale = self._assembly.references.scale
-        if not scale.ready:
-            return False
-        self._assembly.become_metric(scale.freeze().value)
-        return True
-
-    def _failed(self, index: int, failure: ReconstructionFailed) -> Event:
-        return self._event("chunk_failed", f"chunk {index}: {failure}", index)
-
-    def _event(self, name: str, text: str, index: int) -> Event:
-        self.counters[name] += 1
-        return Event(name, text, index)
+        if scale.ready:
+            self._assembly.become_metric(scale.freeze().value)
+            return True
+        return False
 
     def _update(
         self,
@@ -310,16 +263,14 @@ class Mapper:
         events: Sequence[Event],
         corrected: bool = False,
         loops: Sequence[tuple[int, int]] = (),
-        timings: dict | None = None,
+        timings=None,
     ) -> MapUpdate:
-        assembly = self._assembly
-        covariances = assembly.graph.covariances()
-        ids = None if corrected else joined.frame_ids
+        self.counters.update(event.name for event in events)
         return MapUpdate(
-            map_revision=assembly.revision,
+            map_revision=self.map_revision,
             chunk_index=outline.index,
             session=outline.session,
-            poses=assembly.trajectory.poses(assembly.graph.nodes, ids, covariances),
+            poses=self._assembly.poses(None if corrected else joined.frame_ids),
             points=joined.cloud.points,
             colors=joined.cloud.colors,
             confidence=joined.cloud.confidence,
@@ -327,13 +278,11 @@ class Mapper:
             scale=self.scale,
             loops=tuple(loops),
             events=tuple(events),
-            timings=timings or {},
+            timings=dict(timings or {}),
         )
 
-
-def _name(trial: LoopTrial) -> str:
-    candidate = trial.candidate
-    return (
-        f"frames {candidate.match_id} and {candidate.frame_id} "
-        f"(similarity {candidate.similarity:.2f})"
-    )
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[stage] += time.perf_counter() - started

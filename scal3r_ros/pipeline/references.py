@@ -35,10 +35,17 @@ class References:
         self.scale = ScaleEstimator(scale)
         self.T_base_camera = np.eye(4)
         """Where the camera is mounted on the body whose odometry is observed."""
-        self._source, self._known_frame = scale.source, scale.known_frame
-        self._alignment = map_config.alignment
+        self._scale_config, self._map_config = scale, map_config
         self._gravity: deque[tuple[int, np.ndarray]] = deque(maxlen=_KEPT_GRAVITY)
         self._depth: deque[tuple[int, np.ndarray]] = deque(maxlen=_KEPT_DEPTH)
+
+    def restarted(self) -> References:
+        """The same measurements for a map that is built anew."""
+        fresh = References(self._scale_config, self._map_config)
+        fresh.scale.copy_odometry(self.scale)
+        fresh.T_base_camera = self.T_base_camera
+        fresh._gravity, fresh._depth = self._gravity, self._depth
+        return fresh
 
     def observe_gravity(self, stamp_ns: int, up_camera: np.ndarray) -> None:
         """Accelerometer reading (3,) at rest (pointing up) in the camera's optical frame."""
@@ -62,7 +69,8 @@ class References:
         try:
             up = self._up(outline, prediction)
         except LevelUnknown as unknown:
-            text = f"map.alignment {self._alignment}: {unknown}; a level first camera is assumed"
+            wanted = self._map_config.alignment
+            text = f"map.alignment {wanted}: {unknown}; a level first camera is assumed"
             events.append(Event("level_unknown", text, outline.index))
             up = up_from_first_camera(first)
         return map_from_chunk(first, up), events
@@ -71,28 +79,30 @@ class References:
         self, outline: ChunkOutline, prediction: ChunkPrediction, assembly: MapAssembly
     ) -> None:
         """Compare a chunk that was just placed with what measures metres."""
-        if self._source == "none" or self.scale.estimate.frozen or assembly.part:
+        source = self._scale_config.source
+        if source == "none" or self.scale.estimate.frozen or assembly.part:
             return
         S_map_chunk = assembly.graph.nodes[outline.index]
         stamp = dict(zip(outline.frame_ids, outline.stamps_ns))
-        if self._source == "odometry":
+        if source == "odometry":
             poses = S_map_chunk.move_pose(prediction.T_chunk_camera)
             stamps = [stamp[i] for i in prediction.frame_ids]
             self.scale.observe_positions(stamps, poses[:, :3, 3], self.T_base_camera)
-        elif self._source == "camera_height":
+        elif source == "camera_height":
             self._observe_floor(prediction, float(S_map_chunk.scale))
-        elif self._source == "known_distance" and self._known_frame in assembly.trajectory:
-            first = assembly.trajectory.frame_ids[0]
-            self.scale.observe_path(assembly.path_length(first, self._known_frame))
-        elif self._source == "depth":
+        elif source == "known_distance":
+            first, last = assembly.trajectory.frame_ids[0], self._scale_config.known_frame
+            if last in assembly.trajectory:
+                self.scale.observe_path(assembly.path_length(first, last))
+        elif source == "depth":
             self._compare_depth(stamp, prediction, float(S_map_chunk.scale))
 
     def _up(self, outline: ChunkOutline, prediction: ChunkPrediction) -> np.ndarray | None:
-        if self._alignment == "none":
+        if self._map_config.alignment == "none":
             return None
-        if self._alignment == "floor":
+        if self._map_config.alignment == "floor":
             return fit_floor(prediction).normal
-        if self._alignment == "imu":
+        if self._map_config.alignment == "imu":
             return self._up_from_imu(outline, prediction)
         return up_from_first_camera(prediction.T_chunk_camera[0])
 

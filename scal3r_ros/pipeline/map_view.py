@@ -1,0 +1,64 @@
+"""What can be asked of a map and told to it, whoever builds it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scal3r_ros.mapping.point_map import PointCloud
+from scal3r_ros.pipeline.assembly import GraphView, MapAssembly
+from scal3r_ros.records import ScaleEstimate, TrajectoryPose
+
+
+class MapView:
+    """Views of a map at its present revision, and measurements from outside for it."""
+
+    _assembly: MapAssembly
+
+    def observe_odometry(self, stamp_ns: int, T_odom_base: np.ndarray) -> None:
+        """A pose (4, 4) of the body in metres, for scale and to bridge failed alignments."""
+        self._assembly.references.scale.observe_odometry(stamp_ns, T_odom_base)
+
+    def observe_gravity(self, stamp_ns: int, up_camera: np.ndarray) -> None:
+        """Accelerometer at rest (3,), in the camera's optical frame, for map.alignment imu."""
+        self._assembly.references.observe_gravity(stamp_ns, up_camera)
+
+    def observe_depth(self, stamp_ns: int, metres: np.ndarray) -> None:
+        """Measured depth (H, W) of the frame with this stamp, for scale.source depth."""
+        self._assembly.references.observe_depth(stamp_ns, metres)
+
+    def set_camera_mount(self, T_base_camera: np.ndarray) -> None:
+        """Where the camera sits on the body whose odometry is observed."""
+        self._assembly.references.T_base_camera = np.asarray(T_base_camera, dtype=np.float64)
+
+    @property
+    def map_revision(self) -> int:
+        return self._assembly.revision
+
+    @property
+    def scale(self) -> ScaleEstimate:
+        return self._assembly.references.scale.estimate
+
+    @property
+    def points_count(self) -> int:
+        return len(self._assembly.points)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the map's points."""
+        return self._assembly.points.nbytes
+
+    def trajectory(self) -> tuple[TrajectoryPose, ...]:
+        """All poses at the present revision, in order of time."""
+        return self._assembly.poses()
+
+    def cloud(self, max_points: int | None = None) -> PointCloud:
+        """All points at the present revision."""
+        return self._assembly.points.export(max_points)
+
+    def chunk_scale(self, chunk_index: int) -> float:
+        """Map units per unit of the chunk's own coordinates, at the present revision."""
+        return float(self._assembly.graph.nodes[chunk_index].scale)
+
+    def graph(self) -> GraphView:
+        """The pose graph at the present revision."""
+        return self._assembly.graph_view()

@@ -1,0 +1,145 @@
+"""A mapper as arrays and facts, and back: mapping goes on in the same frame after a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import cv2
+import numpy as np
+
+from scal3r_ros.mapping.chunking import Chunker
+from scal3r_ros.mapping.point_map import PointMap
+from scal3r_ros.mapping.pose_graph import PoseGraph
+from scal3r_ros.mapping.trajectory import Trajectory
+from scal3r_ros.pipeline.assembly import ChunkOutline, MapAssembly, OpenChunk
+from scal3r_ros.pipeline.reconstructor import MemoryState
+from scal3r_ros.records import Chunk, ChunkPrediction, Frame, ScaleEstimate
+
+Arrays = dict[str, np.ndarray]
+_PREDICTED = ("T_chunk_camera", "intrinsics", "depth", "confidence", "rgb")
+_OPTIONAL = ("descriptors", "points")
+
+
+def pack_assembly(assembly: MapAssembly) -> tuple[Arrays, dict[str, Any]]:
+    """Graph, trajectory, points, the open chunk and the scale."""
+    arrays: Arrays = {}
+    if assembly.graph.nodes:
+        arrays |= _prefixed("graph", assembly.graph.state())
+        arrays |= _prefixed("trajectory", assembly.trajectory.state())
+    if len(assembly.points):
+        arrays |= _prefixed("points", assembly.points.state())
+    facts: dict[str, Any] = {"part": assembly.part, "revision": assembly.revision}
+    scale = assembly.references.scale.estimate
+    facts["scale"] = asdict(scale) if scale.frozen else None
+    facts["open"] = None
+    if assembly.open is not None:
+        prediction = assembly.open.prediction
+        names = [*_PREDICTED, *(n for n in _OPTIONAL if getattr(prediction, n) is not None)]
+        arrays |= {f"open.{name}": getattr(prediction, name) for name in names}
+        facts["open"] = {
+            "outline": asdict(assembly.open.outline),
+            "frame_ids": prediction.frame_ids,
+            "waiting": assembly.open.waiting,
+        }
+    return arrays, facts
+
+
+def unpack_assembly(
+    assembly: MapAssembly, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]
+) -> None:
+    """Fill a new assembly."""
+    assembly.part, assembly.revision = facts["part"], facts["revision"]
+    if graph := _group("graph", arrays):
+        assembly.graph = PoseGraph.restore(graph)
+        assembly.trajectory = Trajectory.restore(_group("trajectory", arrays))
+    if points := _group("points", arrays):
+        assembly.points = PointMap.restore(assembly.points.config, points)
+    if facts["scale"] is not None:
+        assembly.references.scale.restore(ScaleEstimate(**facts["scale"]))
+    if facts["open"] is not None:
+        outline = _outline(facts["open"]["outline"])
+        prediction = ChunkPrediction(
+            outline.index, tuple(facts["open"]["frame_ids"]), **_group("open", arrays)
+        )
+        assembly.open = OpenChunk(outline, prediction, tuple(facts["open"]["waiting"]))
+
+
+def pack_frames(chunker: Chunker, waiting: Iterable[Chunk]) -> tuple[Arrays, dict[str, Any]]:
+    """Frames that wait for their chunk or for a round, images without loss."""
+    waiting = list(waiting)
+    frames = {f.id: f for chunk in waiting for f in chunk.frames}
+    frames |= {f.id: f for f in chunker.pending}
+    images = [cv2.imencode(".png", f.rgb[..., ::-1])[1].ravel() for f in frames.values()]
+    unknown = np.zeros((3, 3))
+    arrays = {
+        "frames.id": np.array(list(frames), np.int64),
+        "frames.stamp_ns": np.array([f.stamp_ns for f in frames.values()], np.int64),
+        "frames.intrinsics": np.array(
+            [unknown if f.intrinsics is None else f.intrinsics for f in frames.values()]
+        ),
+        "frames.ends": np.cumsum([len(image) for image in images], dtype=np.int64),
+        "frames.images": np.concatenate([np.zeros(0, np.uint8), *images]),
+    }
+    facts = {
+        "pending": [f.id for f in chunker.pending],
+        "overlap": len(chunker.overlap_ids),
+        "session": chunker.session,
+        "next_index": chunker.upcoming_index,
+        "size": chunker.size,
+        "waiting": [asdict(ChunkOutline.of(chunk)) for chunk in waiting],
+    }
+    return arrays, facts
+
+
+def unpack_frames(
+    chunker: Chunker, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]
+) -> list[Chunk]:
+    """Fill a new chunker; returns the chunks that wait for a round."""
+    ends = arrays["frames.ends"]
+    frames = {}
+    for row, (frame_id, end) in enumerate(zip(arrays["frames.id"].tolist(), ends.tolist())):
+        start = int(ends[row - 1]) if row else 0
+        bgr = cv2.imdecode(arrays["frames.images"][start:end], cv2.IMREAD_COLOR)
+        intrinsics = arrays["frames.intrinsics"][row]
+        frames[frame_id] = Frame(
+            frame_id,
+            int(arrays["frames.stamp_ns"][row]),
+            np.ascontiguousarray(bgr[..., ::-1]),
+            intrinsics if intrinsics.any() else None,
+        )
+    pending = [frames[i] for i in facts["pending"]]
+    chunker.restore(pending, facts["overlap"], facts["session"], facts["next_index"])
+    chunker.size = facts["size"]
+    outlines = [_outline(values) for values in facts["waiting"]]
+    return [
+        Chunk(o.index, o.session, tuple(frames[i] for i in o.frame_ids), o.overlap_ids)
+        for o in outlines
+    ]
+
+
+def pack_memory(state: MemoryState) -> tuple[Arrays, dict[str, Any]]:
+    """The reconstructor's memory."""
+    facts = {"kind": state.kind, "fingerprint": state.fingerprint, "version": state.version}
+    return _prefixed("memory", state.arrays), facts
+
+
+def unpack_memory(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> MemoryState:
+    return MemoryState(
+        facts["kind"], facts["fingerprint"], facts["version"], _group("memory", arrays)
+    )
+
+
+def _outline(values: Mapping[str, Any]) -> ChunkOutline:
+    lists = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return ChunkOutline(**lists)
+
+
+def _prefixed(group: str, arrays: Mapping[str, np.ndarray]) -> Arrays:
+    return {f"{group}.{name}": array for name, array in arrays.items()}
+
+
+def _group(group: str, arrays: Mapping[str, np.ndarray]) -> Arrays:
+    start = f"{group}."
+    return {n.removeprefix(start): a for n, a in arrays.items() if n.startswith(start)}
