@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+"""Map a bag with the real node: start it, replay the bag into it, save, compare, show.
+
+Runs inside the environment, as `make demo` does: tools/with_ros python tools/demo.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import demo_recording  # noqa: E402
+import demo_report  # noqa: E402
+import rclpy  # noqa: E402
+from demo_session import NODE, Conductor, DemoFailed, Processes, executable, isolate  # noqa: E402
+
+from scal3r_ros.io.source import BadInput  # noqa: E402
+
+BUNDLED_BAG = ROOT / "demo" / "loop_room"
+START = time.monotonic()
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        recording = demo_recording.inspect(arguments.bag, arguments.image_topic)
+        summary = run_demo(recording, arguments)
+    except (DemoFailed, BadInput) as error:
+        print(f"demo failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("demo interrupted; its processes have been stopped", file=sys.stderr)
+        return 130
+    print(f"\n{summary}")
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bag", type=Path, default=BUNDLED_BAG, help="rosbag2 to map")
+    parser.add_argument("--image-topic", default="", help="needed if the bag has several cameras")
+    parser.add_argument("--out", type=Path, default=ROOT / "out" / "demo", help="folder to write")
+    parser.add_argument("--config", type=Path, help="parameter file instead of config/demo.yaml")
+    parser.add_argument("--rate", type=float, default=1.0, help="speed of the replay")
+    parser.add_argument("--view", action="store_true", help="live page on localhost; stays open")
+    arguments = parser.parse_args()
+    bundled = arguments.bag == BUNDLED_BAG
+    if arguments.config is None:
+        arguments.config = ROOT / "config" / ("demo.yaml" if bundled else "mapping.yaml")
+    arguments.out = arguments.out.absolute()
+    return arguments
+
+
+def run_demo(recording: demo_recording.Recording, arguments: argparse.Namespace) -> str:
+    """The steps of the demo; returns the summary."""
+    say(f"bag {recording.bag.name}: {recording.images} images on {recording.subscribed_topic}")
+    out = empty_folder(arguments.out)
+    isolate()
+    with Processes(out / "logs") as processes:
+        processes.start(NODE, mapper_command(recording, arguments))
+        rclpy.init()
+        try:
+            conductor = Conductor(processes, say)
+            conductor.wait_until_ready(120.0)
+            say("the mapper is ready; playing")
+            processes.start("play", player_command(recording, arguments.rate))
+            conductor.watch_replay(30.0 + 40.0 * recording.seconds / arguments.rate)
+            say("the bag has ended; mapping what is left")
+            say(conductor.flush(600.0))
+            files = conductor.export(out)
+            conductor.save(out / "map")
+            reconstructor = conductor.parameter("model.reconstructor")
+            conductor.spin(1.5)
+            if arguments.view:
+                wait_for_enter()
+        finally:
+            rclpy.try_shutdown()
+        code = processes.stop(NODE, seconds=10.0)
+        if code != 0:
+            raise DemoFailed(f"the mapper ended with code {code}; see {processes.log(NODE)}")
+    return conclude(recording, conductor, reconstructor, files, out)
+
+
+def conclude(
+    recording, conductor: Conductor, reconstructor: str, files: list[str], out: Path
+) -> str:
+    """Compare with the ground truth and write the summary."""
+    accuracy = None
+    if recording.truth_topic:
+        stamps, truth = demo_recording.true_trajectory(recording)
+        picture = out / "against_ground_truth.png"
+        accuracy = demo_report.evaluate(out / "trajectory.txt", stamps, truth, picture)
+        files = [*files, str(picture)]
+    received, mapped = conductor.health["input"], conductor.health["map"]
+    facts = {
+        "reconstructor": reconstructor,
+        "bag": str(recording.bag),
+        "bag_seconds": recording.seconds,
+        "images": recording.images,
+        "frames_received": int(received["received"]),
+        "frames_dropped": int(received["dropped"]),
+        "frames_mapped": len((out / "trajectory.txt").read_text().splitlines()),
+        "points": int(mapped["points"]),
+        "corrections": conductor.corrections,
+        "seconds": time.monotonic() - START,
+        "problems": conductor.problems,
+        "files": [str(Path(file).relative_to(out)) for file in files] + ["map/"],
+    }
+    return demo_report.write_summary(out, facts, accuracy)
+
+
+def mapper_command(recording, arguments: argparse.Namespace) -> list[str]:
+    command = [executable(NODE), "--ros-args", "--params-file", str(arguments.config.absolute())]
+    command += ["-p", f"input.image_transport:={recording.transport}"]
+    command += ["-p", "qos.image.reliability:=reliable", "-p", "qos.image.depth:=100"]
+    command += ["-p", "queue.max_frames:=1000", "-p", "queue.max_megabytes:=1000.0"]
+    command += ["-p", f"viewer.enabled:={'true' if arguments.view else 'false'}"]
+    command += ["-r", f"image:={recording.image_topic}"]
+    command += ["-r", f"image/compressed:={recording.image_topic}/compressed"]
+    if recording.camera_info_topic:
+        command += ["-r", f"camera_info:={recording.camera_info_topic}"]
+    return command
+
+
+def player_command(recording, rate: float) -> list[str]:
+    command = [sys.executable, "-m", "scal3r_ros.nodes.play", str(recording.bag.absolute())]
+    command += ["--rate", str(rate), "--clock", "0", "--wait-for", recording.subscribed_topic]
+    return [*command, "--topics", *recording.played_topics]
+
+
+def empty_folder(folder: Path) -> Path:
+    """The folder without what an earlier demo wrote; refuses one with something else in it."""
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / "logs" / f"{NODE}.log").exists():
+            raise DemoFailed(f"{folder} holds other files; give another folder with OUT=path")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def wait_for_enter() -> None:
+    if sys.stdin.isatty():
+        input("the live view stays open; press Enter to end ")
+
+
+def say(text: str) -> None:
+    print(f"[{time.monotonic() - START:5.0f} s] {text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

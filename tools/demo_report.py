@@ -1,0 +1,103 @@
+"""How good the demo's trajectory is, a picture of it, and the summary."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Absolute trajectory error after a similarity alignment, in the truth's units (metres)."""
+
+    ate_rmse: float
+    ate_max: float
+    path_length: float
+    poses: int
+    """Poses compared."""
+    scale: float
+    """Metres per map unit that the alignment found."""
+
+    @property
+    def percent(self) -> float:
+        """ATE as a share of the path's length."""
+        return 100 * self.ate_rmse / self.path_length
+
+
+def evaluate(trajectory: Path, stamps_ns: np.ndarray, truth: np.ndarray, picture: Path) -> Accuracy:
+    """Compare a TUM file with true poses (N, 7) and draw both into `picture`."""
+    from evo.core import metrics, sync
+    from evo.core.trajectory import PoseTrajectory3D
+    from evo.tools import file_interface
+
+    reference = PoseTrajectory3D(
+        positions_xyz=truth[:, :3],
+        orientations_quat_wxyz=np.roll(truth[:, 3:], 1, axis=1),
+        timestamps=stamps_ns / 1e9,
+    )
+    estimate = file_interface.read_tum_trajectory_file(str(trajectory))
+    reference, estimate = sync.associate_trajectories(reference, estimate, max_diff=0.01)
+    _, _, scale = estimate.align(reference, correct_scale=True)
+    error = metrics.APE(metrics.PoseRelation.translation_part)
+    error.process_data((reference, estimate))
+    draw(reference.positions_xyz, estimate.positions_xyz, picture)
+    return Accuracy(
+        ate_rmse=float(error.get_statistic(metrics.StatisticsType.rmse)),
+        ate_max=float(error.get_statistic(metrics.StatisticsType.max)),
+        path_length=float(reference.path_length),
+        poses=int(reference.num_poses),
+        scale=float(scale),
+    )
+
+
+def draw(truth: np.ndarray, estimate: np.ndarray, picture: Path) -> None:
+    """Both trajectories in the two directions in which they extend most."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    centre = truth.mean(axis=0)
+    axes = np.linalg.svd(truth - centre, full_matrices=False)[2][:2]
+    figure, plot = pyplot.subplots(figsize=(7, 7))
+    for points, style, label in ((truth, "k--", "ground truth"), (estimate, "C1-", "estimated")):
+        plot.plot(*((points - centre) @ axes.T).T, style, label=label)
+    plot.set_aspect("equal")
+    plot.set_xlabel("m")
+    plot.set_ylabel("m")
+    plot.grid(alpha=0.3)
+    plot.legend()
+    figure.savefig(picture, dpi=110, bbox_inches="tight")
+    pyplot.close(figure)
+
+
+def write_summary(folder: Path, facts: dict, accuracy: Accuracy | None) -> str:
+    """Text of the summary, which is also written to summary.json."""
+    entries = dict(facts)
+    if accuracy is not None:
+        entries["accuracy"] = {**asdict(accuracy), "percent": accuracy.percent}
+    (folder / "summary.json").write_text(json.dumps(entries, indent=2) + "\n")
+    lines = [
+        f"reconstructor   {facts['reconstructor']}",
+        f"frames          {facts['frames_mapped']} in the map of {facts['images']} in the bag, "
+        f"{facts['frames_dropped']} dropped",
+        f"map             {facts['points']} points, {facts['corrections']} corrections by loops",
+    ]
+    if accuracy is None:
+        lines.append("accuracy        unknown, the bag has no ground truth")
+    else:
+        lines.append(
+            f"ATE             {accuracy.ate_rmse:.3f} m RMSE over {accuracy.path_length:.1f} m "
+            f"({accuracy.percent:.2f} %), {accuracy.poses} poses, similarity-aligned"
+        )
+    lines.append(
+        f"time            {facts['seconds']:.0f} s for {facts['bag_seconds']:.0f} s of video"
+    )
+    for concern, message in facts["problems"].items():
+        lines.append(f"note            {concern}: {message}")
+    lines.append("files           " + ", ".join(sorted(facts["files"])))
+    lines.append(f"folder          {folder}")
+    return "\n".join(lines)
