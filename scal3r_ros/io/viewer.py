@@ -7,6 +7,7 @@ at any rate; a thread of the view sends the newest one, never more often than `p
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -45,6 +46,7 @@ class LiveView:
         """
         self._limits = (max_points, max_frusta)
         self._period = period
+        logging.getLogger("websockets.server").addFilter(_is_worth_logging)
         self._server = _viser().ViserServer(host=LOOPBACK, port=port, verbose=False)
         self._page = _Page(self._server, np.asarray(up, dtype=np.float64))
         self._newest = threading.Condition()
@@ -148,7 +150,7 @@ class _Page:
             self._draw_lines("trajectory", geometry.trajectory_segments(poses), TRAJECTORY_COLOR, 3)
             self._draw_lines("frusta", frusta, FRUSTUM_COLOR, 1)
             self._draw_lines("loops", loops, LOOP_COLOR, 4)
-        if not self._framed and len(points) + len(poses):
+        if len(points) + len(poses):
             self._frame_view(points, poses[:, :3, 3])
 
     def show(self, image: np.ndarray | None, status: str | None) -> None:
@@ -187,13 +189,18 @@ class _Page:
             cloud.point_size = self._point_size * self._size.value
 
     def _frame_view(self, points: np.ndarray, centres: np.ndarray) -> None:
-        """Point everyone's camera at the first piece of the map; afterwards it is the user's."""
-        self._framed = True
+        """Keep the whole map between the clipping planes and in the view that "Reset" leads to.
+
+        The first piece of the map also moves everyone's camera; afterwards it is the user's.
+        """
         position, look_at = geometry.overview(points, centres, self._up)
-        for camera in (
-            self._server.initial_camera,
-            *(client.camera for client in self._server.get_clients().values()),
-        ):
+        distance = float(np.linalg.norm(position - look_at))
+        clients = [client.camera for client in self._server.get_clients().values()]
+        moved = [] if self._framed else clients
+        self._framed = True
+        for camera in (self._server.initial_camera, *clients):
+            camera.near, camera.far = 1e-3 * distance, 100.0 * distance
+        for camera in (self._server.initial_camera, *moved):
             camera.position = position
             camera.look_at = look_at
 
@@ -202,6 +209,11 @@ def status_table(status: Mapping[str, str]) -> str:
     """Markdown table of names and texts; what would break the table is escaped."""
     rows = [f"| {_cell(name)} | {_cell(text)} |" for name, text in status.items()]
     return "\n".join(["| | |", "|:--|:--|", *rows])
+
+
+def _is_worth_logging(record: logging.LogRecord) -> bool:
+    """Browsers open spare connections and drop them unused, which the library logs as errors."""
+    return record.getMessage() != "opening handshake failed"
 
 
 def _cell(text: str) -> str:
