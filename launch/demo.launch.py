@@ -32,7 +32,7 @@ def generate_launch_description():
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(mapping),
                 launch_arguments={
-                    "bag": PathJoinSubstitution([share, "demo", "room"]),
+                    "bag": PathJoinSubstitution([share, "demo", "loop_room"]),
                     "params_file": PathJoinSubstitution([share, "config", "demo.yaml"]),
                     "image_topic": "/camera/image",
                     "device": "cpu",

@@ -87,7 +87,7 @@ def start_nodes(context):
     actions = [reconstruction_node(given, index) for index in range(count)]
     if given["context_sync"] == "true":
         size = int(given["world_size"]) or count
-        actions.append(node(given, "context_sync_node", given["namespace"], {"world_size": size}))
+        actions.append(node(given, "context_sync_node", given["namespace"], {"workers": size}))
     return actions
 
 

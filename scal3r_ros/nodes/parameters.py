@@ -23,6 +23,7 @@ from rclpy.exceptions import (
 )
 from rclpy.parameter import Parameter
 
+from scal3r_ros.nodes.node_config import NodeConfig
 from scal3r_ros.options import Option, Section, from_dict, to_dict, unknown_option, walk_options
 
 _LARGEST_INTEGER = 2**63 - 1
@@ -93,8 +94,12 @@ def check_update(current: Section, changes: Iterable[Parameter]) -> SetParameter
 
 
 def unknown_overrides(node, defaults: Section) -> list[str]:
-    """One sentence for every parameter that the user gave and nobody declared."""
-    known = [option.name for option in walk_options(defaults)]
+    """One sentence for every parameter that the user gave and no node of the package declares.
+
+    One file may serve mapper and workers, so options of `mapping_node` are known to all.
+    """
+    options = [*walk_options(defaults), *walk_options(NodeConfig)]
+    known = list(dict.fromkeys(option.name for option in options))
     given = _given(node)
     return [
         unknown_option(name, known)

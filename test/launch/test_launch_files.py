@@ -1,0 +1,219 @@
+"""Launch files: described arguments, existing executables and parameters, the right names."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
+from launch_contract import Recorded, contract
+
+from scal3r_ros.nodes.node_config import NodeConfig
+from scal3r_ros.options import walk_options
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted(ROOT.glob("launch/*.launch.py"))
+OPTIONS = {option.name for option in walk_options(NodeConfig)}
+
+
+def described(path: Path) -> list[Recorded]:
+    with contract():
+        spec = importlib.util.spec_from_file_location(path.name.replace(".", "_"), path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.generate_launch_description().initial_entities
+
+
+def launched(name: str, **given: str) -> list[Recorded]:
+    """What a launch file starts with these arguments; defaults for the others."""
+    entities = described(ROOT / "launch" / f"{name}.launch.py")
+    declared = [e for e in entities if e.kind == "DeclareLaunchArgument"]
+    values = {e.name: e.arguments.get("default_value") for e in declared}
+    values = {key: value if isinstance(value, str) else "file" for key, value in values.items()}
+    assert set(given) <= set(values), set(given) - set(values)
+    for entity in declared:
+        choices = entity.arguments.get("choices")
+        value = {**values, **given}[entity.name]
+        assert choices is None or value in choices, f"{entity.name}: {value} not in {choices}"
+    with contract():
+        (opaque,) = [e for e in entities if e.kind == "OpaqueFunction"]
+        return opaque.function({**values, **given})
+
+
+def nodes(entities: list[Recorded]) -> dict[str, Recorded]:
+    return {f"{e.namespace}/{e.name}": e for e in entities if e.kind == "Node"}
+
+
+def overrides(node: Recorded) -> dict:
+    return {k: v for part in node.parameters if isinstance(part, dict) for k, v in part.items()}
+
+
+def test_there_are_four():
+    names = [file.name.split(".")[0] for file in FILES]
+    assert names == ["demo", "mapping", "multi_gpu", "offline"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_every_argument_is_described(path):
+    declared = [e for e in described(path) if e.kind == "DeclareLaunchArgument"]
+    assert declared
+    for argument in declared:
+        assert len(argument.description) > 10, argument.name
+        default = argument.arguments.get("default_value")
+        choices = argument.arguments.get("choices")
+        assert choices is None or default in choices, argument.name
+
+
+def test_the_promised_arguments_exist():
+    promised = (
+        "namespace params_file image_topic camera_info_topic image_transport use_sim_time bag rviz "
+        "device num_gpus log_level autostart"
+    )
+    declared = described(ROOT / "launch" / "mapping.launch.py")
+    names = {e.name for e in declared if e.kind == "DeclareLaunchArgument"}
+    assert set(promised.split()) <= names
+
+
+@pytest.mark.parametrize("gpus", ["1", "3"])
+def test_what_is_started_is_installed_and_known(gpus):
+    installed = (ROOT / "CMakeLists.txt").read_text()
+    started = launched("mapping", num_gpus=gpus, device="cpu", save_to="x", image_transport="raw")
+    started += launched("multi_gpu", num_gpus=gpus)
+    for name, node in nodes(started).items():
+        assert re.search(rf"\b{node.executable}\b", installed), node.executable
+        given = set(overrides(node)) - {"use_sim_time"}
+        assert given <= options_of(node.executable), f"{name}: {given}"
+
+
+def options_of(executable: str) -> set[str]:
+    """Parameters that a node declares."""
+    if executable == "mapping_node":
+        return OPTIONS
+    pytest.importorskip("rclpy", reason="rclpy is absent")
+    from scal3r_ros.nodes.context_sync_node import ContextSyncConfig
+    from scal3r_ros.nodes.reconstruction_node import ReconstructionConfig
+
+    section = {
+        "context_sync_node": ContextSyncConfig,
+        "reconstruction_node": ReconstructionConfig,
+    }[executable]
+    return {option.name for option in walk_options(section)}
+
+
+def test_only_what_the_user_gave_beats_the_file():
+    node = nodes(launched("mapping"))["/mapping_node"]
+    assert node.parameters[0] == "file"
+    assert overrides(node) == {"use_sim_time": False, "autostart": True}
+    node = nodes(launched("mapping", device="cuda:1", image_transport="compressed"))[
+        "/mapping_node"
+    ]
+    assert overrides(node)["model.device"] == "cuda:1"
+    assert overrides(node)["input.image_transport"] == "compressed"
+
+
+@pytest.mark.parametrize(
+    ("image", "info", "expected"),
+    [
+        ("/camera/color/image_raw", "", "/camera/color/camera_info"),
+        ("image", "", "camera_info"),
+        ("/image", "", "/camera_info"),
+        ("/a/image", "/calibration", "/calibration"),
+    ],
+)
+def test_topics_are_remapped(image, info, expected):
+    started = launched("mapping", image_topic=image, camera_info_topic=info)
+    remapped = dict(nodes(started)["/mapping_node"].remappings)
+    assert remapped["image"] == image
+    assert remapped["image/compressed"] == f"{image}/compressed"
+    assert remapped["camera_info"] == expected
+
+
+def test_a_bag_is_played_flushed_and_ends_the_launch():
+    started = launched("mapping", bag="drive.mcap", namespace="robot")
+    assert overrides(nodes(started)["robot/mapping_node"])["use_sim_time"] is True
+    play = next(e for e in started if e.kind == "ExecuteProcess")
+    assert play.cmd[:4] == ["ros2", "bag", "play", "drive.mcap"] and "--clock" in play.cmd
+    first, second = [e.event_handler for e in started if e.kind == "RegisterEventHandler"]
+    assert first.target_action is play
+    flush = first.on_exit[-1]
+    assert flush.cmd[3] == "/robot/mapping_node/flush" and second.target_action is flush
+    assert second.on_exit[0].event.kind == "Shutdown"
+
+
+def test_sim_time_can_be_refused():
+    node = nodes(launched("mapping", bag="b", use_sim_time="false"))["/mapping_node"]
+    assert overrides(node)["use_sim_time"] is False
+
+
+def test_workers_have_a_gpu_and_a_namespace_each():
+    started = nodes(launched("multi_gpu", namespace="robot", num_gpus="2"))
+    assert set(started) == {
+        "robot/gpu_0/reconstruction_node",
+        "robot/gpu_1/reconstruction_node",
+        "robot/context_sync_node",
+    }
+    second = started["robot/gpu_1/reconstruction_node"]
+    assert second.additional_env == {"CUDA_VISIBLE_DEVICES": "1"}
+    assert dict(second.remappings)["worker_state"] == "/robot/worker_state"
+    without = nodes(launched("multi_gpu", context_sync="false", prefix="b_", device="cpu"))
+    assert set(without) == {f"b_{i}/reconstruction_node" for i in range(2)}
+    assert without["b_0/reconstruction_node"].additional_env == {}
+
+
+def test_mapping_includes_the_workers_of_several_gpus():
+    started = launched("mapping", num_gpus="2", remote_gpus="1", namespace="robot")
+    assert overrides(nodes(started)["robot/mapping_node"])["worker.count"] == 3
+    (include,) = [e for e in started if e.kind == "IncludeLaunchDescription"]
+    passed = dict(include.launch_arguments)
+    assert (passed["num_gpus"], passed["world_size"], passed["namespace"]) == ("2", "3", "robot")
+    declared = described(ROOT / "launch" / "multi_gpu.launch.py")
+    assert set(passed) <= {e.name for e in declared if e.kind == "DeclareLaunchArgument"}
+    assert not [e for e in launched("mapping") if e.kind == "IncludeLaunchDescription"]
+
+
+def test_rviz_sees_the_namespaced_topics():
+    started = nodes(launched("mapping", rviz="true", namespace="robot", image_topic="/cam"))
+    moved = dict(started["robot/rviz2"].remappings)
+    config = yaml.safe_load((ROOT / "config" / "mapping.rviz").read_text())
+    displays = config["Visualization Manager"]["Displays"]
+    shown = {d["Topic"]["Value"] for d in displays if "Topic" in d}
+    assert shown <= set(moved), shown - set(moved)
+    assert moved["/mapping_node/map"] == "/robot/mapping_node/map" and moved["/image"] == "/cam"
+
+
+def test_rviz_asks_for_what_is_latched():
+    config = yaml.safe_load((ROOT / "config" / "mapping.rviz").read_text())
+    displays = {d["Name"]: d for d in config["Visualization Manager"]["Displays"]}
+    for name in ("Map", "Path", "Pose graph"):
+        assert displays[name]["Topic"]["Durability Policy"] == "Transient Local"
+    assert config["Visualization Manager"]["Global Options"]["Fixed Frame"] == "map"
+
+
+@pytest.mark.parametrize("name", ["mapping", "demo"])
+def test_shipped_parameter_files_hold_valid_options(name):
+    from scal3r_ros.config import load
+
+    load(ROOT / "config" / f"{name}.yaml", NodeConfig)
+
+
+def test_the_commented_file_shows_the_defaults():
+    from scal3r_ros.config import load
+
+    assert load(ROOT / "config" / "mapping.yaml", NodeConfig) == NodeConfig()
+
+
+@pytest.mark.skipif(not shutil.which("ros2"), reason="the ros2 command is absent")
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_the_real_launch_shows_the_arguments(path):
+    done = subprocess.run(
+        ["ros2", "launch", str(path), "--show-args"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    for argument in described(path):
+        if argument.kind == "DeclareLaunchArgument":
+            assert f"'{argument.name}'" in done.stdout
