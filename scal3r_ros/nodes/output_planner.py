@@ -59,6 +59,7 @@ class OutputPlanner:
                 graph=graph_arrays(mapper) if changed and self.config.publish.graph else None,
                 depth=self._depth(mapper, output.updates),
                 replaced=output.replaced,
+                connected=_newest_is_connected(mapper),
             )
         )
 
@@ -88,6 +89,12 @@ class OutputPlanner:
         scale = mapper.chunk_scale(prediction.chunk_index)
         depth = np.where(prediction.depth[-1] > 0, prediction.depth[-1] * scale, np.nan)
         return DepthView(stamps[newest], depth.astype(np.float32), prediction.intrinsics[-1])
+
+
+def _newest_is_connected(mapper: Any) -> bool:
+    """Whether the newest chunk hangs together with the one that holds the map's origin."""
+    parts = mapper.graph().parts
+    return not parts or parts[-1] == 0
 
 
 def graph_arrays(mapper: Any) -> tuple[np.ndarray, list, list]:

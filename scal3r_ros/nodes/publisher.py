@@ -23,6 +23,10 @@ from scal3r_ros.nodes.trajectory_message import trajectory_message
 from scal3r_ros.nodes.transforms import NotKnownYet, Transforms
 from scal3r_ros.records import MapUpdate, TrajectoryPose
 
+UNCONNECTED = (
+    "the newest frames have no known relation to the rest of the map (a gap, or a failed "
+    "alignment); transforms resume when a loop connects them: revisit a place that is mapped"
+)
 PAUSE = 0.0005
 """Seconds between two slices, in which waiting callbacks run."""
 
@@ -54,6 +58,8 @@ class Publication:
     depth: DepthView | None = None
     replaced: bool = False
     """The map is another one, so relations to the old one end."""
+    connected: bool = True
+    """False while the newest chunks have no known relation to the map's origin."""
 
 
 class MapPublisher:
@@ -140,16 +146,20 @@ class MapPublisher:
         steps = self.odometry.extend(poses, update.chunk_index)
         if poses:
             newest = poses[-1]
-            self.transforms.update(
-                poses, steps, item.camera_frame, update.scale, self._stream_now()
-            )
+            if item.connected:
+                self.transforms.update(
+                    poses, steps, item.camera_frame, update.scale, self._stream_now()
+                )
+            else:
+                self.transforms.pause(UNCONNECTED)
             self.publishers.trajectory.publish(
                 trajectory_message(
                     update, poses, self.config.tf.map, item.camera_frame, self.run_id
                 )
             )
             self._publish_pose(newest, item.camera_frame)
-            self._publish_odometry(steps, item.camera_frame)
+            if item.connected:
+                self._publish_odometry(steps, item.camera_frame)
             self._publish_cloud(update, newest.stamp_ns)
 
     def _publish_pose(self, pose: TrajectoryPose, camera_frame: str) -> None:

@@ -120,6 +120,11 @@ class Transforms:
         except NotKnownYet as missing:
             self.problem = str(missing)
 
+    def pause(self, reason: str) -> None:
+        """Broadcast nothing: the camera's place in the map is not known."""
+        self.problem = reason
+        self.reset()
+
     def check_parents(self, camera_frame: str) -> bool:
         """Refuse frames that somebody else publishes; a frame has one parent."""
         for edge in broadcast_edges(self.config, camera_frame):

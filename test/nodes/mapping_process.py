@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from scal3r_ros.nodes.conversions import fill, header, matrix_to_transform
 from scal3r_ros.srv import Export, LoadMap, SaveMap
 
 SCRIPT = Path(__file__).with_name("oracle_node.py")
+REPOSITORY = Path(__file__).resolve().parents[2]
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 SMALL_CHUNKS = {"chunk.size": 8, "chunk.overlap": 4, "loop.enabled": False}
@@ -64,6 +66,7 @@ class MappingProcess:
             [sys.executable, str(SCRIPT), json.dumps(options or {}), "--ros-args", *arguments],
             stdout=self.handle,
             stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         )
 
     @property

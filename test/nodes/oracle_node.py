@@ -2,8 +2,8 @@
 
     python test/nodes/oracle_node.py '{"frames": 60}' --ros-args -p chunk.size:=8
 
-The JSON text says which city is driven through and how long a chunk takes; `constant` gives the same
-large chunk every time.
+The JSON text says which city is driven through and how long a chunk takes; `constant` gives the
+same large chunk every time.
 """
 
 import json

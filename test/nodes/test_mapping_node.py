@@ -1,11 +1,17 @@
-"""The mapping node as its users meet it: real processes, real DDS, a network that knows the truth."""
+"""The mapping node as its users meet it: real processes and DDS, a network that knows the truth."""
 
+import struct
 
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is absent; run the tests with `make test`")
+from mapping_process import LATCHED
 from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import PointCloud2
+
+from scal3r_ros.bench.city import SETBACK
+from scal3r_ros.nodes.conversions import stamp_to_ns
 
 pytestmark = pytest.mark.ros
 
@@ -17,33 +23,149 @@ def camera_poses(trajectory_messages):
         positions = np.array(message.positions).reshape(-1, 3)
         turns = Rotation.from_quat(np.array(message.orientations).reshape(-1, 4)).as_matrix()
         for stamp, position, turn in zip(message.stamps_ns, positions, turns):
-            T = np.eye(4)
-            T[:3, :3], T[:3, 3] = turn, position
-            poses[stamp] = T
+            poses[stamp] = np.eye(4)
+            poses[stamp][:3, :3], poses[stamp][:3, 3] = turn, position
     return poses
 
 
-def aligned_error(poses, city):
-    """Largest distance to the truth after the best similarity, metres; and the scale."""
+def world_from_map(poses, city):
+    """Similarity (scale, R, t) from the map to the city by the poses, and the largest error."""
     stamps = sorted(poses)
     known = {city.stamp_ns(i): city.T_world_camera[i] for i in range(len(city))}
-    found = np.array([poses[s][:3, 3] for s in stamps])
-    truth = np.array([known[s][:3, 3] for s in stamps])
-    a, b = found - found.mean(0), truth - truth.mean(0)
-    u, d, vt = np.linalg.svd(b.T @ a)
-    sign = np.diag([1, 1, np.sign(np.linalg.det(u @ vt))])
-    scale = (d * np.diag(sign)).sum() / (a**2).sum()
-    return np.abs(b - scale * a @ (u @ sign @ vt).T).max(), scale
+    found = np.array([poses[s] for s in stamps])
+    truth = np.array([known[s] for s in stamps])
+    R = truth[0, :3, :3] @ found[0, :3, :3].T
+    moved = (found[:, :3, 3] - found[0, :3, 3]) @ R.T
+    wanted = truth[:, :3, 3] - truth[0, :3, 3]
+    scale = np.linalg.norm(wanted[-1]) / np.linalg.norm(moved[-1])
+    shift = truth[0, :3, 3] - scale * R @ found[0, :3, 3]
+    return scale, R, shift, np.abs(scale * moved - wanted).max()
 
 
-def test_outputs(start_mapping, make_robot):
+def cloud_by_hand(message):
+    """Points, colours and confidence of a PointCloud2, decoded from its bytes alone."""
+    assert not message.is_bigendian and message.height == 1
+    assert message.row_step == message.point_step * message.width == len(message.data)
+    offsets = {field.name: field.offset for field in message.fields}
+    assert offsets == {"x": 0, "y": 4, "z": 8, "rgb": 12, "confidence": 16}
+    raw = bytes(message.data)
+    rows = list(struct.iter_unpack("<fffIf", raw))
+    table = np.array([row[:3] + row[4:] for row in rows], dtype=np.float64).reshape(-1, 4)
+    packed = np.array([row[3] for row in rows], dtype=np.uint32)
+    colors = np.stack([packed >> 16 & 255, packed >> 8 & 255, packed & 255], axis=1)
+    assert (packed >> 24 == 0).all()
+    return table[:, :3], colors, table[:, 3]
+
+
+def distance_to_surface(world, city):
+    """Metres from each point to the street or to the nearest face of a building."""
+    inside = np.mod(world[:, :2], city.block)
+    faces = [np.abs(inside - SETBACK), np.abs(inside - (city.block - SETBACK))]
+    return np.min([np.abs(world[:, 2]), *faces[0].T, *faces[1].T], axis=0)
+
+
+def test_a_hand_held_camera(start_mapping, make_robot, tmp_path):
+    """Everything that leaves the node tells the same, true story; a late listener hears it too."""
     options = {"frames": 60}
-    process, robot = start_mapping(options), make_robot(options)
+    process, robot = start_mapping(options, **{"gate.max_gap": 2.0}), make_robot(options)
     robot.until_active()
-    robot.show(range(30))
+    robot.show(range(32))
     robot.flush()
-    robot.until(lambda: len(camera_poses(robot.heard["trajectory"])) == 30, 10, "30 poses")
-    error, _ = aligned_error(camera_poses(robot.heard["trajectory"]), robot.city)
-    assert error < 0.02
+    heard = robot.heard
+    robot.until(lambda: len(camera_poses(heard["trajectory"])) == 32, 10, "32 poses")
+    poses = camera_poses(heard["trajectory"])
+    scale, R, shift, error = world_from_map(poses, robot.city)
+    assert error < 0.01
+
+    # Axes: a level camera looking along the street is x forward, z up in the map (REP 103).
+    first = poses[robot.city.stamp_ns(0)]
+    np.testing.assert_allclose(first[:3, 2], [1, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(first[:3, 1], [0, 0, -1], atol=1e-6)
+
+    transforms = robot.transforms("map", "camera_optical_frame")
+    assert {stamp_to_ns(t.header.stamp) for t in transforms} <= set(poses)
+    newest = transforms[-1]
+    last = robot.city.stamp_ns(31)
+    assert stamp_to_ns(newest.header.stamp) == last
+    at = newest.transform.translation
+    np.testing.assert_allclose([at.x, at.y, at.z], poses[last][:3, 3], atol=1e-9)
+
+    pose = heard["pose"][-1]
+    assert pose.header.frame_id == "map" and pose.pose.covariance[0] > 0
+    np.testing.assert_allclose(pose.pose.pose.position.x, at.x, atol=1e-9)
+    assert len(heard["odometry"]) == 32
+    twist = heard["odometry"][5].twist.twist.linear
+    assert twist.z > 0 and abs(twist.x) < 1e-3 * twist.z, "an optical frame drives along its z"
+
+    points, colors, confidence = cloud_by_hand(heard["map"][-1])
+    world = scale * points @ R.T + shift
+    assert len(points) > 500 and np.isfinite(points).all() and (confidence > 0).all()
+    from_surface = distance_to_surface(world, robot.city)
+    assert np.quantile(from_surface, 0.98) < 0.02, "points are on the street or on a wall"
+    assert (world[:, 2] > 1.0).any(), "walls are seen"
+    slices = sum(message.width for message in heard["cloud"])
+    assert slices >= len(points) * 0.9
+
+    path = heard["path"][-1]
+    assert [stamp_to_ns(p.header.stamp) for p in path.poses] == sorted(poses)
+
+    depth, info = heard["depth"][-1], heard["camera_info"][-1]
+    assert depth.encoding == "32FC1" and depth.header.stamp == info.header.stamp
+    metres = scale * np.frombuffer(bytes(depth.data), "<f4").reshape(depth.height, depth.width)
+    index = [robot.city.stamp_ns(i) for i in range(60)].index(stamp_to_ns(depth.header.stamp))
+    truth = robot.city.render(np.array([index]))[0][0]
+    np.testing.assert_array_equal(np.isnan(metres), np.isnan(truth))
+    np.testing.assert_allclose(metres, truth, rtol=1e-3)
+    focal, centre = robot.city.intrinsics[0, 0], robot.city.intrinsics[0, 2]
+    assert (info.k[0], info.k[2]) == pytest.approx((focal, centre - 0.5))
+    assert {m.ns for m in heard["graph"][-1].markers} == {"nodes", "chain", "loops"}
+
+    late = []
+    robot.node.create_subscription(PointCloud2, "/mapping_node/map", late.append, LATCHED)
+    robot.until(lambda: late, 5, "the map for a late listener")
+    assert late[-1].width == heard["map"][-1].width
+
+    for concern, level in {"input": 0, "inference": 0, "map": 0, "scale": 1, "tf": 0}.items():
+        status = robot.fresh_status(concern)
+        assert status["level"] == level, (concern, status)
+    counts = robot.status("input")
+    assert {counts[hop] for hop in ("received", "queued", "decoded", "processed")} == {"32"}
+    assert "units of its own" in robot.status("scale")["message"]
+    assert process.stop() == 0 and "Traceback" not in process.output
+
+
+def test_overload_thins_but_keeps_overlap(start_mapping, make_robot):
+    """A worker ten times too slow: frames are dropped and counted, chunks still share frames."""
+    options = {"frames": 200, "length": 40.0, "seconds": 0.6}
+    parameters = {"queue.max_frames": 8, "queue.policy": "thin", "gate.max_gap": 0.0}
+    process, robot = start_mapping(options, **parameters), make_robot(options)
+    robot.until_active()
+    robot.show(range(200), rate=60)
+    robot.flush()
+    counts = robot.fresh_status("input")
+    assert int(counts["dropped"]) > 40
+    assert int(counts["received"]) == int(counts["dropped"]) + int(counts["processed"])
+    messages = robot.heard["trajectory"]
+    covered = sorted({s for message in messages for s in message.stamps_ns})
+    assert covered[-1] - covered[0] > 0.9 * (robot.city.stamp_ns(199) - robot.city.stamp_ns(0))
+    assert {message.session for message in messages} == {0}, "one chain from start to end"
+    assert world_from_map(camera_poses(messages), robot.city)[3] < 0.05
     assert process.stop() == 0
     assert "Traceback" not in process.output
+
+
+def test_device_memory_and_device_loss(start_mapping, make_robot):
+    """Too large chunks shrink and mapping goes on; a lost device is told, the map still served."""
+    options = {"frames": 60, "fits": 6, "fail_from": 8}
+    process, robot = start_mapping(options), make_robot(options)
+    robot.until_active()
+    robot.show(range(16))
+    robot.until(lambda: "shrunk" in robot.fresh_status("gpu")["message"], 10, "shrunk chunks")
+    assert robot.status("gpu")["level"] == 1
+    poses = robot.until(lambda: camera_poses(robot.heard["trajectory"]), 5)
+    assert world_from_map(poses, robot.city)[3] < 0.01
+    robot.show(range(16, 40))
+    robot.until(lambda: robot.fresh_status("inference")["level"] == 2, 15, "a reported failure")
+    assert "simulated device is lost" in robot.status("inference")["message"]
+    assert len(robot.heard["map"]) > 0 and robot.call("set_paused", data=True).success
+    assert process.stop() == 0

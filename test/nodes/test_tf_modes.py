@@ -72,14 +72,15 @@ def test_slew_is_bounded_at_the_robot_and_arrives():
     T_odom_base = pose(1000.0, -400.0)
     current, target = np.eye(4), pose(0.3, 0.2) @ pose(yaw=0.0)
     wanted = target @ T_odom_base
-    for step in range(1000):
+    steps = 0
+    while not np.allclose(current @ T_odom_base, wanted, atol=1e-12):
+        steps += 1
         before = current @ T_odom_base
         current = slew(current, target, T_odom_base, 0.05, config)
         moved = np.linalg.norm((current @ T_odom_base)[:3, 3] - before[:3, 3])
         assert moved <= 0.1 * 0.05 + 1e-9
-        if np.allclose(current @ T_odom_base, wanted, atol=1e-12):
-            break
-    assert step * 0.05 == pytest.approx(np.hypot(0.3, 0.2) / 0.1, abs=0.2)
+        assert steps < 1000
+    assert steps * 0.05 == pytest.approx(np.hypot(0.3, 0.2) / 0.1, abs=0.2)
 
 
 def test_slew_jumps_when_the_correction_is_large():

@@ -1,0 +1,233 @@
+"""Workers as real processes on real DDS: they come, die, stop, return; results stay the same."""
+
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is absent; run the tests with `make test`")
+pytest.importorskip("torch", reason="torch is absent; run the tests with `make test`")
+sys.path.insert(0, str(Path(__file__).parents[1] / "distributed"))
+
+from crew import make_chunk, tiny_network  # noqa: E402
+from std_srvs.srv import Trigger  # noqa: E402
+from worker_processes import FIRST, SECOND, SYNC, THIRD, WAITS, Robot, wait_for  # noqa: E402
+
+from scal3r_ros.config import DistributedConfig  # noqa: E402
+from scal3r_ros.srv import LoadContext, SaveContext  # noqa: E402
+
+pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(240)]
+OPTIONS = {name.removeprefix("distributed."): value for name, value in WAITS.items()}
+PATIENCE = 60.0
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    from scal3r_ros.model.checkpoint import save_checkpoint
+
+    network = tiny_network()
+    folder = tmp_path_factory.mktemp("weights")
+    return save_checkpoint(network.state_dict(), network.architecture, folder, "tiny")[0]
+
+
+@pytest.fixture
+def alone(checkpoint):
+    """The same network in this process."""
+    from scal3r_ros.config import MemoryConfig, ModelConfig
+    from scal3r_ros.pipeline.scal3r_setup import open_scal3r
+
+    return open_scal3r(ModelConfig(checkpoint=str(checkpoint), device="cpu"), MemoryConfig())
+
+
+@pytest.fixture
+def make_robot(checkpoint, tmp_path, ros_domain):
+    robots = []
+
+    def make(namespace="robot", **options):
+        robots.append(Robot(namespace, checkpoint, tmp_path, **options))
+        return robots[-1]
+
+    yield make
+    for robot in robots:
+        robot.close()
+
+
+@pytest.fixture
+def open_remote(ros):
+    """Connect to a robot's workers as mapping_node does."""
+    from scal3r_ros.nodes.context_client import ContextClient
+    from scal3r_ros.nodes.remote_reconstructor import RemoteReconstructor
+
+    opened = []
+
+    def open_(robot, **options):
+        config = DistributedConfig(ready_timeout=PATIENCE, **{**OPTIONS, **options})
+        client = ContextClient(ros.get_default_context(), f"/{robot.namespace}", "asker", config)
+        opened.append(RemoteReconstructor(client, config, robot.workers))
+        return opened[-1]
+
+    yield open_
+    for remote in opened:
+        remote.close()
+
+
+def group(remote):
+    return remote._client.state
+
+
+def wait_for_group(remote, *workers, state=("ready", "degraded")):
+    def formed():
+        found = group(remote)
+        names = sorted(w.rpartition("/")[2] for w in found.workers) if found else []
+        return found if names == sorted(workers) and found.state in state else None
+
+    return wait_for(formed, PATIENCE, f"group of {', '.join(workers)}")
+
+
+def chunks(*indices):
+    return [make_chunk(i) for i in indices]
+
+
+def assert_same(found, expected, tolerance=1e-5):
+    assert [p.chunk_index for p in found] == [p.chunk_index for p in expected]
+    for a, b in zip(found, expected):
+        for name in ("T_chunk_camera", "depth", "confidence"):
+            x, y = getattr(a, name), getattr(b, name)
+            assert np.linalg.norm(x - y) <= tolerance * np.linalg.norm(y), (a.chunk_index, name)
+
+
+def during(action, delay, work):
+    """Result of `work` while `action` happens after `delay` seconds."""
+    timer = threading.Timer(delay, action)
+    timer.start()
+    try:
+        return work()
+    finally:
+        timer.join()
+
+
+def test_rounds_of_two_workers_and_the_memory_they_share(make_robot, open_remote, alone):
+    robot = make_robot()
+    robot.start(SYNC, FIRST, SECOND)
+    remote = open_remote(robot)
+    remote.reset()
+    wait_for_group(remote, FIRST, SECOND, state=("ready",))
+    assert_same(remote.reconstruct_round(chunks(0, 1)), alone.reconstruct_round(chunks(0, 1)))
+    loop = make_chunk(7)
+    assert_same([remote.reconstruct(loop, contribute=False)],
+                [alone.reconstruct(loop, contribute=False)])  # fmt: skip
+    assert_same([remote.reconstruct(make_chunk(2))], [alone.reconstruct(make_chunk(2))])
+    state = remote.state()
+    assert (state.version, state.fingerprint) == (3, alone.fingerprint)
+    expected = alone.state().arrays
+    for name, value in state.arrays.items():
+        assert np.linalg.norm(value - expected[name]) <= 1e-5 * np.linalg.norm(expected[name])
+    report = wait_for(lambda: group(remote) if group(remote).committed_round == 3 else None, 5,
+                      "report of the round")  # fmt: skip
+    assert report.chunks_merged == 3 and len(report.norms) == 3 and report.digest
+    assert report.sync_bytes == 3 * 3 * 32 * 128 * 4 and report.round_seconds > 0
+    remote.reset()
+    assert remote.state().version == 0
+    remote.restore(state)
+    again = remote.state()
+    assert all(again.arrays[name].tobytes() == v.tobytes() for name, v in state.arrays.items())
+    assert_same(remote.reconstruct_round(chunks(3, 4)), alone.reconstruct_round(chunks(3, 4)))
+    assert robot.stop(FIRST) == 0
+    wait_for_group(remote, SECOND)
+    assert robot.stop(SECOND) == 0 and robot.stop(SYNC) == 0
+    for name in (SYNC, FIRST, SECOND):
+        assert "Traceback" not in robot.log(name).read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_a_lost_worker_costs_no_chunk_and_may_return(make_robot, open_remote, alone, number):
+    robot = make_robot()
+    robot.start(SYNC, FIRST, SECOND)
+    remote = open_remote(robot)
+    wait_for_group(remote, FIRST, SECOND)
+    rounds = [chunks(2 * i, 2 * i + 1) for i in range(12)]
+    found = remote.reconstruct_round(rounds[0])
+
+    def run_rounds():
+        return [p for r in rounds[1:-1] for p in remote.reconstruct_round(r)]
+
+    found += during(lambda: robot.kill(SECOND, number), 0.3, run_rounds)
+    wait_for_group(remote, FIRST, state=("degraded",))
+    if number == signal.SIGSTOP:
+        robot.kill(SECOND, signal.SIGCONT)
+    else:
+        robot.start(SECOND)
+    wait_for_group(remote, FIRST, SECOND, state=("ready",))
+    found += remote.reconstruct_round(rounds[-1])
+    assert_same(found, [p for r in rounds for p in alone.reconstruct_round(r)])
+    assert remote.state().version == 24
+
+
+def test_sync_node_killed_and_restarted(make_robot, open_remote, alone, tmp_path):
+    """Rounds go on without it; the restarted one forms the group again from those who are there.
+    When everything has died, its snapshot gives the memory back."""
+    robot = make_robot()
+    snapshot = tmp_path / "context.safetensors"
+    options = {"distributed.snapshot_path": str(snapshot), "distributed.snapshot_every": 1}
+    robot.start(SYNC, **options)
+    robot.start(FIRST, SECOND)
+    remote = open_remote(robot)
+    wait_for_group(remote, FIRST, SECOND)
+    found = remote.reconstruct_round(chunks(0, 1))
+    wait_for(snapshot.exists, PATIENCE, "snapshot")
+    robot.kill(SYNC)
+    found += remote.reconstruct_round(chunks(2, 3))
+    generation = group(remote).generation
+    robot.start(SYNC, **options)
+    wait_for(lambda: group(remote).generation > generation, PATIENCE, "new generation")
+    wait_for_group(remote, FIRST, SECOND)
+    found += remote.reconstruct_round(chunks(4, 5))
+    assert_same(found, [p for i in (0, 2, 4) for p in alone.reconstruct_round(chunks(i, i + 1))])
+    wait_for(lambda: group(remote).snapshot_round == 3, PATIENCE, "snapshot of round 3")
+    for name in (FIRST, SECOND, SYNC):
+        robot.kill(name)
+    whole = snapshot.read_bytes()
+    snapshot.write_bytes(whole[: len(whole) // 2])
+    snapshot.with_name("context.previous.safetensors").write_bytes(whole)
+    robot.start(SYNC, FIRST, SECOND)
+    robot.kill(SYNC)
+    robot.start(SYNC, **options)
+    generation = group(remote).generation
+    wait_for(lambda: group(remote).generation > generation, PATIENCE, "new generation")
+    wait_for_group(remote, FIRST, SECOND)
+    assert remote.state().version == 6
+    assert_same(remote.reconstruct_round(chunks(6, 7)), alone.reconstruct_round(chunks(6, 7)))
+    assert "damaged snapshot refused" in robot.log(SYNC).read_text()
+
+
+def test_services_say_why_they_cannot(make_robot, open_remote, tmp_path):
+    robot = make_robot(workers=1)
+    robot.start(SYNC, FIRST)
+    remote = open_remote(robot)
+    wait_for_group(remote, FIRST)
+    remote.reconstruct(make_chunk(0))
+    client, path = remote._client, tmp_path / "memory.safetensors"
+    saved = client.call("save_context", SaveContext.Request(path=str(path)))
+    assert saved.success and saved.chunks == 1 and path.exists()
+    path.write_bytes(path.read_bytes()[:-5])
+    answer = client.call("load_context", LoadContext.Request(path=str(path)))
+    assert not answer.success and "memory.safetensors" in answer.message
+    answer = client.call("load_context", LoadContext.Request(path=str(tmp_path / "none")))
+    assert not answer.success and "no snapshot" in answer.message
+    assert remote.state().version == 1
+    assert client.call("reset_context", Trigger.Request()).success
+    assert remote.state().version == 0
+
+
+def test_robots_do_not_see_each_other(make_robot, open_remote):
+    one, two = make_robot("one", workers=1), make_robot("two", workers=2)
+    one.start(SYNC, FIRST)
+    two.start(SYNC, SECOND, THIRD)
+    remotes = open_remote(one), open_remote(two)
+    wait_for_group(remotes[0], FIRST)
+    wait_for_group(remotes[1], SECOND, THIRD)
+    remotes[0].reconstruct(make_chunk(0))
+    assert remotes[0].state().version == 1 and remotes[1].state().version == 0

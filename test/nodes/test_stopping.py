@@ -1,0 +1,54 @@
+"""Ctrl-C and SIGTERM in every lifecycle state: exit code 0 within five seconds, no traceback."""
+
+import signal
+import time
+
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is absent; run the tests with `make test`")
+
+pytestmark = pytest.mark.ros
+SLOW = {"frames": 60, "seconds": 30.0}
+
+
+def check_stopped(process, number):
+    started = time.monotonic()
+    code = process.stop(number)
+    assert code == 0, process.output
+    assert time.monotonic() - started < 5.0
+    assert "Traceback" not in process.output
+
+
+def test_unconfigured_and_inactive(start_mapping, make_robot):
+    robot = make_robot()
+    process = start_mapping(autostart=False)
+    robot.until_state("unconfigured")
+    check_stopped(process, signal.SIGINT)
+    process = start_mapping(autostart=False)
+    robot.until_state("unconfigured")
+    assert robot.change_state("configure")
+    assert robot.state() == "inactive"
+    check_stopped(process, signal.SIGTERM)
+
+
+def test_finalized_and_loading(start_mapping, make_robot):
+    robot = make_robot()
+    process = start_mapping(autostart=False)
+    robot.until_state("unconfigured")
+    assert robot.change_state("unconfigured_shutdown")
+    assert robot.state() == "finalized"
+    check_stopped(process, signal.SIGTERM)
+    process = start_mapping({"load_seconds": 60.0})
+    robot.until_state("active")
+    assert robot.fresh_status("inference")["level"] == 1
+    check_stopped(process, signal.SIGINT)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_active_while_a_chunk_is_computed(start_mapping, make_robot, number):
+    robot = make_robot(SLOW)
+    process = start_mapping(SLOW)
+    robot.until_active()
+    robot.show(range(12))
+    robot.until(lambda: int(robot.fresh_status("input")["decoded"]) >= 8, 10, "a chunk in flight")
+    check_stopped(process, number)
