@@ -11,7 +11,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from scal3r_ros.config import Config  # noqa: E402
+from scal3r_ros.nodes.context_sync_node import ContextSyncConfig  # noqa: E402
 from scal3r_ros.nodes.node_config import NodeConfig  # noqa: E402
+from scal3r_ros.nodes.reconstruction_node import ReconstructionConfig  # noqa: E402
 from scal3r_ros.options import Option, Section, walk_options  # noqa: E402
 
 PAGE = ROOT / "docs" / "parameters.md"
@@ -42,11 +44,19 @@ def main() -> int:
 
 
 def parameter_page() -> str:
-    """The page: options of the method, then those of the node alone."""
+    """The page: options of the method, then those that each node adds."""
     method = {option.name for option in walk_options(Config)}
     own = [option for option in walk_options(NodeConfig) if option.name not in method]
     parts = [INTRODUCTION, "## The mapping method\n", *sections(list(walk_options(Config)))]
-    parts += ["## The node\n", *sections(own)]
+    parts += ["## The mapping node\n", *sections(own)]
+    for title, config in (
+        ("## The context sync node", ContextSyncConfig),
+        ("## The reconstruction nodes", ReconstructionConfig),
+    ):
+        shared = sorted({o.name.split(".")[0] for o in walk_options(config) if "." in o.name})
+        own = [option for option in walk_options(config) if "." not in option.name]
+        words = ", ".join(f"`{name}`" for name in shared)
+        parts += [f"{title}\n", f"Besides the options of {words} above:\n", *sections(own)]
     return "\n".join(parts)
 
 
