@@ -33,6 +33,7 @@ from scal3r_ros.pipeline.inference import Scal3RReconstructor
 from scal3r_ros.records import Chunk, Frame
 
 MIB = 1 << 20
+_HEADER = "case s/chunk cpu_s frame/s TFLOP of_matmul device host growth".split()
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Result:
 
     case: Case
     seconds_per_chunk: float
+    cpu_seconds_per_chunk: float
+    """Processor time of all threads; unlike the wall clock it does not depend on neighbours."""
     frames_per_second: float
     tflop_per_chunk: float
     matmul_tflops: float
@@ -88,7 +91,21 @@ def run(args: argparse.Namespace) -> list[Result]:
     if device == "auto":
         device = "cuda:0" if torch.cuda.is_available() else "cpu"
     results = []
-    print(_row(("case", "s/chunk", "frame/s", "TFLOP", "of matmul", "device", "host", "growth")))
+    print(
+        _row(
+            (
+                "case",
+                "s/chunk",
+                "cpu s",
+                "frame/s",
+                "TFLOP",
+                "of matmul",
+                "device",
+                "host",
+                "growth",
+            )
+        )
+    )
     for case in cases(device, args.quick):
         result = in_own_process(case)
         print(_row(_cells(result)), flush=True)
@@ -142,13 +159,14 @@ def run_case(case: Case) -> Result:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     timed = _time_naive if case.schedule == "naive" else _time_stream
-    seconds, growth = timed(network, case)
+    seconds, cpu_seconds, growth = timed(network, case)
     peak_device = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else weights
     operations = _operations(sizes, case)
     rate = matmul_rate(device, getattr(torch, case.precision))
     return Result(
         case=case,
         seconds_per_chunk=seconds,
+        cpu_seconds_per_chunk=cpu_seconds,
         frames_per_second=case.frames / seconds,
         tflop_per_chunk=operations / 1e12,
         matmul_tflops=rate / 1e12,
@@ -181,21 +199,24 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * size**3 / best
 
 
-def _time_stream(network: Scal3R, case: Case) -> tuple[float, float]:
-    """The product's own path, memory and encoder cache included; seconds per chunk and growth."""
+def _time_stream(network: Scal3R, case: Case) -> tuple[float, float, float]:
+    """The product's own path, memory and encoder cache included: wall and processor seconds per
+    chunk, growth of the resident size."""
     engine = Scal3RReconstructor(LoadedNetwork(network, "random"), MemoryConfig(), case.width)
-    seconds, resident = [], []
+    seconds, busy, resident = [], [], []
     for chunk in _chunks(case, case.chunks + 1):
         _synchronize(network.device)
-        started = time.perf_counter()
+        started, busy_before = time.perf_counter(), time.process_time()
         engine.reconstruct(chunk)
         _synchronize(network.device)
         seconds.append(time.perf_counter() - started)
+        busy.append(time.process_time() - busy_before)
         resident.append(_resident_peak())
-    return float(np.mean(seconds[1:])), resident[-1] - resident[min(2, case.chunks)]
+    growth = resident[-1] - resident[min(2, case.chunks)]
+    return float(np.mean(seconds[1:])), float(np.mean(busy[1:])), growth
 
 
-def _time_naive(network: Scal3R, case: Case) -> tuple[float, float]:
+def _time_naive(network: Scal3R, case: Case) -> tuple[float, float, float]:
     order = network_order(case.frames)
     images = [
         torch.from_numpy(np.stack([chunk.frames[i].rgb for i in order])).permute(0, 3, 1, 2)[None]
@@ -204,11 +225,12 @@ def _time_naive(network: Scal3R, case: Case) -> tuple[float, float]:
     run_naively(network, images[:1])
     before = _resident_peak()
     _synchronize(network.device)
-    started = time.perf_counter()
+    started, busy_before = time.perf_counter(), time.process_time()
     for prediction in run_naively(network, images):
         prediction.depth.cpu()
     _synchronize(network.device)
-    return (time.perf_counter() - started) / case.chunks, _resident_peak() - before
+    seconds, busy = time.perf_counter() - started, time.process_time() - busy_before
+    return seconds / case.chunks, busy / case.chunks, _resident_peak() - before
 
 
 def _chunks(case: Case, count: int) -> Iterator[Chunk]:
@@ -257,6 +279,7 @@ def _cells(result: Result) -> Sequence[Any]:
     return (
         f"{name} on {c.device}",
         f"{result.seconds_per_chunk:.3f}",
+        f"{result.cpu_seconds_per_chunk:.3f}",
         f"{result.frames_per_second:.1f}",
         f"{result.tflop_per_chunk:.3g}",
         f"{result.share_of_matmul:.0%}",

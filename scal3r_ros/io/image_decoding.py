@@ -28,7 +28,11 @@ _CHANNELS = {
 
 
 def decode_compressed(data: bytes, name: str) -> np.ndarray:
-    """Decode a PNG, JPEG... to (H, W, 3) uint8 RGB; raises `BadInput` if it is damaged or cut."""
+    """Decode a PNG, JPEG... to (H, W, 3) uint8 RGB; raises `BadInput` if it is damaged or cut.
+
+    Grey becomes three channels, transparency is dropped. An EXIF orientation is applied, so that
+    map and views are upright; the published loader ignores it.
+    """
     _check_complete(data, name)
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if image is None:
