@@ -13,7 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scal3r_ros.config import DistributedConfig
-from scal3r_ros.distributed.membership import BROKEN, Membership, Origin, Patience, Plan, Report
+from scal3r_ros.distributed.membership import (
+    BROKEN,
+    GroupBroken,
+    Membership,
+    Origin,
+    Patience,
+    Plan,
+    Report,
+)
 from scal3r_ros.distributed.packing import (
     BadSnapshot,
     discard,
@@ -24,7 +32,7 @@ from scal3r_ros.distributed.packing import (
     upload,
     write_snapshot,
 )
-from scal3r_ros.distributed.process_group import GroupBroken, host_store, join_store
+from scal3r_ros.distributed.process_group import host_store, join_store
 
 MEMBERS = Origin()
 

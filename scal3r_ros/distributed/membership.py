@@ -13,6 +13,10 @@ from dataclasses import dataclass, replace
 IDLE, COMPUTING, JOINING, BROKEN, LEAVING = "idle", "computing", "joining", "broken", "leaving"
 
 
+class GroupBroken(RuntimeError):
+    """A member is gone or too late; the group cannot be used any more."""
+
+
 @dataclass(frozen=True)
 class Report:
     """One sign of life of a worker."""

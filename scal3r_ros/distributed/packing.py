@@ -19,7 +19,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from scal3r_ros.distributed.deadline import within
-from scal3r_ros.distributed.process_group import Group, GroupBroken
+from scal3r_ros.distributed.membership import GroupBroken
+from scal3r_ros.distributed.process_group import Group
 
 _PART = 4 << 20  # the store refuses values of 8 MiB and more
 _SUM = "sha256"

@@ -19,12 +19,9 @@ from torch import Tensor
 
 from scal3r_ros.config import DistributedConfig
 from scal3r_ros.distributed.deadline import within
+from scal3r_ros.distributed.membership import GroupBroken
 
 T = TypeVar("T")
-
-
-class GroupBroken(RuntimeError):
-    """A member is gone or too late; the group cannot be used any more."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ The callbacks only queue; a `WorkerLoop` thread owns network, memory and process
 
 from __future__ import annotations
 
+import importlib.util
 import socket
 import sys
 from collections.abc import Sequence
@@ -30,10 +31,10 @@ from scal3r_ros.nodes.diagnostics import ERROR, OK, WARN, Concern, diagnostic_ar
 from scal3r_ros.nodes.managed_node import ManagedNode, TransitionRefused, run
 from scal3r_ros.options import Section, option
 from scal3r_ros.pipeline.work import Answer
+from scal3r_ros.pipeline.worker_loop import WorkerLoop
 
 if TYPE_CHECKING:
     from scal3r_ros.pipeline.round_worker import RoundWorker
-    from scal3r_ros.pipeline.worker_loop import WorkerLoop
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,6 @@ class ReconstructionNode(ManagedNode):
     def configure(self) -> None:
         config = self.config
         _check_prerequisites(config)
-        from scal3r_ros.pipeline.worker_loop import WorkerLoop
-
         self.loop = WorkerLoop(
             self.get_fully_qualified_name(),
             config.distributed,
@@ -205,12 +204,8 @@ def _check_prerequisites(config: ReconstructionConfig) -> None:
             f"model.reconstructor {config.model.reconstructor} has no memory to share; run it in "
             f"mapping_node with worker.count 0"
         )
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise TransitionRefused(
-            f"PyTorch is needed ({error}); install it with: pip install torch"
-        ) from error
+    if importlib.util.find_spec("torch") is None:
+        raise TransitionRefused("PyTorch is needed; install it with: pip install torch")
 
 
 def _make_worker(config: ReconstructionConfig) -> RoundWorker:

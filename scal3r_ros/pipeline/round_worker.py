@@ -17,9 +17,16 @@ import torch.distributed as dist
 
 from scal3r_ros.config import DistributedConfig
 from scal3r_ros.distributed.context_sync import AllReduceSync, Traffic
-from scal3r_ros.distributed.membership import Origin
-from scal3r_ros.distributed.packing import broadcast_bytes, download, pack, unpack
-from scal3r_ros.distributed.process_group import Group, GroupBroken, Place, connect
+from scal3r_ros.distributed.membership import GroupBroken, Origin
+from scal3r_ros.distributed.packing import (
+    broadcast_bytes,
+    download,
+    pack,
+    snapshot_key,
+    unpack,
+    upload,
+)
+from scal3r_ros.distributed.process_group import Group, Place, connect, join_store
 from scal3r_ros.distributed.rounds import Progress, agree, exchange_progress, vote
 from scal3r_ros.distributed.shares import Share
 from scal3r_ros.pipeline.reconstructor import (
@@ -27,7 +34,7 @@ from scal3r_ros.pipeline.reconstructor import (
     OutOfDeviceMemory,
     ReconstructionFailed,
 )
-from scal3r_ros.pipeline.work import MemorySummary
+from scal3r_ros.pipeline.work import Assignment, MemorySummary
 from scal3r_ros.records import Chunk, ChunkPrediction
 
 Result = ChunkPrediction | ReconstructionFailed
@@ -87,6 +94,12 @@ class RoundWorker:
     traffic: Traffic = field(default_factory=Traffic)
     """Of the last round."""
 
+    def enter(self, name: str, plan: Assignment) -> None:
+        """Take the place of worker `name` in a planned group."""
+        store = join_store(plan.address, plan.port, self.config.store_timeout)
+        place = Place(plan.generation, plan.workers.index(name), len(plan.workers))
+        self.join(store, place, plan.origin)
+
     def join(self, store: dist.Store, place: Place, origin: Origin) -> None:
         """Enter a generation and take over the common memory; `GroupBroken` if that fails."""
         self.leave()
@@ -139,6 +152,12 @@ class RoundWorker:
             "committed": str(max(self.progress.committed, 0)),
         }
         return pack(header, state.arrays)
+
+    def store_memory(self, plan: Assignment) -> None:
+        """Leave the committed memory where the plan's snapshot request asks for it."""
+        store = join_store(plan.address, plan.port, self.config.store_timeout)
+        key = snapshot_key(plan.snapshot_request)
+        upload(store, key, self.packed_memory(), self.config.service_timeout)
 
     def summary(self) -> MemorySummary:
         """The committed memory in a few numbers; costs one pass over it."""

@@ -1,7 +1,8 @@
 """The life of one worker: enter the group that was planned, do rounds, answer, start over.
 
 One thread owns the network and the group. Everybody else talks to it through `announce` and
-`give`, and reads `status`. Nothing here knows ROS.
+`give`, and reads `status`. Nothing here knows ROS, and torch is
+imported by that thread only.
 """
 
 from __future__ import annotations
@@ -10,16 +11,23 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scal3r_ros.config import DistributedConfig
-from scal3r_ros.distributed.membership import BROKEN, COMPUTING, IDLE, JOINING, LEAVING
-from scal3r_ros.distributed.packing import snapshot_key, upload
-from scal3r_ros.distributed.process_group import GroupBroken, Place, join_store
+from scal3r_ros.distributed.membership import (
+    BROKEN,
+    COMPUTING,
+    IDLE,
+    JOINING,
+    LEAVING,
+    GroupBroken,
+)
 from scal3r_ros.distributed.shares import Share
 from scal3r_ros.pipeline.reconstructor import OutOfDeviceMemory, ReconstructionFailed
-from scal3r_ros.pipeline.round_worker import RoundWorker
 from scal3r_ros.pipeline.work import Answer, Assignment, Work, WorkerStatus
+
+if TYPE_CHECKING:
+    from scal3r_ros.pipeline.round_worker import RoundWorker
 
 
 class WorkerLoop:
@@ -133,11 +141,9 @@ class WorkerLoop:
 
     def _join(self, plan: Assignment) -> None:
         rank, size = plan.workers.index(self.name), len(plan.workers)
-        place = Place(plan.generation, rank, size)
         self._tell(state=JOINING, rank=rank, message=f"entering generation {plan.generation}")
         try:
-            store = join_store(plan.address, plan.port, self._config.store_timeout)
-            self._worker.join(store, place, plan.origin)
+            self._worker.enter(self.name, plan)
         except GroupBroken as error:
             self._tell(state=BROKEN, generation=plan.generation, message=str(error))
             return
@@ -210,9 +216,7 @@ class WorkerLoop:
     def _store_snapshot(self, plan: Assignment) -> None:
         request = plan.snapshot_request
         try:
-            store = join_store(plan.address, plan.port, self._config.store_timeout)
-            data = self._worker.packed_memory()
-            upload(store, snapshot_key(request), data, self._config.service_timeout)
+            self._worker.store_memory(plan)
             message = f"stored snapshot {request}"
         except GroupBroken as error:
             message = f"snapshot {request} could not be stored: {error}"

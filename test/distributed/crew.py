@@ -31,15 +31,12 @@ _CONTEXT.set_forkserver_preload(
 )
 
 
-def tiny_engine(seed: int = 0, decay: float = 1.0, window: int = 0):
+def tiny_network(seed: int = 0):
     """The real network, small, with random weights and memory units that matter."""
     import torch
 
-    from scal3r_ros.config import MemoryConfig
     from scal3r_ros.model.architecture import Architecture, Numerics
-    from scal3r_ros.model.checkpoint import LoadedNetwork
     from scal3r_ros.model.network import Scal3R
-    from scal3r_ros.pipeline.inference import Scal3RReconstructor
 
     torch.set_num_threads(1)
     torch.manual_seed(seed)
@@ -53,7 +50,16 @@ def tiny_engine(seed: int = 0, decay: float = 1.0, window: int = 0):
     network = Scal3R(architecture, Numerics(token_slice=None)).eval().requires_grad_(False)
     for layer in architecture.ttt_layers:
         torch.nn.init.normal_(network.agg_regator.memory_unit(layer).proj.weight, std=0.1)
-    loaded = LoadedNetwork(network, f"random weights of seed {seed}")
+    return network
+
+
+def tiny_engine(seed: int = 0, decay: float = 1.0, window: int = 0):
+    """A reconstructor with `tiny_network`."""
+    from scal3r_ros.config import MemoryConfig
+    from scal3r_ros.model.checkpoint import LoadedNetwork
+    from scal3r_ros.pipeline.inference import Scal3RReconstructor
+
+    loaded = LoadedNetwork(tiny_network(seed), f"random weights of seed {seed}")
     return Scal3RReconstructor(loaded, MemoryConfig(decay=decay, window=window))
 
 
@@ -154,7 +160,7 @@ def _is_stopped(pid: int) -> bool:
 def _work(pipe, port: int, engine: dict) -> None:
     import torch
 
-    from scal3r_ros.distributed.process_group import GroupBroken
+    from scal3r_ros.distributed.membership import GroupBroken
     from scal3r_ros.pipeline.round_worker import Origin, RoundWorker
 
     worker = RoundWorker(tiny_engine(**engine), CONFIG, torch.device("cpu"))
@@ -195,7 +201,7 @@ def _work(pipe, port: int, engine: dict) -> None:
 
 def _prepare(worker, hazard: Hazard) -> None:
     """Wrap the group's reductions so that the process stops there."""
-    from scal3r_ros.distributed.process_group import GroupBroken
+    from scal3r_ros.distributed.membership import GroupBroken
     from scal3r_ros.pipeline.reconstructor import OutOfDeviceMemory
 
     group, plain = worker.group, worker.group._reduce

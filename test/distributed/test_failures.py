@@ -11,7 +11,7 @@ from test_lockstep import (
     predictions,
 )
 
-from scal3r_ros.distributed.process_group import GroupBroken
+from scal3r_ros.distributed.membership import GroupBroken
 from scal3r_ros.distributed.rounds import Progress
 
 CHUNKS = [make_chunk(0), make_chunk(1), make_chunk(2)]

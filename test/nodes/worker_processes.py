@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 WAITS = {
@@ -18,6 +19,16 @@ WAITS = {
     "distributed.heartbeat_timeout": 2.5,
     "distributed.settle_time": 0.5,
 }
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(
+    [
+        "scal3r_ros.distributed.coordinator",
+        "scal3r_ros.nodes.context_sync_node",
+        "scal3r_ros.nodes.reconstruction_node",
+        "scal3r_ros.pipeline.round_worker",
+        "scal3r_ros.pipeline.scal3r_setup",
+    ]
+)  # torch is imported once and not by every process
 SYNC, FIRST, SECOND, THIRD = "context_sync_node", "worker_0", "worker_1", "worker_2"
 
 
@@ -27,42 +38,50 @@ class Robot:
     def __init__(self, namespace: str, checkpoint: Path, logs: Path, workers: int = 2):
         self.namespace, self.workers = namespace, workers
         self._checkpoint, self._logs = checkpoint, logs
-        self.processes: dict[str, subprocess.Popen] = {}
+        self.processes: dict[str, multiprocessing.Process] = {}
 
     def start(self, *names: str, **parameters) -> None:
         for name in names:
             own = {"workers": self.workers} if name == SYNC else {
                 "model.checkpoint": str(self._checkpoint), "model.threads": 1, "model.device": "cpu"
             }  # fmt: skip
-            module = SYNC if name == SYNC else "reconstruction_node"
-            arguments = ["-r", f"__ns:=/{self.namespace}", "-r", f"__node:={name}"]
+            arguments = ["--ros-args", "-r", f"__ns:=/{self.namespace}", "-r", f"__node:={name}"]
             for key, value in {**own, **WAITS, **parameters}.items():
                 arguments += ["-p", f"{key}:={json.dumps(value)}"]
-            self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", f"scal3r_ros.nodes.{module}", "--ros-args", *arguments],
-                stdout=self.log(name).open("ab"),
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"},
+            module = SYNC if name == SYNC else "reconstruction_node"
+            self.processes[name] = _CONTEXT.Process(
+                target=_run, args=(module, arguments, self.log(name), dict(os.environ))
             )
+            self.processes[name].start()
 
     def log(self, name: str) -> Path:
         return self._logs / f"{self.namespace}_{name}.log"
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
-        self.processes[name].send_signal(number)
+        os.kill(self.processes[name].pid, number)
         if number == signal.SIGKILL:
-            self.processes[name].wait(10)
+            self.processes[name].join(10)
 
-    def stop(self, name: str, timeout: float = 20.0) -> int:
-        """Interrupt and wait; the exit code."""
-        self.processes[name].send_signal(signal.SIGINT)
-        return self.processes[name].wait(timeout)
+    def stop(self, name: str, timeout: float = 20.0) -> int | None:
+        """Interrupt and wait; the exit code, None if it still runs."""
+        os.kill(self.processes[name].pid, signal.SIGINT)
+        self.processes[name].join(timeout)
+        return self.processes[name].exitcode
 
     def close(self) -> None:
         for process in self.processes.values():
             process.kill()
         for process in self.processes.values():
-            process.wait(10)
+            process.join(10)
+
+
+def _run(module: str, arguments: list[str], log: Path, environment: dict[str, str]) -> None:
+    """The process: the node's own `main`."""
+    os.environ.update(environment, OMP_NUM_THREADS="1", TORCH_CPP_LOG_LEVEL="ERROR")
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.exit(import_module(f"scal3r_ros.nodes.{module}").main(arguments))
 
 
 def wait_for(condition, timeout: float, what: str):
