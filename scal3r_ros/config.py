@@ -206,7 +206,7 @@ class GraphConfig(Section):
     max_iterations: int = option(30, "Levenberg-Marquardt iterations.", minimum=1)
     loop_kernel: float = option(
         10.0,
-        "Width of the Cauchy kernel on loop residuals, in standard deviations; 0 switches it off.",
+        "Width of the robust kernel on loop residuals, in standard deviations; 0 switches it off.",
         minimum=0.0,
     )
 

@@ -90,6 +90,14 @@ def align(
     return replace(refused, attempts=tuple(attempts), method="none")
 
 
+def least_covariance(prediction: ChunkPrediction) -> np.ndarray:
+    """(6, 6) smallest believed covariance of a pose within its chunk, where no overlap tells
+    more."""
+    valid = valid_pixels(prediction.depth, prediction.confidence)
+    typical = float(np.median(prediction.depth[valid])) if valid.any() else 1.0
+    return np.diag(np.square([FLOOR[0] * typical] * 3 + [FLOOR[1]] * 3))
+
+
 def shared_positions(
     previous: ChunkPrediction, current: ChunkPrediction
 ) -> tuple[list[int], list[int]]:

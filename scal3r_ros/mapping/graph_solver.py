@@ -10,6 +10,9 @@ from scipy.sparse.linalg import splu
 
 from scal3r_ros.mapping.sim3 import Sim3, right_jacobian_inverse
 
+STAGE_ITERATIONS = 4
+"""Iterations for each but the last width of the shrinking kernel."""
+
 
 @dataclass(frozen=True)
 class GraphProblem:
@@ -60,7 +63,7 @@ def edge_jacobians(nodes: Sim3, problem: GraphProblem) -> tuple[np.ndarray, np.n
 def solve_levenberg_marquardt(
     problem: GraphProblem, max_iterations: int, loop_kernel: float
 ) -> GraphSolution:
-    """Held gauge, update on the group, residuals in standard deviations, Cauchy kernel on loops.
+    """Held gauge, update on the group, residuals in standard deviations, robust kernel on loops.
 
     `loop_kernel` is the kernel's width in standard deviations (0: none). It starts as wide as the
     worst loop and shrinks, so
@@ -70,13 +73,15 @@ def solve_levenberg_marquardt(
     free = np.setdiff1d(np.arange(len(problem.nodes.scale)), problem.held)
     squares = _squares(problem.nodes, problem, whitening)
     nodes, spent = problem.nodes, 0
-    for width in _kernel_widths(squares, problem.loop, loop_kernel):
-        if len(free) and len(problem.ends) and spent < max_iterations:
-            nodes, used = _minimise(nodes, problem, whitening, width, free, max_iterations - spent)
+    widths = _kernel_widths(squares, problem.loop, loop_kernel)
+    for stage, width in enumerate(widths):
+        if len(free) and len(problem.ends):
+            rounds = max_iterations if stage == len(widths) - 1 else STAGE_ITERATIONS
+            nodes, used = _minimise(nodes, problem, whitening, width, free, rounds)
             spent += used
     initial = _cost(squares, problem.loop, loop_kernel)
     squares = _squares(nodes, problem, whitening)
-    weights = _cauchy_weights(squares, problem.loop, loop_kernel)
+    weights = _kernel_weights(squares, problem.loop, loop_kernel)
     cost = _cost(squares, problem.loop, loop_kernel)
     return GraphSolution(nodes, initial, cost, spent, weights)
 
@@ -138,7 +143,7 @@ def _minimise(nodes, problem, whitening, width, free, max_iterations) -> tuple[S
     for iteration in range(max_iterations):
         residuals, by_a, by_b = edge_jacobians(nodes, problem)
         squares = ((residuals * whitening) ** 2).sum(axis=1)
-        rows = whitening * np.sqrt(_cauchy_weights(squares, problem.loop, width))[:, None]
+        rows = whitening * np.sqrt(_kernel_weights(squares, problem.loop, width))[:, None]
         jacobian = _sparse_jacobian(problem, by_a, by_b, rows)[:, columns]
         step, trial = np.zeros((len(nodes.scale), 7)), np.inf
         while not trial <= cost and damping < 1e8:
@@ -183,13 +188,14 @@ def _sparse_jacobian(problem: GraphProblem, by_a, by_b, row_weights) -> csr_matr
     return coo_matrix((values, (both, columns)), shape=(7 * edges, 7 * count)).tocsr()
 
 
-def _cauchy_weights(squares: np.ndarray, loop: np.ndarray, width: float) -> np.ndarray:
+def _kernel_weights(squares: np.ndarray, loop: np.ndarray, width: float) -> np.ndarray:
+    """Geman and McClure's kernel: the pull of a loop that contradicts the rest fades to nothing."""
     if width <= 0:
         return np.ones_like(squares)
-    return np.where(loop, 1.0 / (1.0 + squares / width**2), 1.0)
+    return np.where(loop, (width**2 / (width**2 + squares)) ** 2, 1.0)
 
 
 def _cost(squares: np.ndarray, loop: np.ndarray, width: float) -> float:
     if width <= 0:
         return float(squares.sum())
-    return float(np.where(loop, width**2 * np.log1p(squares / width**2), squares).sum())
+    return float(np.where(loop, width**2 * squares / (width**2 + squares), squares).sum())

@@ -43,14 +43,12 @@ class Trajectory:
         T_chunk_camera: np.ndarray,
         confidence: float,
         provisional: bool,
-        covariance: np.ndarray | None = None,
+        covariance: np.ndarray,
     ) -> None:
         """Add or replace a frame's pose; `covariance` (6, 6) of the pose within its chunk, chunk
         units."""
         row = self._rows.setdefault(frame_id, len(self._rows))
         self._reserve(row + 1)
-        if covariance is None:
-            covariance = np.zeros((6, 6))
         values = (frame_id, stamp_ns, chunk_index, provisional, confidence, T_chunk_camera)
         for name, value in zip(FIELDS, (*values, covariance)):
             self._columns[name][row] = value

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from scal3r_ros.config import Config
-from scal3r_ros.mapping.alignment import Alignment, align
+from scal3r_ros.mapping.alignment import FLOOR, Alignment, align, least_covariance
 from scal3r_ros.mapping.camera import valid_pixels
 from scal3r_ros.mapping.chunking import split_overlap
 from scal3r_ros.mapping.odometry_bridge import bridge_by_odometry
@@ -229,7 +229,8 @@ class MapAssembly:
         self, outline: ChunkOutline, prediction: ChunkPrediction, alignment: Alignment | None
     ) -> Joined:
         """Poses of the frames that nobody else owns; the last ones are provisional."""
-        covariance = alignment.covariance if alignment and alignment.accepted else None
+        accepted = alignment is not None and alignment.accepted
+        covariance = alignment.covariance if accepted else least_covariance(prediction)
         taken_over = set(self.open.waiting) if self.open else set()
         ids = prediction.frame_ids
         free = tuple(i for i in ids if i not in self.trajectory or i in taken_over)
@@ -289,6 +290,13 @@ def _subset(prediction: ChunkPrediction, frame_ids: Iterable[int]) -> ChunkPredi
         },
         **optional,
     )
+
+
+def _unconfirmed_covariance(prediction: ChunkPrediction) -> np.ndarray:
+    """(6, 6) of a pose in a chunk that no other chunk was compared with: the smallest believed."""
+    valid = valid_pixels(prediction.depth, prediction.confidence)
+    distance = float(np.median(prediction.depth[valid])) if valid.any() else 1.0
+    return np.diag(np.square([FLOOR[0] * distance] * 3 + [FLOOR[1]] * 3))
 
 
 def _confidence(prediction: ChunkPrediction, row: int) -> float:
