@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scal3r_ros.train.scenes import Dice
+from scal3r_ros.train.dice import Dice
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from scal3r_ros.train.losses import (
     prediction_loss,
     scene_scale,
 )
+from scal3r_ros.train.probe import DisplacementProbe
 from scal3r_ros.train.schedule import Stage
-from scal3r_ros.train.worlds import ClipBatch, correspondences
+from scal3r_ros.train.worlds import ClipBatch, Correspondences, correspondences
 
 
 def group_targets(chunks: list[ClipBatch]) -> list[Targets]:
@@ -32,6 +33,7 @@ def step_loss(
     chunks: list[ClipBatch],
     stage: Stage,
     layers: tuple[int, ...],
+    probe: DisplacementProbe,
     memory: RoundMemory | None = None,
 ) -> LossParts:
     """Loss of chunks (of the same worlds, network order) that share one memory, and its parts."""
@@ -45,8 +47,12 @@ def step_loss(
     )
     targets = group_targets(chunks)
     total, parts = _geometry(predictions, targets, stage)
-    match, match_parts = _matching(network, watch, chunks)
-    return LossParts(total + stage.weights.matching * match, parts | match_parts)
+    truths = [correspondences(chunk, network.architecture.patch_size) for chunk in chunks]
+    grid = network.grid(chunks[0].images)
+    match, match_parts = _matching(watch, truths, grid, network.architecture.special_tokens)
+    carried = probe.loss(truths, grid)
+    total = total + stage.weights.matching * (match + carried)
+    return LossParts(total, parts | match_parts | {"carried": carried.detach()})
 
 
 def _geometry(
@@ -59,17 +65,11 @@ def _geometry(
 
 
 def _matching(
-    network: Scal3R, watch: AttentionWatch, chunks: list[ClipBatch]
+    watch: AttentionWatch, truths: list[Correspondences], grid: tuple[int, int], special: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over layers and chunks; the errors are those of the last supervised layer."""
-    architecture = network.architecture
-    truths = [correspondences(chunk, architecture.patch_size) for chunk in chunks]
-    grid = network.grid(chunks[0].images)
     found = {
-        layer: [
-            matching_loss(q, k, truth, grid, architecture.special_tokens)
-            for (q, k), truth in zip(pairs, truths)
-        ]
+        layer: [matching_loss(q, k, truth, grid, special) for (q, k), truth in zip(pairs, truths)]
         for layer, pairs in watch.seen.items()
     }
     losses = [match.loss for matches in found.values() for match in matches]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scal3r_ros.train.scenes import Dice
+from scal3r_ros.train.dice import Dice
 
 
 def develop(rgb: Tensor, dice: Dice, strength: float = 1.0) -> Tensor:
@@ -31,7 +31,12 @@ def develop(rgb: Tensor, dice: Dice, strength: float = 1.0) -> Tensor:
         image, strength * (dice.uniform(worlds, frames) - 0.6).clamp(min=0).to(rgb.device)
     )
     noise = strength * 0.02 * dice.uniform(worlds, 1, 1, 1, 1).to(rgb.device)
-    grain = torch.randn(image.shape, generator=dice.generator).to(rgb.device)
+    return quantised(image, noise, dice)
+
+
+def quantised(image: Tensor, noise: Tensor | float, dice: Dice) -> Tensor:
+    """Add Gaussian noise of a standard deviation, clip, and round to multiples of 1/255."""
+    grain = torch.randn(image.shape, generator=dice.generator).to(image.device)
     return ((image + noise * grain).clamp(0, 1) * 255).round() / 255
 
 

@@ -11,10 +11,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from scal3r_ros.train.scenes import BOX, CYLINDER, ENCLOSURE, SPHERE, TERRAIN, Scene
+from scal3r_ros.train.layouts import CYLINDER, ENCLOSURE, SPHERE, TERRAIN
+from scal3r_ros.train.scenes import Scene
 from scal3r_ros.train.textures import LEVELS, SIZE, TexturePool, level_offsets
 
 _FAR = 1e4
+_MACRO = 7.3
 _MARCH = (0.3, 70.0, 40)
 """Nearest and farthest distance and number of steps of the search for the terrain."""
 
@@ -180,17 +182,29 @@ def _shade(
     u, v = torch.where(axis == 0, z, x), torch.where(axis == 1, z, y)
     density = of_primitive(scene.texels_per_metre)
     shift = of_primitive(scene.shift)
-    facing = (normal * directions).sum(-1).abs() / directions.norm(dim=-1)
+    ray = torch.stack(_rotated(directions, of_primitive(scene.yaw)), -1)
+    facing = (normal * ray).sum(-1).abs() / directions.norm(dim=-1)
     footprint = hit.depth * density * pixel_angle[:, None, None] / facing.clamp(min=0.25)
-    colour = sample_texture(
-        pool, texture, u * density + shift[..., 0], v * density + shift[..., 1], footprint
-    )
+    u, v = u * density + shift[..., 0], v * density + shift[..., 1]
+    colour = sample_texture(pool, texture, u, v, footprint)
+    if bool(scene.macro.any()):
+        colour = colour * _macro(pool, texture, u, v, footprint, of_primitive(scene.macro))
     lit = scene.ambient[:, None, None] + (1 - scene.ambient[:, None, None]) * (
         normal * _rotate_light(scene, hit, of_primitive)
     ).sum(-1).clamp(min=0)
     solid = ~(scene.sky[:, None, None] & (shape == ENCLOSURE) & ~((axis == 1) & (y > 0)))
     lit = torch.where(solid, lit, 1.0)
     return (colour * of_primitive(scene.tint) * lit[..., None]).clamp(0, 1), solid
+
+
+def _macro(
+    pool: TexturePool, texture: Tensor, u: Tensor, v: Tensor, footprint: Tensor, strength: Tensor
+) -> Tensor:
+    """Factor (..., 3) of another texture of the same group, seven times as coarse."""
+    first, last = pool.surfaces
+    other = torch.where(texture < last, first + (texture + 7) % (last - first), texture)
+    coarse = sample_texture(pool, other, u / _MACRO, v / _MACRO, footprint / _MACRO)
+    return 1 + strength[..., None] * (2 * coarse - 1)
 
 
 def _rotate_light(scene: Scene, hit: _Hit, of_primitive) -> Tensor:

@@ -46,6 +46,7 @@ def save_run(
     folder: Path,
     architecture: Architecture,
     network: nn.Module,
+    probe: nn.Module,
     average: AveragedWeights,
     optimizer: torch.optim.Optimizer,
     progress: Progress,
@@ -55,6 +56,7 @@ def save_run(
     content = {
         "architecture": architecture.to_json(),
         "network": network.state_dict(),
+        "probe": probe.state_dict(),
         "average": average.values,
         "optimizer": optimizer.state_dict(),
         "progress": asdict(progress),
@@ -75,11 +77,13 @@ def read_run(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]
 def resume_run(
     content: dict[str, Any],
     network: nn.Module,
+    probe: nn.Module,
     average: AveragedWeights,
     optimizer: torch.optim.Optimizer,
 ) -> Progress:
     """Put a run file's content back; raises `RuntimeError` if it belongs to another network."""
     network.load_state_dict(content["network"])
+    probe.load_state_dict(content["probe"])
     average.values = {k: v.to(average.values[k].device) for k, v in content["average"].items()}
     optimizer.load_state_dict(content["optimizer"])
     return Progress(**content["progress"])

@@ -117,14 +117,16 @@ _MIXED = {"parallax": (1.0, 3.0), "turn": (0.4, 1.0)}
 
 
 def nano_schedule() -> Schedule:
-    """About 100 minutes on one CPU core."""
-    short = ClipSettings(size=(42, 56), frames=4, sub_rays=1, **_MIXED)
-    full = replace(short, frames=8, parallax=(0.5, 2.0))
+    """About 90 minutes on one CPU core."""
+    short = ClipSettings(size=(28, 42), frames=4, sub_rays=1, **_MIXED)
+    full = replace(short, size=(42, 56), frames=6, parallax=(0.7, 2.5))
+    last = replace(full, frames=8, parallax=(0.5, 2.0))
+    matched = LossWeights(matching=0.5, depth=0.7)
     return Schedule(
         stages=(
-            Stage("A", 55.0, 16, short, LossWeights(matching=1.0, depth=0.5)),
-            Stage("B", 25.0, 8, full, LossWeights(matching=0.5, depth=0.7)),
-            Stage("C", 20.0, 4, full, LossWeights(matching=0.3, depth=0.7), 3, 3, True, 0, 2.0),
+            Stage("A", 45.0, 16, short, LossWeights(matching=1.0, depth=0.3), uses=8.0),
+            Stage("B", 25.0, 10, full, matched, uses=8.0),
+            Stage("C", 15.0, 3, last, matched, 3, 3, True, 0, 4.0),
         ),
     )
 

@@ -14,9 +14,10 @@ from scal3r_ros.model.architecture import Architecture, Numerics
 from scal3r_ros.model.network import Scal3R
 from scal3r_ros.train.losses import LossParts
 from scal3r_ros.train.objective import step_loss
+from scal3r_ros.train.probe import DisplacementProbe, write_place_code
 from scal3r_ros.train.replay import ClipReplay
-from scal3r_ros.train.run_state import AveragedWeights, Progress, read_run, resume_run, save_run
 from scal3r_ros.train.run_state import FILE as RUN_FILE
+from scal3r_ros.train.run_state import AveragedWeights, Progress, read_run, resume_run, save_run
 from scal3r_ros.train.schedule import Schedule, Stage
 from scal3r_ros.train.validation import validate, validate_baselines, validation_sets
 from scal3r_ros.train.worlds import TRAIN_SEEDS, WorldSampler
@@ -52,12 +53,15 @@ class Trainer:
         )
         self.network = Scal3R(architecture, numerics).to(self.device)
         _start_at_the_mean(self.network)
+        self.probe = DisplacementProbe(self.network, schedule.matching_layers[-1]).to(self.device)
         self.average = AveragedWeights(self.network, schedule.ema)
-        self.optimizer = _optimizer(self.network, schedule)
+        self.optimizer = _optimizer(self.network, self.probe, schedule)
         self.progress = Progress(seed=seed)
         if (self.folder / RUN_FILE).exists():
             content = read_run(self.folder, self.device)
-            self.progress = resume_run(content, self.network, self.average, self.optimizer)
+            self.progress = resume_run(
+                content, self.network, self.probe, self.average, self.optimizer
+            )
             log.info("going on after %.1f minutes", self.progress.minutes)
         self.sampler = WorldSampler.training(device=self.device)
 
@@ -78,6 +82,7 @@ class Trainer:
             self.folder,
             self.network.architecture,
             self.network,
+            self.probe,
             self.average,
             self.optimizer,
             self.progress,
@@ -112,7 +117,7 @@ class Trainer:
         rate = self.schedule.rate(self.progress.minutes, self.progress.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
-        loss = step_loss(self.network, chunks, stage, self.schedule.matching_layers)
+        loss = step_loss(self.network, chunks, stage, self.schedule.matching_layers, self.probe)
         self.optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
         parameters = [p for p in self.network.parameters() if p.grad is not None]
@@ -172,6 +177,7 @@ class Trainer:
 def _start_at_the_mean(network: Scal3R) -> None:
     """Begin with the mean camera for every frame, unit depth, and memory units that say nothing."""
     last = network.cam_decoder.pose_branch.fc2
+    write_place_code(network)
     with torch.no_grad():
         last.weight.zero_()
         last.bias.zero_()
@@ -182,12 +188,13 @@ def _start_at_the_mean(network: Scal3R) -> None:
             network.agg_regator.memory_unit(layer).proj.bias.zero_()
 
 
-def _optimizer(network: Scal3R, schedule: Schedule) -> torch.optim.AdamW:
+def _optimizer(network: Scal3R, probe: DisplacementProbe, schedule: Schedule) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices, and an own rate for the memory units."""
     groups: dict[tuple[bool, bool], list[Tensor]] = {}
     for name, parameter in network.named_parameters():
         key = (".ttt." in name, parameter.ndim >= 2 and "token" not in name and "pos_" not in name)
         groups.setdefault(key, []).append(parameter)
+    groups[(False, False)] += probe.parameters()
     return torch.optim.AdamW(
         [
             {
@@ -199,6 +206,7 @@ def _optimizer(network: Scal3R, schedule: Schedule) -> torch.optim.AdamW:
         ],
         lr=schedule.learning_rate,
         betas=schedule.betas,
+        fused=True,
     )
 
 

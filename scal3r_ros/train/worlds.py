@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from scal3r_ros.train.dice import Dice
 from scal3r_ros.train.motion import MotionRange, clips
 from scal3r_ros.train.photometry import develop
 from scal3r_ros.train.rendering import focal_length, render
-from scal3r_ros.train.scenes import KINDS, Dice, build_scene
+from scal3r_ros.train.scenes import KINDS, build_scene
 from scal3r_ros.train.textures import TexturePool, make_texture_pool
 
 TRAIN_SEEDS = 0
