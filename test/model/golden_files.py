@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from scal3r_ros.model.architecture import Architecture, Numerics
-from scal3r_ros.model.fast_weights import FastWeights
+from scal3r_ros.model.fast_weights import FastWeights, MemoryUnit
+from scal3r_ros.model.layers import Rotary, rotary_table
 from scal3r_ros.model.memory import ContextMemory
 from scal3r_ros.model.network import Scal3R
 
@@ -158,3 +159,30 @@ def chunks_of(golden):
         images_of(golden, golden[f"chunk{c}.frame_index"])
         for c in golden.numbers(r"chunk(\d+)\.frame_index")
     ]
+
+
+def load_memory_unit():
+    """Fixture file, the unit with its parameters, and by chunk tokens and rotary tables."""
+    golden = load("amu")
+    special = golden.setting("num_special")
+    sizes = replace(
+        Architecture(),
+        embed_dim=golden.setting("dim"),
+        num_register_tokens=special - 1,
+        num_heads=1,
+        vit_num_heads=1,
+        camera_num_heads=1,
+        ttt_inter_multi=golden.setting("inter_multi"),
+        ttt_base_lr=golden.setting("base_lr"),
+    )
+    unit = MemoryUnit(sizes).requires_grad_(False)
+    state = {k.removeprefix("param."): v for k, v in golden.tensors.items() if "param." in k}
+    unit.load_state_dict(state, strict=True)
+    chunks = {}
+    for c in golden.numbers(r"chunk(\d+)\.x"):
+        positions = golden[f"chunk{c}.positions"][0, special:]
+        table = rotary_table(positions, sizes.embed_dim, sizes.rope_base)
+        frames = len(golden[f"chunk{c}.x"])
+        whole = Rotary(table.cos.repeat(frames, 1), table.sin.repeat(frames, 1))
+        chunks[c] = golden[f"chunk{c}.x"][None], table, whole
+    return golden, unit, chunks
