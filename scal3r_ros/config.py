@@ -411,9 +411,17 @@ class Config(Section):
 def load(path: str | Path, cls: type[Section] = Config) -> Any:
     """Read a YAML file (plain, or a ROS parameter file with one `ros__parameters` block) into
     `cls`."""
+    return from_dict(cls, read_options(path, cls))
+
+
+def read_options(path: str | Path, cls: type[Section] = Config) -> Mapping[str, Any]:
+    """The options that such a file sets, not yet checked."""
     import yaml
 
-    values = yaml.safe_load(Path(path).read_text()) or {}
+    try:
+        values = yaml.safe_load(Path(path).read_text()) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"cannot read options from {path}: {error}") from error
     if not isinstance(values, Mapping):
         raise ValueError(f"{path}: expected a mapping of options, found {type(values).__name__}")
     while (
@@ -422,4 +430,4 @@ def load(path: str | Path, cls: type[Section] = Config) -> Any:
         and not hasattr(cls(), next(iter(values)))
     ):
         values = next(iter(values.values()))
-    return from_dict(cls, values)
+    return values

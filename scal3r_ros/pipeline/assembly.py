@@ -9,7 +9,7 @@ loop only.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,64 +18,20 @@ from scal3r_ros.mapping.alignment import FLOOR, Alignment, align, least_covarian
 from scal3r_ros.mapping.camera import valid_pixels
 from scal3r_ros.mapping.chunking import split_overlap
 from scal3r_ros.mapping.odometry_bridge import bridge_by_odometry
-from scal3r_ros.mapping.point_map import PointCloud, PointMap
+from scal3r_ros.mapping.point_map import PointMap
 from scal3r_ros.mapping.pose_graph import PoseGraph
 from scal3r_ros.mapping.sim3 import Sim3
 from scal3r_ros.mapping.trajectory import Trajectory
+from scal3r_ros.pipeline.outlines import (
+    ChunkOutline,
+    GraphView,
+    Joined,
+    OpenChunk,
+    merged,
+    subset,
+)
 from scal3r_ros.pipeline.references import References
-from scal3r_ros.records import Chunk, ChunkPrediction, Event, TrajectoryPose
-
-
-@dataclass(frozen=True)
-class ChunkOutline:
-    """A chunk without its images."""
-
-    index: int
-    session: int
-    frame_ids: tuple[int, ...]
-    stamps_ns: tuple[int, ...]
-    overlap_ids: tuple[int, ...]
-
-    @staticmethod
-    def of(chunk: Chunk) -> ChunkOutline:
-        stamps = tuple(frame.stamp_ns for frame in chunk.frames)
-        return ChunkOutline(chunk.index, chunk.session, chunk.frame_ids, stamps, chunk.overlap_ids)
-
-
-@dataclass(frozen=True)
-class OpenChunk:
-    """The newest chunk: its last frames wait for a successor that may own them."""
-
-    outline: ChunkOutline
-    prediction: ChunkPrediction
-    """Of the frames that the next chunk will share."""
-    waiting: tuple[int, ...]
-    """Ids of the frames whose poses are provisional."""
-
-
-@dataclass(frozen=True)
-class Joined:
-    """What joining (or closing) a chunk changed."""
-
-    frame_ids: tuple[int, ...] = ()
-    """Frames with a new or confirmed pose."""
-    settled: tuple[tuple[ChunkPrediction, tuple[int, ...]], ...] = ()
-    """Frames whose owner is now final, with the prediction that owns them."""
-    cloud: PointCloud = PointCloud.empty()
-    events: tuple[Event, ...] = ()
-
-
-@dataclass(frozen=True)
-class GraphView:
-    """The pose graph to look at."""
-
-    chunks: tuple[int, ...]
-    positions: np.ndarray
-    """(K, 3) middle camera of each chunk, map frame."""
-    edges: tuple[tuple[int, int, str], ...]
-    """Chunk, chunk, kind: `sequence`, `odometry` or `loop`."""
-    parts: tuple[int, ...]
-    """For each chunk the connected part of the map that it belongs to; 0 holds the origin."""
+from scal3r_ros.records import ChunkPrediction, Event, TrajectoryPose
 
 
 class MapAssembly:
@@ -109,7 +65,7 @@ class MapAssembly:
             events = self._start_part(outline, prediction, alignment)
         own = self._take(outline, prediction, alignment)
         self.references.observe(outline, prediction, self)
-        return _merged(before, own, Joined(events=tuple(events)))
+        return merged(before, own, Joined(events=tuple(events)))
 
     def confirm(self) -> Joined:
         """The provisional frames of the open chunk are its own, whatever follows."""
@@ -247,7 +203,7 @@ class MapAssembly:
                 i in waiting,
                 covariance,
             )
-        self.open = OpenChunk(outline, _subset(prediction, last), tuple(sorted(waiting)))
+        self.open = OpenChunk(outline, subset(prediction, last), tuple(sorted(waiting)))
         own = self._settle(prediction, tuple(i for i in free if i not in waiting))
         return replace(own, frame_ids=free)
 
@@ -257,39 +213,6 @@ class MapAssembly:
         S_map_chunk = self.graph.nodes[prediction.chunk_index]
         cloud = self.points.integrate(prediction, ids, S_map_chunk, self.part)
         return Joined(ids, ((prediction, ids),) if ids else (), cloud)
-
-
-def _merged(*parts: Joined) -> Joined:
-    clouds = [part.cloud for part in parts if len(part.cloud)]
-    cloud = PointCloud.empty()
-    if clouds:
-        fields = ("points", "colors", "confidence")
-        cloud = PointCloud(*(np.concatenate([getattr(c, f) for c in clouds]) for f in fields))
-    return Joined(
-        tuple(sorted({i for part in parts for i in part.frame_ids})),
-        tuple(item for part in parts for item in part.settled),
-        cloud,
-        tuple(event for part in parts for event in part.events),
-    )
-
-
-def _subset(prediction: ChunkPrediction, frame_ids: Iterable[int]) -> ChunkPrediction:
-    """The prediction of some of its frames only."""
-    wanted = set(frame_ids)
-    rows = [i for i, frame_id in enumerate(prediction.frame_ids) if frame_id in wanted]
-    optional = {
-        name: None if getattr(prediction, name) is None else getattr(prediction, name)[rows]
-        for name in ("descriptors", "points")
-    }
-    return replace(
-        prediction,
-        frame_ids=tuple(prediction.frame_ids[i] for i in rows),
-        **{
-            name: getattr(prediction, name)[rows]
-            for name in ("T_chunk_camera", "intrinsics", "depth", "confidence", "rgb")
-        },
-        **optional,
-    )
 
 
 def _unconfirmed_covariance(prediction: ChunkPrediction) -> np.ndarray:

@@ -20,7 +20,8 @@ from scal3r_ros.mapping.loop_closure import (
     loop_window,
 )
 from scal3r_ros.mapping.loop_records import LoopRecords, reduce_prediction
-from scal3r_ros.pipeline.assembly import Joined, MapAssembly
+from scal3r_ros.pipeline.assembly import MapAssembly
+from scal3r_ros.pipeline.outlines import Joined
 from scal3r_ros.records import Chunk, ChunkPrediction, Frame
 
 RECORDS = "loop_records"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from scal3r_ros.mapping.point_map import PointCloud
-from scal3r_ros.pipeline.assembly import GraphView, MapAssembly
-from scal3r_ros.records import ScaleEstimate, TrajectoryPose
+from scal3r_ros.pipeline.assembly import MapAssembly
+from scal3r_ros.pipeline.outlines import GraphView, joined_cloud
+from scal3r_ros.records import ChunkPrediction, ScaleEstimate, TrajectoryPose
 
 
 class MapView:
@@ -58,6 +59,18 @@ class MapView:
     def chunk_scale(self, chunk_index: int) -> float:
         """Map units per unit of the chunk's own coordinates, at the present revision."""
         return float(self._assembly.graph.nodes[chunk_index].scale)
+
+    def part_clouds(self) -> dict[int, PointCloud]:
+        """The points of each connected part, by the number that `graph().parts` uses."""
+        parts = self._assembly.graph.components() if self._assembly.graph.nodes else {}
+        clouds: dict[int, list[PointCloud]] = {}
+        for submap in self._assembly.points.submaps:
+            clouds.setdefault(parts[submap.anchor], []).append(submap.cloud())
+        return {part: joined_cloud(items) for part, items in clouds.items()}
+
+    def latest(self) -> ChunkPrediction | None:
+        """What was predicted for the last frames of the newest chunk."""
+        return self._assembly.open.prediction if self._assembly.open else None
 
     def graph(self) -> GraphView:
         """The pose graph at the present revision."""

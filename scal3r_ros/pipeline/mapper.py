@@ -15,9 +15,10 @@ from scal3r_ros.mapping.chunking import Chunker
 from scal3r_ros.mapping.loop_closure import LoopDetector
 from scal3r_ros.mapping.parallax import ParallaxGate
 from scal3r_ros.pipeline import saved_map
-from scal3r_ros.pipeline.assembly import ChunkOutline, Joined, MapAssembly
+from scal3r_ros.pipeline.assembly import MapAssembly
 from scal3r_ros.pipeline.loop_search import LoopSearch, LoopTrial
 from scal3r_ros.pipeline.map_view import MapView
+from scal3r_ros.pipeline.outlines import ChunkOutline, Joined
 from scal3r_ros.pipeline.reconstructor import (
     OutOfDeviceMemory,
     ReconstructionFailed,

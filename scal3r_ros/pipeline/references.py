@@ -21,7 +21,8 @@ from scal3r_ros.mapping.sim3 import Sim3
 from scal3r_ros.records import ChunkPrediction, Event
 
 if TYPE_CHECKING:
-    from scal3r_ros.pipeline.assembly import ChunkOutline, MapAssembly
+    from scal3r_ros.pipeline.assembly import MapAssembly
+    from scal3r_ros.pipeline.outlines import ChunkOutline
 
 _GRAVITY_WINDOW_NS = 200_000_000
 _KEPT_GRAVITY = 5000

@@ -13,7 +13,8 @@ from scal3r_ros.mapping.chunking import Chunker
 from scal3r_ros.mapping.point_map import PointMap
 from scal3r_ros.mapping.pose_graph import PoseGraph
 from scal3r_ros.mapping.trajectory import Trajectory
-from scal3r_ros.pipeline.assembly import ChunkOutline, MapAssembly, OpenChunk
+from scal3r_ros.pipeline.assembly import MapAssembly
+from scal3r_ros.pipeline.outlines import ChunkOutline, OpenChunk
 from scal3r_ros.pipeline.reconstructor import MemoryState
 from scal3r_ros.records import Chunk, ChunkPrediction, Frame, ScaleEstimate
 
