@@ -89,6 +89,9 @@ class City:
                 for dy in (-1, 0, 1):
                     low = (cell + (dx, dy)) * self.block + SETBACK
                     high = low + self.block - 2 * SETBACK
+                    away = np.maximum(low - origins[:, :2], origins[:, :2] - high).max(axis=1)
+                    if away.min() > REACH:
+                        continue
                     first = (low - origins[:, :2])[:, None] * inverse
                     second = (high - origins[:, :2])[:, None] * inverse
                     enter = np.minimum(first, second).max(axis=-1)

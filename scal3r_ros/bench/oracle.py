@@ -61,13 +61,14 @@ class OracleReconstructor:
         self.version = 0
         self.units: dict[int, float] = {}
         """Metres per unit of each chunk that was reconstructed."""
+        self._seen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def reconstruct(self, chunk: Chunk, contribute: bool = True) -> ChunkPrediction:
         if chunk.index in self.spoil.dropped:
             raise ReconstructionFailed(f"chunk {chunk.index} is dropped by the simulation")
         random = np.random.default_rng([self.spoil.seed, chunk.index])
         indices = np.array(chunk.frame_ids)
-        depth, rgb = self.city.render(indices)
+        depth, rgb = self._look(indices)
         poses, stretch = self._poses(chunk, random)
         unit = 10.0 * float(np.exp(self.spoil.unit_spread * random.standard_normal()))
         self.units[chunk.index] = unit
@@ -119,6 +120,17 @@ class OracleReconstructor:
         features = np.cos(view @ frequencies + phases)
         features /= np.linalg.norm(features, axis=1, keepdims=True)
         return features.astype(np.float32)
+
+    def _look(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """True depth and colour; the newest frames are kept, as the next chunk shares half of
+        them."""
+        fresh = [int(index) for index in indices if int(index) not in self._seen]
+        if fresh:
+            self._seen.update(zip(fresh, zip(*self.city.render(np.array(fresh)))))
+        views = [self._seen[int(index)] for index in indices]
+        for old in list(self._seen)[:-120]:
+            del self._seen[old]
+        return np.stack([depth for depth, _ in views]), np.stack([rgb for _, rgb in views])
 
     def _looks_like(self, index: int) -> int:
         for a, b in self.spoil.aliases:
