@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -184,13 +184,14 @@ class Scal3RReconstructor:
         """Prepare the images and encode those frames that the encoder has not seen."""
         started = time.perf_counter()
         rgb = self._prepared(chunk)
-        row = {frame.id: i for i, frame in enumerate(chunk.frames)}
+        keys = [(frame.id, frame.stamp_ns) for frame in chunk.frames]
+        row = {key: i for i, key in enumerate(keys)}
 
-        def encode(ids: Sequence[int]) -> Tensor:
-            images = torch.from_numpy(rgb[[row[i] for i in ids]])
+        def encode(new: Sequence[Hashable]) -> Tensor:
+            images = torch.from_numpy(rgb[[row[key] for key in new]])
             return self.network.encode(images.permute(0, 3, 1, 2))
 
-        tokens = self._cache.tokens(chunk.frame_ids, encode, keep=chunk.kind == "sequence")
+        tokens = self._cache.tokens(keys, encode, keep=chunk.kind == "sequence")
         order = network_order(len(rgb))
         patch = self.network.architecture.patch_size
         grid = (rgb.shape[1] // patch, rgb.shape[2] // patch)
