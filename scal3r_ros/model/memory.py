@@ -59,12 +59,31 @@ class LocalMemory:
         return [unit.update(g, getattr(torch, self.newton_schulz)) for g in gradients]
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Bucket:
     """Gradient sums of some consecutive chunks."""
 
     chunks: int = 0
-    sums: dict[int, FastWeights] = field(default_factory=dict)
+    sums: Mapping[int, FastWeights] = field(default_factory=dict)
+
+    def plus(self, deltas: Deltas, chunks: int) -> _Bucket:
+        deltas = {k: FastWeights(*(x.detach() for x in g)) for k, g in deltas.items()}
+        added = {k: self.sums[k] + g if k in self.sums else g for k, g in deltas.items()}
+        return _Bucket(self.chunks + chunks, {**self.sums, **added})
+
+    def scaled(self, factor: float) -> _Bucket:
+        if factor == 1.0:
+            return self
+        return _Bucket(self.chunks, {k: g.scaled(factor) for k, g in self.sums.items()})
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """All that the memory holds. It is replaced as one, so a reader in another thread never sees
+    half a commit."""
+
+    chunks: int = 0
+    buckets: tuple[_Bucket, ...] = (_Bucket(),)
 
 
 class ContextMemory:
@@ -89,10 +108,13 @@ class ContextMemory:
         self.sync = sync
         self.reset()
 
-    def reset(self) -> None:
-        self.chunks = 0
+    @property
+    def chunks(self) -> int:
         """Chunks absorbed since the last reset."""
-        self._buckets = [_Bucket()]
+        return self._sums.chunks
+
+    def reset(self) -> None:
+        self._sums = _Sums()
 
     def round(
         self,
@@ -118,30 +140,23 @@ class ContextMemory:
 
     def total(self, layer: int) -> FastWeights | None:
         """G_l, None before anything was absorbed."""
-        present = [b.sums[layer] for b in self._buckets if layer in b.sums]
+        present = [b.sums[layer] for b in self._sums.buckets if layer in b.sums]
         return sum(present[1:], present[0]) if present else None
 
     def merge(self, deltas: Deltas, chunks: int) -> None:
         """Absorb the deltas of `chunks` chunks, from a round here or elsewhere."""
-        factor = self.decay**chunks
-        for bucket in self._buckets:
-            if factor != 1.0:
-                bucket.sums = {k: g.scaled(factor) for k, g in bucket.sums.items()}
-        newest = self._buckets[-1]
-        for layer, delta in deltas.items():
-            known = newest.sums.get(layer)
-            delta = FastWeights(*(x.detach() for x in delta))
-            newest.sums[layer] = delta if known is None else known + delta
-        newest.chunks += chunks
-        self.chunks += chunks
-        if self.window and newest.chunks >= -(-self.window // _BUCKETS):
-            self._buckets = [*self._buckets[-(_BUCKETS - 1) :], _Bucket()]
+        older = [bucket.scaled(self.decay**chunks) for bucket in self._sums.buckets]
+        buckets = (*older[:-1], older[-1].plus(deltas, chunks))
+        if self.window and buckets[-1].chunks >= -(-self.window // _BUCKETS):
+            buckets = (*buckets[-(_BUCKETS - 1) :], _Bucket())
+        self._sums = _Sums(self.chunks + chunks, buckets)
 
     def state_dict(self) -> dict[str, Tensor]:
         """All sums and counts as tensors; the sums are shared, not copied."""
-        tensors = {"chunks": torch.tensor(self.chunks)}
-        tensors["bucket_chunks"] = torch.tensor([b.chunks for b in self._buckets])
-        for i, bucket in enumerate(self._buckets):
+        present = self._sums
+        tensors = {"chunks": torch.tensor(present.chunks)}
+        tensors["bucket_chunks"] = torch.tensor([b.chunks for b in present.buckets])
+        for i, bucket in enumerate(present.buckets):
             for layer, sums in bucket.sums.items():
                 for name, value in sums._asdict().items():
                     tensors[f"bucket{i}.layer{layer}.{name}"] = value
@@ -153,13 +168,13 @@ class ContextMemory:
         """Replace the memory by a saved one. `expected` holds one triple per memory layer of the
         network, for shapes and device. Raises `ValueError` and changes nothing if it does not fit.
         """
-        buckets, chunks = _read_buckets(tensors, expected)
-        if not self.window and len(buckets) > 1:
+        saved = _read_sums(tensors, expected)
+        if not self.window and len(saved.buckets) > 1:
             raise ValueError(
-                f"the saved memory has {len(buckets)} buckets of a forgetting window; set "
+                f"the saved memory has {len(saved.buckets)} buckets of a forgetting window; set "
                 f"memory.window as it was when saved"
             )
-        self._buckets, self.chunks = buckets, chunks
+        self._sums = saved
 
 
 class Round:
@@ -203,27 +218,25 @@ class Round:
         return unit.zero_gradient() if total is None else total
 
 
-def _read_buckets(
-    tensors: Mapping[str, Tensor], expected: Mapping[int, FastWeights]
-) -> tuple[list[_Bucket], int]:
+def _read_sums(tensors: Mapping[str, Tensor], expected: Mapping[int, FastWeights]) -> _Sums:
     if "chunks" not in tensors or "bucket_chunks" not in tensors:
         raise ValueError("not a saved memory: its chunk counts are missing")
-    buckets = [_Bucket(int(n)) for n in tensors["bucket_chunks"].tolist()]
     remaining = set(tensors) - {"chunks", "bucket_chunks"}
-    for i, bucket in enumerate(buckets):
+    buckets = []
+    for i, chunks in enumerate(tensors["bucket_chunks"].tolist()):
+        sums = {}
         for layer, shapes in expected.items():
             names = [f"bucket{i}.layer{layer}.{name}" for name in shapes._fields]
-            if bucket.chunks == 0 and not remaining & set(names):
-                continue
-            bucket.sums[layer] = FastWeights(
-                *(_read_tensor(tensors, name, like) for name, like in zip(names, shapes))
-            )
-            remaining -= set(names)
+            if chunks or remaining & set(names):
+                found = (_read_tensor(tensors, name, like) for name, like in zip(names, shapes))
+                sums[layer] = FastWeights(*found)
+                remaining -= set(names)
+        buckets.append(_Bucket(int(chunks), sums))
     if remaining:
         raise ValueError(
             f"saved memory belongs to another network: unexpected {sorted(remaining)[:10]}"
         )
-    return buckets, int(tensors["chunks"])
+    return _Sums(int(tensors["chunks"]), tuple(buckets))
 
 
 def _read_tensor(tensors: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:

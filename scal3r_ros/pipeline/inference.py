@@ -142,9 +142,9 @@ class Scal3RReconstructor:
         return outcomes
 
     def state(self) -> MemoryState:
-        """The memory as arrays."""
+        """The committed memory as arrays; consistent also while another thread reconstructs."""
         arrays = {k: v.cpu().numpy() for k, v in self.memory.state_dict().items()}
-        return MemoryState(self.name, self.fingerprint, self.memory.chunks, arrays)
+        return MemoryState(self.name, self.fingerprint, int(arrays["chunks"]), arrays)
 
     def restore(self, state: MemoryState) -> None:
         """Replace the memory; an unfit `state` raises `ValueError` and changes nothing."""
