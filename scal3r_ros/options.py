@@ -106,6 +106,15 @@ def to_dict(section: Section) -> dict[str, Any]:
     return {item.name: item.default for item in walk_options(section)}
 
 
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested or dotted options as dotted names to values."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
 def unknown_option(name: str, known: list[str]) -> str:
     """Error text for an option nobody declared, with the nearest known name if there is one."""
     sections = sorted({".".join(k.split(".")[: i + 1]) for k in known for i in range(k.count("."))})

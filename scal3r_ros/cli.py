@@ -1,0 +1,81 @@
+"""The command `scal3r`: a table of sub-commands, each loaded only when it is called."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from scal3r_ros import __version__
+
+COMMANDS = {
+    "reconstruct": ("scal3r_ros.cli_reconstruct", "map a folder of images, a video or a bag"),
+    "evaluate": ("scal3r_ros.cli_evaluate", "compare a trajectory or a map with ground truth"),
+    "download": ("scal3r_ros.io.download", "fetch the official checkpoint"),
+    "train": ("scal3r_ros.train.command", "train a small network on made-up worlds"),
+    "play": ("scal3r_ros.nodes.play", "publish a bag where there is no `ros2 bag`"),
+    "bench": ("scal3r_ros.bench.command", "measure speed and memory"),
+}
+EXAMPLES = """\
+examples:
+  scal3r reconstruct video.mp4 --out result
+  scal3r reconstruct bag_folder --out result --topic /camera/image_raw
+  scal3r evaluate --trajectory result/trajectory.txt --groundtruth truth.txt
+
+exit codes: 0 done, 1 the input or a file is bad, 2 wrong usage, 3 nothing could be mapped,
+130 interrupted. `scal3r COMMAND --help` tells the rest.
+"""
+OK, BAD_INPUT, USAGE, NOTHING_MAPPED, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    parser = _parser(next((word for word in arguments if word in COMMANDS), ""))
+    chosen = parser.parse_args(arguments)
+    if not chosen.command:
+        parser.print_help()
+        return USAGE
+    try:
+        result = chosen.run(chosen)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, OSError, RuntimeError) as error:
+        if chosen.debug:
+            raise
+        print(f"scal3r {chosen.command}: {error}", file=sys.stderr)
+        return BAD_INPUT
+    return result if isinstance(result, int) else OK
+
+
+def _parser(wanted: str) -> argparse.ArgumentParser:
+    """The parser; only the module of the `wanted` command is imported."""
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="scal3r",
+        description="From camera images to one consistent 3D map.",
+        epilog=EXAMPLES,
+        formatter_class=plain,
+    )
+    parser.add_argument("--version", action="version", version=f"scal3r_ros {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, (module_name, text) in COMMANDS.items():
+        if name != wanted:
+            commands.add_parser(name, help=text, add_help=False)
+            continue
+        module = importlib.import_module(module_name)
+        command = commands.add_parser(
+            name, help=text, description=module.__doc__, formatter_class=plain
+        )
+        command.add_argument("--debug", action="store_true", help="show where an error comes from")
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

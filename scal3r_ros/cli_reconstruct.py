@@ -1,0 +1,150 @@
+"""Map a folder of images, a video file or a rosbag2 and write the result to a folder.
+
+Written: trajectory.txt (TUM format, camera to map), map.ply (colour, confidence), report.json,
+trajectory.png, map_top.png and a few depth_*.png. A file appears only when it is complete.
+
+  scal3r reconstruct drive.mp4 --out result
+  scal3r reconstruct bag/ --topic /camera/color/image_raw --out result
+  scal3r reconstruct images/ --out result --reconstructor sfm --set chunk.size=16 chunk.overlap=8
+
+Intrinsics come from a camera_info.yaml beside the images or from the bag; without them the network
+needs none and sfm finds them. Any option of docs/parameters.md can be given with --set or in the
+YAML file of --config; the command line wins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from scal3r_ros.config import Config, read_options
+from scal3r_ros.io.source import BadInput, open_source
+from scal3r_ros.nodes.node_config import NodeConfig
+from scal3r_ros.options import flatten, from_dict
+from scal3r_ros.pipeline.factory import PRESETS, open_reconstructor
+from scal3r_ros.pipeline.mapper import Mapper
+from scal3r_ros.pipeline.offline import Outcome
+from scal3r_ros.pipeline.offline import run as map_recording
+
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `scal3r reconstruct`."""
+    parser.add_argument("input", type=Path, help="folder, video, bag folder, .db3 or .mcap")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    parser.add_argument(
+        "--reconstructor", choices=sorted(PRESETS), help="network (default) or sfm, no weights"
+    )
+    parser.add_argument("--checkpoint", help="weights; default: the small network shipped here")
+    parser.add_argument(
+        "--mode",
+        choices=("stream", "batch", "finalize"),
+        help="memory of the network: causal (default), published offline, or causal and then again",
+    )
+    parser.add_argument("--config", type=Path, help="YAML options, or a ROS parameter file")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="OPTION=VALUE", help="options, e.g. loop.window=30"
+    )
+    parser.add_argument("--topic", default="", help="image topic, if a bag has several")
+    parser.add_argument("--camera-info", type=Path, help="calibration file (camera_info.yaml)")
+    parser.add_argument(
+        "--rate", type=float, default=10.0, help="Hz, for images without stamps (default: 10)"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(args: argparse.Namespace) -> int:
+    """`scal3r reconstruct`; returns the exit code."""
+    config = build_config(args)
+    if not args.rate > 0:
+        raise BadInput(f"--rate must be positive, found {args.rate}")
+    source = open_source(args.input, args.topic, args.rate, args.camera_info)
+    log.info("%s: %s", args.input, source.description)
+    reconstructor = open_reconstructor(config)
+    with _Bar(len(source), args.quiet) as bar:
+        try:
+            outcome = map_recording(config, source, reconstructor, args.out, args.resume, bar.show)
+        except KeyboardInterrupt:
+            print("interrupted; go on with the same command and --resume", file=sys.stderr)
+            return 130
+    return _conclude(outcome, args.out)
+
+
+def build_config(args: argparse.Namespace) -> Config:
+    """Defaults of the reconstructor, under the file, under the command line."""
+    file = _file_options(args.config) if args.config else {}
+    given: dict[str, Any] = dict(_parse_setting(text) for text in args.set)
+    named = {
+        "model.reconstructor": args.reconstructor,
+        "model.checkpoint": args.checkpoint,
+        "memory.mode": args.mode,
+    }
+    chosen = file | given | {name: value for name, value in named.items() if value is not None}
+    reconstructor = chosen.get("model.reconstructor", Config().model.reconstructor)
+    return from_dict(Config, {**PRESETS.get(reconstructor, {}), **chosen})
+
+
+def _file_options(path: Path) -> dict[str, Any]:
+    """Flat options of the mapping method; those of the node are checked and left out."""
+    options = read_options(path, NodeConfig)
+    ours = {item.name for item in fields(Config)}
+    mapping = {k: v for k, v in options.items() if str(k).split(".")[0] in ours}
+    from_dict(NodeConfig, {k: v for k, v in options.items() if k not in mapping})
+    return flatten(mapping)
+
+
+def _parse_setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set needs OPTION=VALUE, found {text!r}")
+    return name, yaml.safe_load(value) if value else ""
+
+
+def _conclude(outcome: Outcome, out: Path) -> int:
+    if outcome.input_error:
+        print(f"scal3r reconstruct: {outcome.input_error}", file=sys.stderr)
+        print(f"{outcome.frames} frames read before are mapped in {out}", file=sys.stderr)
+        return 1
+    if not outcome.frames:
+        print(
+            f"scal3r reconstruct: nothing could be mapped; {out}/report.json says why, chunk by "
+            f"chunk",
+            file=sys.stderr,
+        )
+        return 3
+    print(f"{outcome.frames} frames mapped; results in {out}")
+    return 0
+
+
+class _Bar:
+    """A progress bar on standard error, none where that is no terminal or `quiet`."""
+
+    def __init__(self, total: int, quiet: bool) -> None:
+        from tqdm import tqdm
+
+        hidden = True if quiet else None
+        self._bar = tqdm(total=total or None, unit="frame", disable=hidden, dynamic_ncols=True)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+    def show(self, count: int, mapper: Mapper) -> None:
+        self._bar.update(count - self._bar.n)
+        numbers: Mapping[str, Any] = {
+            "chunks": mapper.counters["chunks"],
+            "loops": mapper.counters["loop_closed"],
+            "failed": mapper.counters["chunk_failed"],
+        }
+        self._bar.set_postfix(numbers, refresh=False)

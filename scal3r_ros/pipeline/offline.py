@@ -1,0 +1,192 @@
+"""A recording through the mapper, with progress, checkpoints to resume from, and results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scal3r_ros.config import Config
+from scal3r_ros.io.atomic import write_text
+from scal3r_ros.io.pictures import draw_depth
+from scal3r_ros.io.source import BadInput, FrameSource
+from scal3r_ros.mapping.frame_gate import FrameGate
+from scal3r_ros.options import to_dict
+from scal3r_ros.pipeline.mapper import MAP_FILE, Mapper
+from scal3r_ros.pipeline.products import export
+from scal3r_ros.pipeline.reconstructor import Reconstructor
+from scal3r_ros.records import Event, MapUpdate
+
+WORK = ".resume"
+"""Folder in the output folder with what `--resume` needs; gone after a complete run."""
+_KEPT_EVENTS = 1000
+log = logging.getLogger(__name__)
+
+Progress = Callable[[int, Mapper], None]
+"""Called after every image with the number of images read."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    frames: int
+    """Frames with a pose in the largest connected part."""
+    files: tuple[Path, ...]
+    events: tuple[Event, ...]
+    input_error: str = ""
+    """Why reading ended early; what was read until then is mapped and written."""
+
+
+@dataclass
+class _Journal:
+    """What the report tells beyond the map itself."""
+
+    events: list[Event] = field(default_factory=list)
+    loops: list[tuple[int, int]] = field(default_factory=list)
+
+    def note(self, updates: Sequence[MapUpdate]) -> None:
+        for update in updates:
+            self.loops += update.loops
+            for event in update.events:
+                log.warning("%s: %s", event.name, event.message)
+                self.events.append(event)
+        del self.events[:-_KEPT_EVENTS]
+
+
+def run(
+    config: Config,
+    source: FrameSource,
+    reconstructor: Reconstructor,
+    out: str | Path,
+    resume: bool = False,
+    progress: Progress | None = None,
+    save_every: float = 30.0,
+) -> Outcome:
+    """Map `source` and write the results to the folder `out`.
+
+    With `resume` an interrupted run into the same folder goes on. On an interrupt the state is
+    saved and the exception passes through. Raises `BadInput`, `SaveFailed`.
+    """
+    out = Path(out)
+    session = _Session(config, source, reconstructor, out, resume)
+    error = session.feed(progress, save_every)
+    updates = session.mapper.flush()
+    if config.memory.mode == "finalize":
+        updates += session.mapper.finalize()
+    session.take(updates)
+    return session.finish(error)
+
+
+class _Session:
+    """One run: the mapper, the gate and the folder they can be resumed from."""
+
+    def __init__(
+        self,
+        config: Config,
+        source: FrameSource,
+        reconstructor: Reconstructor,
+        out: Path,
+        resume: bool,
+    ) -> None:
+        self._source, self._out, self._work = source, out, out / WORK
+        self._gate = FrameGate(config.gate)
+        self._journal = _Journal()
+        self._identity = _identity(config, source, reconstructor)
+        resumes = resume and (self._work / MAP_FILE).is_file()
+        if resumes:
+            self._check_identity()
+        else:
+            shutil.rmtree(self._work, ignore_errors=True)
+        self.mapper = Mapper(config, reconstructor, self._work / "loop_records")
+        if resumes:
+            self.mapper.load(self._work)
+            log.info("resuming after frame %d", self.mapper.next_frame_id - 1)
+
+    def feed(self, progress: Progress | None, save_every: float) -> str:
+        """Read to the end; returns the error that ended reading early."""
+        self._saved_at, self._pause = time.monotonic(), save_every
+        try:
+            for image in self._source:
+                decision = self._gate.admit(image.stamp_ns)
+                if decision.keep and image.id >= self.mapper.next_frame_id:
+                    self.take(self.mapper.add(image.decode(), decision.starts_session))
+                    self._save_if_due(save_every)
+                if progress is not None:
+                    progress(image.id + 1, self.mapper)
+        except BadInput as error:
+            if not self.mapper.next_frame_id:
+                raise
+            return str(error)
+        except KeyboardInterrupt:
+            self._save()
+            raise
+        return ""
+
+    def take(self, updates: Sequence[MapUpdate]) -> None:
+        """Note what happened; draw a depth map now and then."""
+        self._journal.note(updates)
+        if any(u.poses and _is_milestone(u.chunk_index) for u in updates):
+            prediction = self.mapper.latest()
+            if prediction is not None and len(prediction.frame_ids):
+                path = self._out / f"depth_{prediction.frame_ids[-1]:06d}.png"
+                if not path.exists():
+                    last = (prediction.rgb[-1], prediction.depth[-1], prediction.confidence[-1])
+                    draw_depth(path, *last)
+
+    def finish(self, input_error: str) -> Outcome:
+        """Write the results, then forget what resuming needed."""
+        facts: dict[str, Any] = {
+            "source": self._source.description,
+            "gate": dict(self._gate.counts),
+            "loop_frames": self._journal.loops,
+            "events": [[e.name, e.chunk_index, e.message] for e in self._journal.events],
+            "input_error": input_error or None,
+        }
+        files = export(self.mapper, self._out, facts)
+        shutil.rmtree(self._work, ignore_errors=True)
+        frames = sum(1 for line in files[0].read_text().splitlines() if line[:1] != "#")
+        return Outcome(frames, tuple(files), tuple(self._journal.events), input_error)
+
+    def _save_if_due(self, save_every: float) -> None:
+        """Save now and then, and never for more than a tenth of the time."""
+        started = time.monotonic()
+        if started - self._saved_at >= self._pause:
+            self._save()
+            self._saved_at = time.monotonic()
+            self._pause = max(save_every, 10.0 * (self._saved_at - started))
+
+    def _save(self) -> None:
+        self.mapper.save(self._work)
+        journal = {
+            "identity": self._identity,
+            "loops": self._journal.loops,
+            "events": [[e.name, e.message, e.chunk_index] for e in self._journal.events],
+        }
+        write_text(self._work / "run.json", json.dumps(journal))
+
+    def _check_identity(self) -> None:
+        saved = json.loads((self._work / "run.json").read_text())
+        if saved["identity"] != self._identity:
+            raise BadInput(
+                f"{self._out} holds an interrupted run with other options or another input; give "
+                f"the same ones, or leave --resume out to start again"
+            )
+        self._journal.loops = [tuple(pair) for pair in saved["loops"]]
+        self._journal.events = [Event(*values) for values in saved["events"]]
+
+
+def _identity(config: Config, source: FrameSource, reconstructor: Reconstructor) -> str:
+    facts = [to_dict(config), source.description, reconstructor.name]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _is_milestone(chunk: int) -> bool:
+    """0, 1, 2, 4, 8...: a few depth maps of any recording."""
+    return chunk & (chunk - 1) == 0

@@ -1,0 +1,148 @@
+"""The files that a map leaves for people and other programs.
+
+`trajectory.txt` and `map.ply` hold the largest connected part only: where another part lies
+relative to it is unknown, so it gets files of its own.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scal3r_ros.io.pictures import draw_top_view, draw_trajectory
+from scal3r_ros.io.ply import write_cloud
+from scal3r_ros.io.report import versions, write_report
+from scal3r_ros.io.tum import write_trajectory
+from scal3r_ros.mapping.point_map import PointCloud
+from scal3r_ros.options import to_dict
+from scal3r_ros.pipeline.map_view import MapView
+from scal3r_ros.records import TrajectoryPose
+
+_OPTICAL_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
+"""Turns optical axes (y down, z forward) so that z is up, for pictures."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is connected with each other."""
+
+    poses: tuple[TrajectoryPose, ...]
+    cloud: PointCloud
+
+    @property
+    def positions(self) -> np.ndarray:
+        """(N, 3) of the cameras."""
+        return np.array([p.T_map_camera[:3, 3] for p in self.poses]).reshape(-1, 3)
+
+
+def export(
+    mapper: MapView, folder: str | Path, facts: Mapping[str, Any] | None = None
+) -> list[Path]:
+    """Write trajectory, cloud, pictures and report of the present revision, each file atomically.
+
+    `facts` are added to the report. Returns the files, the report last.
+    """
+    folder = Path(folder)
+    parts = connected_parts(mapper)
+    files = []
+    for number, part in enumerate(parts or [Part((), PointCloud.empty())]):
+        suffix = "" if number == 0 else f"_part{number + 1}"
+        files += [folder / f"trajectory{suffix}.txt", folder / f"map{suffix}.ply"]
+        write_trajectory(files[-2], part.poses)
+        cloud = part.cloud
+        write_cloud(files[-1], cloud.points, cloud.colors, cloud.confidence, _note(mapper))
+    _remove_stale(folder, files)
+    files += _draw(mapper, parts, folder)
+    write_report(folder / "report.json", {**report(mapper, parts), **(facts or {})})
+    return [*files, folder / "report.json"]
+
+
+def connected_parts(mapper: MapView) -> list[Part]:
+    """All connected parts with at least one pose, the one with most frames first."""
+    graph = mapper.graph()
+    part_of = dict(zip(graph.chunks, graph.parts))
+    poses: dict[int, list[TrajectoryPose]] = {}
+    for pose in mapper.trajectory():
+        poses.setdefault(part_of[pose.chunk_index], []).append(pose)
+    clouds = mapper.part_clouds()
+    order = sorted(poses, key=lambda part: (-len(poses[part]), part))
+    return [Part(tuple(poses[p]), clouds.get(p, PointCloud.empty())) for p in order]
+
+
+def report(mapper: MapView, parts: list[Part]) -> dict[str, Any]:
+    """The facts of a map; times and memory are under `measured`, everything else repeats."""
+    graph = mapper.graph()
+    scale = mapper.scale
+    lengths = [
+        float(np.linalg.norm(np.diff(part.positions, axis=0), axis=1).sum()) for part in parts
+    ]
+    return {
+        "versions": versions(),
+        "options": to_dict(mapper.config),
+        "reconstructor": mapper.reconstructor.name,
+        "map_revision": mapper.map_revision,
+        "counters": dict(mapper.counters),
+        "parts": [
+            {"frames": len(p.poses), "points": len(p.cloud), "path_length": length}
+            for p, length in zip(parts, lengths)
+        ],
+        "loops": [list(edge[:2]) for edge in graph.edges if edge[2] == "loop"],
+        "scale": {
+            "source": scale.source,
+            "known": scale.known,
+            "metres_per_unit": scale.value if scale.known else None,
+            "variance": scale.variance,
+            "unit": unit(mapper),
+        },
+        "memory": {
+            "absorbed_chunks": mapper.reconstructor.state().version,
+            "map_bytes": mapper.nbytes,
+        },
+        "measured": {
+            "seconds": {stage: round(s, 3) for stage, s in mapper.seconds.items()},
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        },
+    }
+
+
+def unit(mapper: MapView) -> str:
+    """What map coordinates are measured in."""
+    return "m" if mapper.scale.frozen else "map units, scale unknown"
+
+
+def _note(mapper: MapView) -> str:
+    frame = "optical axes of the first camera" if _optical(mapper) else "z up"
+    return f"scal3r_ros map revision {mapper.map_revision}, {unit(mapper)}, {frame}"
+
+
+def _optical(mapper: MapView) -> bool:
+    return mapper.config.map.alignment == "none"
+
+
+def _draw(mapper: MapView, parts: list[Part], folder: Path) -> list[Path]:
+    turn = _OPTICAL_UP if _optical(mapper) else np.eye(3)
+    graph = mapper.graph()
+    place = dict(zip(graph.chunks, graph.positions @ turn.T))
+    loops = [[place[a], place[b]] for a, b, kind in graph.edges if kind == "loop"]
+    tracks = [part.positions @ turn.T for part in parts]
+    frames = sum(len(part.poses) for part in parts)
+    title = f"{frames} frames, {len(loops)} loops, revision {mapper.map_revision}"
+    files = [folder / "trajectory.png", folder / "map_top.png"]
+    draw_trajectory(files[0], tracks, np.array(loops).reshape(-1, 2, 3), unit(mapper), title)
+    cloud = parts[0].cloud if parts else PointCloud.empty()
+    positions = tracks[0] if parts else np.zeros((0, 3))
+    draw_top_view(files[1], cloud.points @ turn.T, cloud.colors, positions)
+    return files
+
+
+def _remove_stale(folder: Path, files: list[Path]) -> None:
+    """Parts of an earlier, more disconnected map would be taken for parts of this one."""
+    for pattern in ("trajectory_part*.txt", "map_part*.ply"):
+        for path in folder.glob(pattern):
+            if path not in files:
+                path.unlink()
