@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scal3r_ros.model.memory import NoMemory, RoundMemory
+from scal3r_ros.model.memory import ContextMemory, NoMemory, RoundMemory
 from scal3r_ros.model.network import Prediction, Scal3R
 from scal3r_ros.train.losses import (
     AttentionWatch,
@@ -16,6 +16,7 @@ from scal3r_ros.train.losses import (
     prediction_loss,
     scene_scale,
 )
+from scal3r_ros.train.parallel import Crew
 from scal3r_ros.train.probe import DisplacementProbe
 from scal3r_ros.train.schedule import Stage
 from scal3r_ros.train.worlds import ClipBatch, Correspondences, correspondences
@@ -34,18 +35,28 @@ def step_loss(
     stage: Stage,
     layers: tuple[int, ...],
     probe: DisplacementProbe,
-    memory: RoundMemory | None = None,
+    crew: Crew | None = None,
 ) -> LossParts:
-    """Loss of chunks (of the same worlds, network order) that share one memory, and its parts."""
+    """Loss of chunks (of the same worlds, network order) that share one memory, and its parts.
+
+    With a memory and several processes, this process takes its share of the chunks.
+    """
+    crew = crew or Crew()
+    targets = group_targets(chunks)
+    if stage.memory and crew.size > 1:
+        if len(chunks) < crew.size:
+            raise ValueError(
+                f"stage {stage.name} has {len(chunks)} chunks per world for {crew.size} processes; "
+                f"give it at least one for each"
+            )
+        chunks, targets = crew.own(chunks), crew.own(targets)
     watch = AttentionWatch(layers)
-    memory = memory if stage.memory else NoMemory()
     predictions = network(
         [chunk.images for chunk in chunks],
         points=network.architecture.points_head,
-        memory=memory,
+        memory=_memory(network, stage, len(chunks), crew),
         observe=watch,
     )
-    targets = group_targets(chunks)
     total, parts = _geometry(predictions, targets, stage)
     truths = [correspondences(chunk, network.architecture.patch_size) for chunk in chunks]
     grid = network.grid(chunks[0].images)
@@ -53,6 +64,12 @@ def step_loss(
     carried = probe.loss(truths, grid)
     total = total + stage.weights.matching * (match + carried)
     return LossParts(total, parts | match_parts | {"carried": carried.detach()})
+
+
+def _memory(network: Scal3R, stage: Stage, chunks: int, crew: Crew) -> RoundMemory:
+    if not stage.memory:
+        return NoMemory()
+    return ContextMemory(network.numerics.newton_schulz, sync=crew.sync).round(chunks)
 
 
 def _geometry(

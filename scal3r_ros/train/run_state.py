@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from scal3r_ros.model.architecture import Architecture
+if TYPE_CHECKING:
+    from scal3r_ros.train.learner import Learner
 
 FILE = "run.pt"
 
@@ -42,23 +43,15 @@ class AveragedWeights:
         torch._foreach_lerp_(values, [present[k] for k in self.values], 1 - decay)
 
 
-def save_run(
-    folder: Path,
-    architecture: Architecture,
-    network: nn.Module,
-    probe: nn.Module,
-    average: AveragedWeights,
-    optimizer: torch.optim.Optimizer,
-    progress: Progress,
-) -> None:
+def save_run(folder: Path, learner: Learner, progress: Progress) -> None:
     """Write everything atomically: a crash leaves the previous file."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {
-        "architecture": architecture.to_json(),
-        "network": network.state_dict(),
-        "probe": probe.state_dict(),
-        "average": average.values,
-        "optimizer": optimizer.state_dict(),
+        "architecture": learner.network.architecture.to_json(),
+        "network": learner.network.state_dict(),
+        "probe": learner.probe.state_dict(),
+        "average": learner.average.values,
+        "optimizer": learner.optimizer.state_dict(),
         "progress": asdict(progress),
     }
     temporary = folder / f"{FILE}.{os.getpid()}.tmp"
@@ -74,16 +67,10 @@ def read_run(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]
     return torch.load(folder / FILE, map_location=device, weights_only=True)
 
 
-def resume_run(
-    content: dict[str, Any],
-    network: nn.Module,
-    probe: nn.Module,
-    average: AveragedWeights,
-    optimizer: torch.optim.Optimizer,
-) -> Progress:
+def resume_run(content: dict[str, Any], learner: Learner) -> Progress:
     """Put a run file's content back; raises `RuntimeError` if it belongs to another network."""
-    network.load_state_dict(content["network"])
-    probe.load_state_dict(content["probe"])
-    average.values = {k: v.to(average.values[k].device) for k, v in content["average"].items()}
-    optimizer.load_state_dict(content["optimizer"])
+    learner.network.load_state_dict(content["network"])
+    learner.probe.load_state_dict(content["probe"])
+    learner.average.values = content["average"]
+    learner.optimizer.load_state_dict(content["optimizer"])
     return Progress(**content["progress"])

@@ -166,9 +166,26 @@ def rehearsal_schedule() -> Schedule:
     )
 
 
+def fine_tune_schedule() -> Schedule:
+    """Published rates, for weights that are already trained; the full size needs a large GPU."""
+    clips = ClipSettings(size=(378, 518), frames=16, parallax=(0.3, 1.5), turn=(0.2, 0.8))
+    weights = LossWeights(matching=0.0, depth=1.0)
+    return Schedule(
+        stages=(Stage("fine", 60.0, 1, clips, weights, 4, 6, True, 0, 1.0),),
+        learning_rate=1e-5,
+        memory_rate=1e-4,
+        warmup_steps=100,
+        decay_from=0.1,
+        replay=32,
+        precision="bfloat16",
+        gate_minutes=float("inf"),
+    )
+
+
 SCHEDULES = {
     "nano": (NANO, nano_schedule),
     "scal3r-tiny": (preset("scal3r-tiny"), tiny_schedule),
     "rehearsal": (NANO, rehearsal_schedule),
+    "fine-tune": (preset("scal3r"), fine_tune_schedule),
 }
 """Architecture and schedule by name."""

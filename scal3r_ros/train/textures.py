@@ -46,7 +46,7 @@ class TexturePool:
     facades: tuple[int, int]
     skies: tuple[int, int]
 
-    def to(self, device: torch.device | str) -> "TexturePool":
+    def to(self, device: torch.device | str) -> TexturePool:
         """Return the pool with its texels on `device`."""
         return TexturePool(self.texels.to(device), self.surfaces, self.facades, self.skies)
 
