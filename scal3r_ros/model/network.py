@@ -123,7 +123,7 @@ class Scal3R(nn.Module):
 
     def collect(self, state: ChunkState, layer: int, frame_half: Tensor, tokens: Tensor) -> None:
         """Reduce a finished layer to what the heads keep of it, in float32."""
-        with torch.autocast(self.device.type, enabled=False):
+        with self.full_precision():
             self._collect(state, layer, frame_half, tokens)
 
     def _collect(self, state: ChunkState, layer: int, frame_half: Tensor, tokens: Tensor) -> None:
@@ -144,7 +144,11 @@ class Scal3R(nn.Module):
                 state.levels[name] += tuple(torch.cat(x) for x in zip(*parts))
 
     def decode(self, state: ChunkState) -> Prediction:
-        """Run the heads on a chunk that has passed all layers."""
+        """Run the heads on a chunk that has passed all layers, in float32."""
+        with self.full_precision():
+            return self._decode(state)
+
+    def _decode(self, state: ChunkState) -> Prediction:
         shape = state.tokens.shape[:2]
         maps = {}
         for name, levels in state.levels.items():
@@ -172,6 +176,10 @@ class Scal3R(nn.Module):
             enabled=self.numerics.blocks == "bfloat16",
             cache_enabled=False,  # every weight is used once per chunk, a cache only costs memory
         )
+
+    def full_precision(self) -> torch.autocast:
+        """Shields memory and heads from a caller's lower precision."""
+        return torch.autocast(self.device.type, enabled=False)
 
     def _head(self, name: str) -> nn.Module:
         return self.dpt_decoder if name == _DEPTH else self.xyz_decoder

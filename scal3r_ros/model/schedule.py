@@ -64,20 +64,21 @@ def add_memory(
     memory: RoundMemory,
     park: torch.device | str | None = None,
 ) -> None:
-    """Let the chunks write to the memory of `layer`, adapt it, and let every chunk read it."""
+    """Let the chunks write to the memory of `layer`, adapt it, and let every chunk read it; always
+    in float32."""
     unit = network.agg_regator.memory_unit(layer)
     token_slice = network.numerics.token_slice
     gradients = (
         unit.gradient(here.tokens, here.memory_rotary, token_slice)
         for here in (state.to(network.device) for state in states)
     )
-    weights = memory.adapt(layer, unit, gradients)
-    for i, state in enumerate(states):
-        here, own = state.to(network.device), weights
-        tokens = here.tokens
-        if isinstance(own, list):
-            own = own[i]
-        if own is not None:
-            tokens = unit.residual(tokens, own, here.memory_rotary, token_slice)
-        network.agg_regator.remember(here, layer, tokens, network.collect)
-        states[i] = here if park is None else here.to(park)
+    with network.full_precision():
+        weights = memory.adapt(layer, unit, gradients)
+        for i, state in enumerate(states):
+            here = state.to(network.device)
+            own = weights[i] if isinstance(weights, list) else weights
+            tokens = here.tokens
+            if own is not None:
+                tokens = unit.residual(tokens, own, here.memory_rotary, token_slice)
+            network.agg_regator.remember(here, layer, tokens, network.collect)
+            states[i] = here if park is None else here.to(park)

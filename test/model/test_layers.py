@@ -107,6 +107,15 @@ def test_bfloat16_blocks_stay_near_float32():
     assert 0 < error < 0.05
 
 
+def test_memory_and_heads_stay_float32_under_a_callers_autocast():
+    network, images = random_network(blocks="bfloat16"), random_images(1, 3)
+    (expected,) = network(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (found,) = network(images)
+    torch.testing.assert_close(found.depth, expected.depth, rtol=0, atol=0)
+    torch.testing.assert_close(found.camera, expected.camera, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("name", ["scal3r", "scal3r-tiny"])
 def test_presets_survive_their_stored_form(name):
     assert Architecture.from_json(preset(name).to_json()) == preset(name)
