@@ -28,7 +28,7 @@ from scal3r_ros.distributed.packing import (
     download,
     read_snapshot,
     snapshot_key,
-    unpack,
+    unseal,
     upload,
     write_snapshot,
 )
@@ -268,5 +268,5 @@ class Coordinator:
 
 
 def _snapshot(data: bytes) -> Snapshot:
-    header, _ = unpack(data)
+    header, _ = unseal(data)
     return Snapshot(data, int(header["version"]), int(header["committed"]))

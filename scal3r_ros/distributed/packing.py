@@ -7,6 +7,7 @@ collectives, rest in the rendezvous store, and are written to disk.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -36,20 +37,27 @@ class BadSnapshot(ValueError):
 
 
 def pack(header: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> bytes:
-    """One run of bytes, with a checksum of the arrays in its header."""
-    arrays = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-    return save(arrays, metadata={**header, _SUM: checksum(arrays)})
+    """One run of bytes."""
+    return save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata=dict(header))
 
 
 def unpack(data: bytes) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """Header and arrays; `BadSnapshot` if anything is cut off or changed."""
+    """Header and arrays; `BadSnapshot` if anything is cut off."""
     try:
-        arrays = load(data)
-        header = _metadata(data)
+        return _metadata(data), load(data)
     except (SafetensorError, ValueError, KeyError) as error:
         raise BadSnapshot(f"not a complete snapshot ({len(data)} bytes): {error}") from error
-    expected = header.pop(_SUM, "")
-    if checksum(arrays) != expected:
+
+
+def seal(header: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> bytes:
+    """As `pack`, with a checksum of the arrays; for what is kept."""
+    return pack({**header, _SUM: checksum(arrays)}, arrays)
+
+
+def unseal(data: bytes) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """As `unpack`; `BadSnapshot` also if anything has changed since `seal`."""
+    header, arrays = unpack(data)
+    if checksum(arrays) != header.pop(_SUM, ""):
         raise BadSnapshot("the snapshot's arrays do not have the checksum it was saved with")
     return header, arrays
 
@@ -147,7 +155,7 @@ def read_snapshot(path: Path) -> tuple[bytes, list[str]]:
             continue
         data = candidate.read_bytes()
         try:
-            unpack(data)
+            unseal(data)
         except BadSnapshot as error:
             refused.append(f"{candidate}: {error}")
         else:
@@ -163,8 +171,6 @@ def previous(path: Path) -> Path:
 
 
 def _metadata(data: bytes) -> dict[str, str]:
-    import json
-
     length = int.from_bytes(data[:8], "little")
     return dict(json.loads(data[8 : 8 + length]).get("__metadata__", {}))
 

@@ -125,17 +125,17 @@ class RemoteReconstructor:
 
     def state(self) -> MemoryState:
         """The committed memory, through the rendezvous store."""
-        from scal3r_ros.distributed.packing import discard, download, unpack
+        from scal3r_ros.distributed.packing import discard, download, unseal
 
         key = self._new_key()
         self._checked(self._client.call("save_context", SaveContext.Request(key=key)))
         store, wait = self._store(), self._config.store_timeout
-        header, arrays = unpack(download(store, key, wait))
+        header, arrays = unseal(download(store, key, wait))
         discard(store, key, wait)
         return MemoryState(header["kind"], header["fingerprint"], int(header["version"]), arrays)
 
     def restore(self, state: MemoryState) -> None:
-        from scal3r_ros.distributed.packing import discard, pack, upload
+        from scal3r_ros.distributed.packing import discard, seal, upload
 
         if state.kind != self.name:
             raise ValueError(
@@ -149,7 +149,7 @@ class RemoteReconstructor:
             "committed": "0",
         }
         store, wait = self._store(), self._config.store_timeout
-        upload(store, key, pack(header, state.arrays), wait)
+        upload(store, key, seal(header, state.arrays), wait)
         answer = self._client.call("load_context", LoadContext.Request(key=key))
         discard(store, key, wait)
         if not answer.success:

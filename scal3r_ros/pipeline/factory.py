@@ -7,6 +7,7 @@ from typing import Any
 
 from scal3r_ros.config import Config
 from scal3r_ros.pipeline.reconstructor import Reconstructor
+from scal3r_ros.pipeline.torchrun import under_torchrun
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "scal3r": {},
@@ -47,6 +48,12 @@ def _open_scal3r(config: Config) -> Reconstructor:
             "reconstructor scal3r needs the library torch: see docs/installation.md, or use "
             "--reconstructor sfm, which needs pycolmap only"
         ) from error
+    if under_torchrun():
+        from scal3r_ros.pipeline.sharded import open_sharded
+
+        return open_sharded(config)
     from scal3r_ros.pipeline.scal3r_setup import open_scal3r
 
-    return open_scal3r(config.model, config.memory)
+    reconstructor = open_scal3r(config.model, config.memory)
+    reconstructor.round_size = max(reconstructor.round_size, config.distributed.round_size)
+    return reconstructor

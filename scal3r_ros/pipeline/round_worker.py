@@ -21,9 +21,9 @@ from scal3r_ros.distributed.membership import GroupBroken, Origin
 from scal3r_ros.distributed.packing import (
     broadcast_bytes,
     download,
-    pack,
+    seal,
     snapshot_key,
-    unpack,
+    unseal,
     upload,
 )
 from scal3r_ros.distributed.process_group import Group, Place, connect, join_store
@@ -151,7 +151,7 @@ class RoundWorker:
             "version": str(state.version),
             "committed": str(max(self.progress.committed, 0)),
         }
-        return pack(header, state.arrays)
+        return seal(header, state.arrays)
 
     def store_memory(self, plan: Assignment) -> None:
         """Leave the committed memory where the plan's snapshot request asks for it."""
@@ -193,7 +193,7 @@ class RoundWorker:
             self.progress = Progress(origin.epoch, 0)
         elif origin.kind == "stored" and self._present_group().rank == 0:
             self._forget()
-            self._restore(download(store, origin.key, self.config.connect_timeout))
+            self.restore(download(store, origin.key, self.config.connect_timeout))
             self.progress = Progress(origin.epoch, 0)
 
     def _take_common_memory(self) -> None:
@@ -207,11 +207,11 @@ class RoundWorker:
             own = self.packed_memory() if group.rank == agreement.source else None
             data = broadcast_bytes(group, own, agreement.source)
             if own is None:
-                self._restore(data)
+                self.restore(data)
         self.progress = Progress(agreement.epoch, max(agreement.committed, 0))
 
-    def _restore(self, data: bytes) -> None:
-        header, arrays = unpack(data)
+    def restore(self, data: bytes) -> None:
+        header, arrays = unseal(data)
         self.engine.restore(
             MemoryState(header["kind"], header["fingerprint"], int(header["version"]), arrays)
         )
