@@ -1,0 +1,34 @@
+"""Measure speed and memory of the network, the mapping method and several processes."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from pathlib import Path
+
+PARTS = {
+    "model": "scal3r_ros.bench.model",
+    "mapping": "scal3r_ros.bench.mapping",
+    "distributed": "scal3r_ros.bench.distributed",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `scal3r bench`."""
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; or all")
+    parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder for the JSON")
+    parser.add_argument("--quick", action="store_true", help="smallest sizes")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the parts one after the other; each prints its table and writes `PART.json`."""
+    unknown = sorted(set(args.parts) - set(PARTS))
+    if unknown:
+        raise ValueError(f"unknown parts {', '.join(unknown)}; known are {', '.join(PARTS)}")
+    for name in args.parts or PARTS:
+        module = importlib.import_module(PARTS[name])
+        parser = argparse.ArgumentParser(description=module.__doc__)
+        module.add_arguments(parser)
+        chosen = ["--out", str(args.out / f"{name}.json"), *(["--quick"] if args.quick else [])]
+        print(f"== {name}")
+        module.run(parser.parse_args(chosen))
