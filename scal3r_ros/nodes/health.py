@@ -75,7 +75,7 @@ class HealthReport:
                 timeout=session.config.input.timeout,
                 encoding=session.input.encoding,
                 counts=counts,
-                incompatible=session.input.incompatible,
+                incompatible=session.input.incompatible + session.side_inputs.incompatible,
                 calibration_problem=session.input.calibration_problem,
                 recent_drops=max(0, drops),
             )

@@ -7,16 +7,15 @@ import time
 from collections import Counter, deque
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from scal3r_ros.io.calibration import Calibration
 from scal3r_ros.mapping.frame_gate import FrameGate
+from scal3r_ros.nodes.adaptive_subscription import AdaptiveSubscription
 from scal3r_ros.nodes.conversions import stamp_to_ns
 from scal3r_ros.nodes.frame_decoder import calibration_from_message
 from scal3r_ros.nodes.frame_queue import FrameQueue, Ticket
-from scal3r_ros.nodes.node_config import NodeConfig, TopicQosConfig
-from scal3r_ros.nodes.qos_events import incompatible_qos_callbacks
+from scal3r_ros.nodes.node_config import NodeConfig
 from scal3r_ros.nodes.time_guard import Released, TimeGuard
 
 
@@ -54,26 +53,34 @@ class ImageInput:
         group = BackpressureGroup(frames) if block else MutuallyExclusiveCallbackGroup()
         compressed = config.input.image_transport == "compressed"
         kind, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
-        events = incompatible_qos_callbacks(node, topic, self.incompatible)
-        qos = input_qos(config.qos.image)
         self._subscriptions = [
-            node.create_subscription(
-                kind, topic, self._on_image, qos, callback_group=group, event_callbacks=events
+            AdaptiveSubscription(
+                node, kind, topic, self._on_image, config.qos.image, group, self.incompatible
             )
         ]
         if config.input.camera_info:
             self._subscriptions.append(
-                node.create_subscription(
-                    CameraInfo, "camera_info", self._on_camera_info, qos,
-                    callback_group=MutuallyExclusiveCallbackGroup(),
+                AdaptiveSubscription(
+                    node,
+                    CameraInfo,
+                    "camera_info",
+                    self._on_camera_info,
+                    config.qos.image,
+                    MutuallyExclusiveCallbackGroup(),
+                    self.incompatible,
                 )
-            )  # fmt: skip
+            )
 
     def destroy(self) -> None:
         """From the executor's thread, or when it has ended."""
         for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
+            subscription.destroy()
         self._subscriptions = []
+
+    def adapt(self) -> None:
+        """Follow what the cameras offer; once a second, from the executor's thread."""
+        for subscription in self._subscriptions:
+            subscription.adapt()
 
     def reset(self) -> None:
         """Forget the stream and what waits of it."""
@@ -84,6 +91,12 @@ class ImageInput:
     def release_held(self) -> None:
         """Queue what the reordering still holds, for the end of the stream."""
         self._admit(self.guard.flush())
+
+    def release_stale(self) -> None:
+        """Queue what is held when no further frame has come that it could be sorted with."""
+        age = self.age()
+        if age is not None and age > max(1.0, self.config.time.reorder_window):
+            self._admit(self.guard.release())
 
     def rate(self) -> float:
         """Frames per second over the last arrivals."""
@@ -170,15 +183,6 @@ class ImageInput:
         self.calibration_problem = ""
         if not _same(calibration, self.calibration):
             self.calibration = calibration
-
-
-def input_qos(config: TopicQosConfig) -> QoSProfile:
-    """Volatile, so that it connects to every publisher of the same or a stronger reliability."""
-    return QoSProfile(
-        depth=config.depth,
-        reliability=ReliabilityPolicy[config.reliability.upper()],
-        durability=DurabilityPolicy.VOLATILE,
-    )
 
 
 def _same(a: Calibration | None, b: Calibration | None) -> bool:

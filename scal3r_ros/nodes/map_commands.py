@@ -71,7 +71,7 @@ class MapCommands:
         def run(mapper: Any) -> dict:
             mapper.load(folder)
             trajectory = mapper.trajectory()
-            self._worker.follow(trajectory[-1].stamp_ns if trajectory else None)
+            self._worker.follow(mapper.last_stamp_ns)
             self._worker.deliver(replaced=True, final=True)
             return {
                 "message": f"loaded {folder}",

@@ -86,6 +86,9 @@ class MappingSession:
     def keep_house(self) -> None:
         """Once a second: autosave, foreign parents in the TF tree, status of the view."""
         self.commands.autosave_if_due()
+        self.input.release_stale()
+        self.input.adapt()
+        self.side_inputs.adapt()
         if self.config.tf.mode != "none" and self.input.camera_frame:
             self.transforms.check_parents(self.input.camera_frame)
         if self.view is not None:

@@ -32,11 +32,12 @@ class TopicQosConfig(Section):
     """Quality of service of one input."""
 
     reliability: str = option(
-        "best_effort",
-        "best_effort connects to every publisher; reliable only to reliable ones, without loss.",
-        choices=("best_effort", "reliable"),
+        "auto",
+        "best_effort hears every publisher but loses large messages whole; reliable hears only "
+        "reliable publishers; auto is reliable while every publisher is.",
+        choices=("auto", "best_effort", "reliable"),
     )
-    depth: int = option(5, "Messages that wait in the middleware.", minimum=1)
+    depth: int = option(10, "Messages that wait in the middleware.", minimum=1)
 
 
 @dataclass(frozen=True)

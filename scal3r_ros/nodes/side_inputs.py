@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from nav_msgs.msg import Odometry
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from sensor_msgs.msg import Imu
 
+from scal3r_ros.nodes.adaptive_subscription import AdaptiveSubscription
 from scal3r_ros.nodes.conversions import pose_to_matrix, stamp_to_ns
-from scal3r_ros.nodes.image_input import input_qos
 from scal3r_ros.nodes.node_config import NodeConfig
 from scal3r_ros.nodes.transforms import NotKnownYet, Transforms
 from scal3r_ros.nodes.worker import MappingWorker
@@ -29,27 +31,31 @@ class SideInputs:
         self._node, self._config = node, config
         self._transforms, self._worker = transforms, worker
         self._camera_frame = camera_frame
-        self._subscriptions = []
-        group = MutuallyExclusiveCallbackGroup()
-        qos = input_qos(config.qos.odometry)
+        self._subscriptions: list[AdaptiveSubscription] = []
+        self.incompatible: list[str] = []
+        """Publishers that cannot be heard, newest last."""
         if config.input.odometry or config.scale.source == "odometry":
-            self._subscriptions.append(
-                node.create_subscription(
-                    Odometry, "odom", self._on_odometry, qos, callback_group=group
-                )
-            )
+            self._subscribe(Odometry, "odom", self._on_odometry)
         if config.map.alignment == "imu":
-            from sensor_msgs.msg import Imu
-
-            self._subscriptions.append(
-                node.create_subscription(Imu, "imu", self._on_imu, qos, callback_group=group)
-            )
+            self._subscribe(Imu, "imu", self._on_imu)
 
     def destroy(self) -> None:
         """From the executor's thread, or when it has ended."""
         for subscription in self._subscriptions:
-            self._node.destroy_subscription(subscription)
+            subscription.destroy()
         self._subscriptions = []
+
+    def adapt(self) -> None:
+        """Follow what the publishers offer; once a second, from the executor's thread."""
+        for subscription in self._subscriptions:
+            subscription.adapt()
+
+    def _subscribe(self, kind: Any, topic: str, callback: Callable) -> None:
+        group = MutuallyExclusiveCallbackGroup()
+        qos = self._config.qos.odometry
+        self._subscriptions.append(
+            AdaptiveSubscription(self._node, kind, topic, callback, qos, group, self.incompatible)
+        )
 
     def _on_odometry(self, message: Odometry) -> None:
         stamp_ns = stamp_to_ns(message.header.stamp)
@@ -63,7 +69,7 @@ class SideInputs:
         self._transforms.odometry.add(stamp_ns, T_odom_base)
         self._worker.observe(lambda mapper: mapper.observe_odometry(stamp_ns, T_odom_base))
 
-    def _on_imu(self, message) -> None:
+    def _on_imu(self, message: Imu) -> None:
         """Acceleration at rest, in the camera's axes; dropped while TF does not tell how."""
         stamp_ns = stamp_to_ns(message.header.stamp)
         reading = message.linear_acceleration

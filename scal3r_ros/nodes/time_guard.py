@@ -76,6 +76,10 @@ class TimeGuard:
         self._clear_suspect()
         return self._release_until(self._newest or 0)
 
+    def release(self) -> list[Released]:
+        """The frames held for sorting, when nothing has come for long; a suspect stays one."""
+        return self._release_until(self._newest or 0)
+
     def _judge_older(self, stamp_ns: int, item: Any) -> list[Released]:
         """A frame older than what has been let through: late, ignored, or the start of a jump."""
         if self._newest - stamp_ns <= self.config.jump_threshold * NANOSECONDS:

@@ -92,7 +92,9 @@ class MappingProcess:
 class Robot:
     """Camera, TF and a listener to everything that the mapping node says."""
 
-    def __init__(self, ros, options: dict | None = None, camera_qos=BEST_EFFORT) -> None:
+    def __init__(
+        self, ros, options: dict | None = None, camera_qos=BEST_EFFORT, listen=True
+    ) -> None:
         self.ros = ros
         self.city = make_city({**DEFAULTS, **(options or {})})
         self.node = ros.create_node("robot")
@@ -103,10 +105,11 @@ class Robot:
         self.camera_info = self.node.create_publisher(CameraInfo, "camera_info", camera_qos)
         self.tf = self.node.create_publisher(TFMessage, "/tf", 100)
         self.tf_static = self.node.create_publisher(TFMessage, "/tf_static", LATCHED)
-        for name, (kind, qos) in OUTPUTS.items():
-            self.listen(kind, f"/mapping_node/{name}", qos, name)
-        self.listen(TFMessage, "/tf", 100, "tf")
-        self.listen(DiagnosticArray, "/diagnostics", 10, "diagnostics")
+        if listen:
+            for name, (kind, qos) in OUTPUTS.items():
+                self.listen(kind, f"/mapping_node/{name}", qos, name)
+            self.listen(TFMessage, "/tf", 100, "tf")
+            self.listen_to_diagnostics()
         self.clients = {
             name: self.node.create_client(kind, f"/mapping_node/{name}")
             for name, kind in {
@@ -118,6 +121,14 @@ class Robot:
 
     def listen(self, kind, topic: str, qos, name: str):
         return self.node.create_subscription(kind, topic, self.heard[name].append, qos)
+
+    def listen_to_diagnostics(self) -> None:
+        self.listen(DiagnosticArray, "/diagnostics", 10, "diagnostics")
+
+    def forget(self) -> None:
+        """Drop everything heard so far."""
+        for messages in self.heard.values():
+            messages.clear()
 
     def close(self) -> None:
         self.executor.shutdown()

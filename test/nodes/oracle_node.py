@@ -15,6 +15,8 @@ import numpy as np
 
 from scal3r_ros.bench.city import City, drive
 from scal3r_ros.bench.oracle import OracleReconstructor, Spoil
+from scal3r_ros.nodes.conversions import stamp_to_ns
+from scal3r_ros.nodes.image_input import ImageInput
 from scal3r_ros.nodes.interruptible import InterruptibleReconstructor
 from scal3r_ros.nodes.managed_node import run
 from scal3r_ros.nodes.mapping_node import MappingNode, make_executor
@@ -93,8 +95,32 @@ class ConstantReconstructor(StampOracle):
         )
 
 
+class CallbackTimes:
+    """Measures every image callback from inside the process; reported when it ends."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.waits: list[float] = []
+        original = ImageInput._on_image
+
+        def timed(receiver, message):
+            began = time.monotonic()
+            original(receiver, message)
+            self.seconds.append(time.monotonic() - began)
+            self.waits.append(began - stamp_to_ns(message.header.stamp) * 1e-9)
+
+        ImageInput._on_image = timed
+
+    def report(self) -> str:
+        def figures(values):
+            return np.percentile(values, [50, 99, 100]).round(6).tolist() if values else []
+
+        return json.dumps({"callback": figures(self.seconds), "arrival": figures(self.waits)})
+
+
 def main() -> int:
     options = {**DEFAULTS, **json.loads(sys.argv[1])}
+    times = CallbackTimes()
 
     def make_mapper(node, config):
         from scal3r_ros.pipeline.mapper import Mapper
@@ -104,12 +130,14 @@ def main() -> int:
         reconstructor = InterruptibleReconstructor(kind(options))
         return Mapper(config, reconstructor), reconstructor
 
-    return run(
+    code = run(
         lambda: MappingNode(make_mapper),
         sys.argv[:1] + sys.argv[2:],
         make_executor,
         lambda node: node.config.autostart,
     )
+    print("TIMES", times.report(), flush=True)
+    return code
 
 
 if __name__ == "__main__":

@@ -1,0 +1,134 @@
+"""Transforms of a robot with a base, over DDS: axes, one parent, nothing before it is known."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is absent; run the tests with `make test`")
+from mapping_process import BEST_EFFORT
+from nav_msgs.msg import Odometry
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+
+from scal3r_ros.bench.city import BODY_OPTICAL
+from scal3r_ros.nodes.conversions import (
+    header,
+    matrix_to_pose,
+    stamp_to_ns,
+    transform_to_matrix,
+)
+
+pytestmark = pytest.mark.ros
+CAMERA, BASE, ODOM = "camera_optical_frame", "base_link", "odom"
+
+
+def pose(x=0.0, y=0.0, z=0.0, yaw=0.0, rotation=None):
+    T = np.eye(4)
+    cosine, sine = np.cos(yaw), np.sin(yaw)
+    T[:2, :2] = [[cosine, -sine], [sine, cosine]]
+    T[:3, 3] = x, y, z
+    if rotation is not None:
+        T[:3, :3] = T[:3, :3] @ rotation
+    return T
+
+
+def test_map_to_odom_corrects_an_odometry_source(start_mapping, make_robot):
+    options = {"frames": 120, "length": 60.0}
+    parameters = {"tf.mode": "map_to_odom", "scale.source": "odometry", "gate.max_gap": 0.0}
+    process, robot = start_mapping(options, **parameters), make_robot(options)
+    city = robot.city
+    T_base_camera = pose(0.2, 0.0, 0.4, rotation=BODY_OPTICAL)
+    T_odom_world = pose(7.0, -3.0, 0.0, yaw=0.8)
+    T_odom_base = [T_odom_world @ T @ np.linalg.inv(T_base_camera) for T in city.T_world_camera]
+    odometry = robot.node.create_publisher(Odometry, "odom", BEST_EFFORT)
+    robot.until_active()
+
+    def drive(indices):
+        for i in indices:
+            stamp = city.stamp_ns(i)
+            message = Odometry(header=header(ODOM, stamp), child_frame_id=BASE)
+            message.pose.pose = matrix_to_pose(T_odom_base[i])
+            odometry.publish(message)
+            robot.send_tf(T_odom_base[i], ODOM, BASE, stamp)
+            robot.image.publish(robot.image_message(i))
+            robot.spin(0.03)
+
+    drive(range(24))
+    robot.spin(1.0)
+    assert not robot.transforms("map", ODOM), "broadcast without base to camera"
+    robot.until(lambda: f"no transform {BASE} <- {CAMERA}" in robot.fresh_status("tf")["message"])
+    assert robot.status("tf")["level"] == 1
+
+    robot.send_static(T_base_camera, BASE, CAMERA)
+    robot.spin(0.5)
+    drive(range(24, 100))
+    robot.until(lambda: robot.fresh_status("scale")["level"] == 0, 10, "metric scale")
+    robot.until(lambda: robot.transforms("map", ODOM), 10, "map to odom")
+    robot.flush()
+    robot.spin(0.5)
+    heard = robot.transforms("map", ODOM)
+    stamps = [stamp_to_ns(item.header.stamp) for item in heard]
+    assert stamps == sorted(stamps) and len(set(stamps)) == len(stamps)
+    assert stamps[-1] >= city.stamp_ns(99), "re-broadcast follows the stream"
+    T_map_odom = transform_to_matrix(heard[-1])
+    first = city.T_world_camera[0]
+    T_world_map = first @ pose(rotation=BODY_OPTICAL.T)
+    T_map_odom_true = np.linalg.inv(T_world_map) @ np.linalg.inv(T_odom_world)
+    for i in (60, 99):
+        found, true = T_map_odom @ T_odom_base[i], T_map_odom_true @ T_odom_base[i]
+        np.testing.assert_allclose(found[:3, 3], true[:3, 3], atol=0.3)
+        np.testing.assert_allclose(found[:3, :3], true[:3, :3], atol=0.01)
+
+    robot.send_static(pose(), "world", ODOM)
+    robot.until(lambda: robot.fresh_status("tf")["level"] == 2, 5, "a refused frame")
+    assert "odom already has the parent world" in robot.status("tf")["message"]
+    robot.heard["tf"].clear()
+    drive(range(100, 112))
+    assert not robot.transforms("map", ODOM)
+    assert process.stop() == 0 and "Traceback" not in process.output
+
+
+def test_map_to_base_waits_for_scale_unless_told_otherwise(start_mapping, make_robot):
+    options = {"frames": 60, "length": 30.0}
+    process, robot = start_mapping(options, **{"tf.mode": "map_to_base"}), make_robot(options)
+    robot.until_active()
+    robot.send_static(pose(rotation=BODY_OPTICAL), BASE, CAMERA)
+    robot.show(range(12))
+    robot.until(lambda: "no metric scale" in robot.fresh_status("tf")["message"], 10)
+    assert not robot.transforms("map", BASE)
+
+    setter = robot.node.create_client(SetParameters, "/mapping_node/set_parameters")
+    robot.until(setter.service_is_ready)
+
+    def set_parameter(name, value):
+        request = SetParameters.Request(
+            parameters=[Parameter(name, value=value).to_parameter_msg()]
+        )
+        future = setter.call_async(request)
+        return robot.until(lambda: future.done() and future.result()).results[0]
+
+    refused = set_parameter("tf.require_scale", False)
+    assert not refused.successful and "unconfigured" in refused.reason
+    assert set_parameter("publish.map_interval", 0.5).successful
+    refused = set_parameter("publish.map_points", 10)
+    assert not refused.successful
+    for name in ("deactivate", "cleanup"):
+        assert robot.change_state(name)
+    assert set_parameter("tf.require_scale", False).successful
+    assert not set_parameter("chunk.overlap", 30).successful, "checked together with chunk.size"
+    for name in ("configure", "activate"):
+        assert robot.change_state(name)
+    robot.forget()
+    robot.spin(0.5)
+    robot.show(range(12, 32))
+    robot.flush()
+    transforms = robot.until(lambda: robot.transforms("map", BASE), 5, "map to base")
+    T = transform_to_matrix(transforms[-1])
+    assert stamp_to_ns(transforms[-1].header.stamp) == robot.city.stamp_ns(31)
+    first, last = robot.city.T_world_camera[12], robot.city.T_world_camera[31]
+    to_body = pose(rotation=BODY_OPTICAL)
+    motion = to_body @ np.linalg.inv(first) @ last @ to_body.T
+    np.testing.assert_allclose(T[:3, :3], motion[:3, :3], atol=1e-3)
+    way = motion[:3, 3] / np.linalg.norm(motion[:3, 3])
+    np.testing.assert_allclose(T[:3, 3] / np.linalg.norm(T[:3, 3]), way, atol=0.01)
+    assert way[0] > 0.9, "driving forward is along x"
+    assert process.stop() == 0 and "Traceback" not in process.output
