@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from scal3r_ros.mapping.sim3 import Sim3
+
 
 def decode_cameras(encoding: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Pose vectors (S, 9) = translation, quaternion xyzw, vertical and horizontal field of view.
@@ -41,15 +43,42 @@ def unproject(
     depth (S, H, W), intrinsics (S, 3, 3) in pixels of `depth`, T_chunk_camera (S, 4, 4).
     """
     depth = np.asarray(depth, dtype=np.float32)[:, start::step, start::step]
-    columns, rows = _directions(intrinsics, T_chunk_camera, depth.shape[1:], step, start)
     points = np.empty((*depth.shape, 3), dtype=np.float32)
-    for frame, (plane, T) in enumerate(zip(depth, T_chunk_camera)):
-        for axis in range(3):
-            along = rows[frame, axis, :, None] + columns[frame, axis]
-            along *= plane
-            along += np.float32(T[axis, 3])
-            points[frame, :, :, axis] = along
+    for frame, plane in enumerate(depth):
+        K, T = intrinsics[frame], T_chunk_camera[frame]
+        for axis, coordinate in enumerate(unproject_planes(plane, K, T, step=step, start=start)):
+            points[frame, :, :, axis] = coordinate
     return points
+
+
+def unproject_planes(
+    depth: np.ndarray,
+    intrinsics: np.ndarray,
+    T_chunk_camera: np.ndarray,
+    S_target_chunk: Sim3 | None = None,
+    step: int = 1,
+    start: int = 0,
+) -> list[np.ndarray]:
+    """The three coordinates (h, w) float32 of one frame's pixels, in the chunk or a target frame.
+
+    depth (h, w) holds every `step`-th pixel. scale * rotation @ K^-1 @ (u, v, 1) is affine in u and
+    in v, so a point costs three
+    additions and multiplications.
+    """
+    S = Sim3.identity() if S_target_chunk is None else S_target_chunk
+    turned = S.scale * S.rotation @ T_chunk_camera[:3, :3] @ np.linalg.inv(intrinsics)
+    centre = S.apply(T_chunk_camera[None, :3, 3])[0].astype(np.float32)
+    u = (start + step * np.arange(depth.shape[1])) + 0.5
+    v = (start + step * np.arange(depth.shape[0])) + 0.5
+    columns = (turned[:, 0, None] * u).astype(np.float32)
+    rows = (turned[:, 1, None] * v + turned[:, 2, None]).astype(np.float32)
+    planes = []
+    for axis in range(3):
+        plane = rows[axis, :, None] + columns[axis]
+        plane *= depth
+        plane += centre[axis]
+        planes.append(plane)
+    return planes
 
 
 def project(
@@ -72,20 +101,7 @@ def scale_intrinsics(intrinsics: np.ndarray, factor_x: float, factor_y: float) -
 def valid_pixels(depth: np.ndarray, confidence: np.ndarray) -> np.ndarray:
     """Mask of pixels with finite positive depth and confidence."""
     with np.errstate(invalid="ignore"):
-        return np.isfinite(depth) & (depth > 0) & np.isfinite(confidence) & (confidence > 0)
-
-
-def _directions(intrinsics, T_chunk_camera, shape, step, start) -> tuple[np.ndarray, np.ndarray]:
-    """Chunk-frame viewing directions (z-depth 1) as a sum of a part per column and a part per row.
-
-    Returns (S, 3, w) and (S, 3, h) float32: rotation @ K^-1 @ (u, v, 1) is affine in u and in v.
-    """
-    turned = T_chunk_camera[:, :3, :3] @ np.linalg.inv(intrinsics)
-    u = (start + step * np.arange(shape[1])) + 0.5
-    v = (start + step * np.arange(shape[0])) + 0.5
-    columns = turned[:, :, 0, None] * u
-    rows = turned[:, :, 1, None] * v + turned[:, :, 2, None]
-    return columns.astype(np.float32), rows.astype(np.float32)
+        return (depth > 0) & (depth < np.inf) & (confidence > 0) & (confidence < np.inf)
 
 
 def _quaternion_matrix(quaternion: np.ndarray) -> np.ndarray:

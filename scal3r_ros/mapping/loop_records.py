@@ -71,13 +71,12 @@ class LoopRecords:
             "T_chunk_camera": reduced.T_chunk_camera,
             "intrinsics": reduced.intrinsics,
             "unit": np.array(unit, np.float64),
-            "depth": (reduced.depth / unit).astype(np.float16),
-            "confidence": np.minimum(reduced.confidence, 6e4).astype(np.float16),
+            **_pack_maps(reduced.depth / unit, np.minimum(reduced.confidence, 6e4)),
             "image_ends": np.cumsum([len(image) for image in images]),
             "images": np.frombuffer(b"".join(images), np.uint8),
             "frame_intrinsics": np.array([np.zeros((3, 3)) if k is None else k for k in known]),
         }
-        self._write(prediction.chunk_index, arrays, compressed=is_sparse(prediction))
+        self._write(prediction.chunk_index, arrays)
         self._frame_ids[prediction.chunk_index] = prediction.frame_ids
         self._drop_oldest()
 
@@ -85,8 +84,8 @@ class LoopRecords:
         """The recorded geometry of some of a chunk's frames, on the reduced grid."""
         with self._open(chunk_index) as record:
             positions = self._positions(chunk_index, frame_ids)
-            depth = record["depth"][positions].astype(np.float32) * np.float32(record["unit"])
-            confidence = record["confidence"][positions].astype(np.float32)
+            depth, confidence = (maps[positions] for maps in _unpack_maps(record))
+            depth = depth * np.float32(record["unit"])
             return ChunkPrediction(
                 chunk_index=chunk_index,
                 frame_ids=tuple(frame_ids),
@@ -130,11 +129,11 @@ class LoopRecords:
     def _path(self, chunk_index: int) -> Path:
         return self.folder / f"chunk_{chunk_index:08d}.npz"
 
-    def _write(self, chunk_index: int, arrays: Mapping[str, np.ndarray], compressed: bool) -> None:
+    def _write(self, chunk_index: int, arrays: Mapping[str, np.ndarray]) -> None:
         path = self._path(chunk_index)
         partial = path.with_suffix(".partial")
         with open(partial, "wb") as file:
-            (np.savez_compressed if compressed else np.savez)(file, **arrays)
+            np.savez(file, **arrays)
         os.replace(partial, path)
         self._sizes[chunk_index] = path.stat().st_size
 
@@ -171,6 +170,32 @@ def reduce_prediction(
         confidence=prediction.confidence[positions][grid],
         rgb=prediction.rgb[positions][grid],
     )
+
+
+def _pack_maps(depth: np.ndarray, confidence: np.ndarray) -> dict[str, np.ndarray]:
+    """Half-precision arrays; of sparse maps only the known pixels."""
+    known = np.isfinite(depth)
+    where = np.s_[:]
+    arrays = {"shape": np.array(depth.shape, np.int64)}
+    if known.mean() < SPARSE:
+        where = np.flatnonzero(known)
+        arrays["known"] = where
+    arrays["depth"] = depth.ravel()[where].astype(np.float16)
+    arrays["confidence"] = confidence.ravel()[where].astype(np.float16)
+    return arrays
+
+
+def _unpack_maps(record: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    shape = tuple(record["shape"])
+    maps = []
+    for name, unknown in (("depth", np.nan), ("confidence", 0.0)):
+        values = record[name].astype(np.float32)
+        if "known" in record:
+            full = np.full(int(np.prod(shape)), unknown, np.float32)
+            full[record["known"]] = values
+            values = full
+        maps.append(values.reshape(shape))
+    return maps[0], maps[1]
 
 
 def is_sparse(prediction: ChunkPrediction) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from scal3r_ros.config import MapConfig
-from scal3r_ros.mapping.camera import unproject, valid_pixels
+from scal3r_ros.mapping.camera import unproject_planes, valid_pixels
 from scal3r_ros.mapping.sim3 import Sim3
 from scal3r_ros.mapping.voxels import Voxels
 from scal3r_ros.records import ChunkPrediction
@@ -94,15 +94,17 @@ class PointMap:
         map."""
         wanted = set(owned_ids)
         owned = [i for i, frame_id in enumerate(prediction.frame_ids) if frame_id in wanted]
-        points, colors, weights, typical = _confident_points(prediction, owned, self.config)
-        if not len(points):
+        keep = {i: kept for i in owned if (kept := _confident(prediction, i, self.config)).size}
+        if not keep:
             return PointCloud.empty()
         if not self.voxel_size:
+            typical = np.median(
+                [np.median(prediction.depth[i].ravel()[k]) for i, k in keep.items()]
+            )
             self.voxel_size = float(self.config.voxel_ratio * typical * S_map_chunk.scale)
         submap = self._submap_for(prediction.chunk_index, S_map_chunk, session)
         S_anchor_chunk = submap.S_map_anchor.inverse() @ S_map_chunk
-        local = S_anchor_chunk.apply(points)
-        new = Voxels.bin(local, colors, weights, submap.voxel_size)
+        new = Voxels.bin(*_gather(prediction, keep, S_anchor_chunk), submap.voxel_size)
         self._submaps[-1] = replace(submap, voxels=submap.voxels.merge(new))
         self._keep_budget()
         return replace(submap, voxels=new).cloud()
@@ -222,24 +224,34 @@ def _every(submap: Submap, step: int) -> Submap:
     return replace(submap, voxels=Voxels(*(array[::step] for array in arrays)))
 
 
-def _confident_points(prediction: ChunkPrediction, owned: list[int], config: MapConfig):
-    """Points, colours, weights of the owned frames' good pixels in chunk coordinates, and their
-    median depth."""
-    parts, medians = [], []
-    for i in owned:
-        depth, confidence = prediction.depth[i], prediction.confidence[i]
-        keep = valid_pixels(depth, confidence)
-        if not keep.any():
-            continue
-        median = float(np.median(depth[::3, ::3][keep[::3, ::3]])) if keep[::3, ::3].any() else 0.0
-        keep &= confidence > config.confidence_ratio * float(confidence[keep].mean())
-        if config.max_range > 0 and median > 0:
-            keep &= depth <= config.max_range * median
-        points = unproject(
-            depth[None], prediction.intrinsics[i : i + 1], prediction.T_chunk_camera[i : i + 1]
-        )
-        parts.append((points[0][keep], prediction.rgb[i][keep], confidence[keep]))
-        medians.append(median)
-    if not parts:
-        return np.zeros((0, 3), np.float32), None, None, 0.0
-    return (*(np.concatenate(side) for side in zip(*parts)), float(np.median(medians)))
+def _confident(prediction: ChunkPrediction, frame: int, config: MapConfig) -> np.ndarray:
+    """Flat indices of a frame's pixels that are good enough for the map."""
+    depth, confidence = prediction.depth[frame].ravel(), prediction.confidence[frame].ravel()
+    valid = valid_pixels(depth, confidence)
+    if not valid.any():
+        return np.zeros(0, np.int64)
+    least = config.confidence_ratio * float(confidence[valid].mean(dtype=np.float64))
+    keep = valid & (confidence > least)
+    if config.max_range > 0:
+        keep &= depth <= config.max_range * np.median(depth[valid])
+    return np.flatnonzero(keep)
+
+
+def _gather(prediction: ChunkPrediction, keep: Mapping[int, np.ndarray], S_anchor_chunk: Sim3):
+    """Points (3, N) in the anchor's frame, colours (3, N) and weights (N,) of the kept pixels."""
+    count = sum(len(kept) for kept in keep.values())
+    points = np.empty((3, count), np.float32)
+    colors = np.empty((3, count), np.uint8)
+    weights = np.empty(count, np.float32)
+    start = 0
+    for frame, kept in keep.items():
+        part = slice(start, start + len(kept))
+        start = part.stop
+        pose, intrinsics = prediction.T_chunk_camera[frame], prediction.intrinsics[frame]
+        planes = unproject_planes(prediction.depth[frame], intrinsics, pose, S_anchor_chunk)
+        pixels = prediction.rgb[frame].reshape(-1, 3)
+        for axis in range(3):
+            points[axis, part] = planes[axis].take(kept)
+            colors[axis, part] = pixels[:, axis].take(kept)
+        weights[part] = prediction.confidence[frame].take(kept)
+    return points, colors, weights
