@@ -39,11 +39,12 @@ def draw_trajectory(
     for number, ends in enumerate(loops):
         label = f"{len(loops)} loops" if number == 0 else None
         above.plot(ends[:, 0], ends[:, 1], color="tab:orange", linewidth=1.0, label=label)
-    above.set(xlabel=f"x [{unit}]", ylabel=f"y [{unit}]", title=title)
+    above.set(xlabel=f"x [{unit}]", ylabel=f"y [{unit}]")
+    figure.suptitle(title, fontsize=10)
     above.set_aspect("equal", adjustable="datalim")
     if len(parts):
         above.legend(loc="best", fontsize=8)
-    height.set(xlabel=f"distance travelled [{unit}]", ylabel=f"height z [{unit}]")
+    height.set(xlabel=f"travelled [{unit}]", ylabel=f"height z [{unit}]")
     _save(figure, path)
 
 

@@ -25,7 +25,7 @@ class SourceImage:
     """One image of a source, not yet decoded, so that the frame gate can refuse it for free."""
 
     id: int
-    """Position in the source."""
+    """Position in the source; frames that the mapper gets are numbered after the gate."""
     stamp_ns: int
     decode: Callable[[], Frame]
     """Decodes and rectifies; raises `BadInput`. Call before asking for the next image."""

@@ -11,7 +11,14 @@ from scal3r_ros.pipeline.torchrun import under_torchrun
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "scal3r": {},
-    "sfm": {"chunk.size": 20, "chunk.overlap": 10, "loop.threshold": 0.3},
+    "sfm": {
+        "chunk.size": 20,
+        "chunk.overlap": 10,
+        "loop.threshold": 0.3,
+        "loop.min_gap": 30,
+        "loop.window": 10,
+        "loop.nms_window": 10,
+    },
 }
 """Options that differ from the general defaults because of how a reconstructor works."""
 

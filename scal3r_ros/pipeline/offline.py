@@ -8,7 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,12 +112,15 @@ class _Session:
     def feed(self, progress: Progress | None, save_every: float) -> str:
         """Read to the end; returns the error that ended reading early."""
         self._saved_at, self._pause = time.monotonic(), save_every
+        kept = 0
         try:
             for image in self._source:
                 decision = self._gate.admit(image.stamp_ns)
-                if decision.keep and image.id >= self.mapper.next_frame_id:
-                    self.take(self.mapper.add(image.decode(), decision.starts_session))
+                if decision.keep and kept >= self.mapper.next_frame_id:
+                    frame = replace(image.decode(), id=kept)
+                    self.take(self.mapper.add(frame, decision.starts_session))
                     self._save_if_due(save_every)
+                kept += decision.keep
                 if progress is not None:
                     progress(image.id + 1, self.mapper)
         except BadInput as error:

@@ -112,7 +112,7 @@ def report(mapper: MapView, parts: list[Part]) -> dict[str, Any]:
 
 def unit(mapper: MapView) -> str:
     """What map coordinates are measured in."""
-    return "m" if mapper.scale.frozen else "map units, scale unknown"
+    return "metres" if mapper.scale.frozen else "map units, scale unknown"
 
 
 def _note(mapper: MapView) -> str:
@@ -131,9 +131,10 @@ def _draw(mapper: MapView, parts: list[Part], folder: Path) -> list[Path]:
     loops = [[place[a], place[b]] for a, b, kind in graph.edges if kind == "loop"]
     tracks = [part.positions @ turn.T for part in parts]
     frames = sum(len(part.poses) for part in parts)
-    title = f"{frames} frames, {len(loops)} loops, revision {mapper.map_revision}"
+    title = f"{frames} frames, {len(loops)} loops, revision {mapper.map_revision}, {unit(mapper)}"
     files = [folder / "trajectory.png", folder / "map_top.png"]
-    draw_trajectory(files[0], tracks, np.array(loops).reshape(-1, 2, 3), unit(mapper), title)
+    short = "m" if mapper.scale.frozen else "map units"
+    draw_trajectory(files[0], tracks, np.array(loops).reshape(-1, 2, 3), short, title)
     cloud = parts[0].cloud if parts else PointCloud.empty()
     positions = tracks[0] if parts else np.zeros((0, 3))
     draw_top_view(files[1], cloud.points @ turn.T, cloud.colors, positions)
