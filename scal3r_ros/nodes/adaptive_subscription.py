@@ -13,7 +13,11 @@ from typing import Any
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from scal3r_ros.nodes.node_config import TopicQosConfig
-from scal3r_ros.nodes.qos_events import incompatible_qos_callbacks
+from scal3r_ros.nodes.qos_events import (
+    SubscriptionEventCallbacks,
+    describe_mismatch,
+    silent_events,
+)
 
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 
@@ -33,11 +37,18 @@ class AdaptiveSubscription:
     ) -> None:
         self._node, self._kind, self._topic, self._callback = node, kind, topic, callback
         self._config, self._group, self._incompatible = config, group, incompatible
+        self._mismatch: Any = None
         self.reliability = self._wanted()
         self._subscription = self._subscribe()
 
     def adapt(self) -> None:
-        """Subscribe anew if the publishers of the topic have changed what they offer."""
+        """Subscribe anew if the publishers have changed what they offer; tell of mismatches."""
+        if self._mismatch is not None:
+            sentence = describe_mismatch(self._node, self._topic, self._mismatch)
+            self._mismatch = None
+            if sentence not in self._incompatible:
+                self._incompatible.append(sentence)
+                self._node.get_logger().warning(sentence)
         wanted = self._wanted()
         if wanted != self.reliability:
             self.reliability = wanted
@@ -58,14 +69,22 @@ class AdaptiveSubscription:
         return RELIABLE if offers and all(offer == RELIABLE for offer in offers) else BEST_EFFORT
 
     def _subscribe(self):
+        """Mismatches are worth telling only where `adapt` will not end them."""
+        events = silent_events()
+        if self._config.reliability != "auto":
+            events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible)
         return self._node.create_subscription(
             self._kind,
             self._topic,
             self._callback,
             input_qos(self.reliability, self._config.depth),
             callback_group=self._group,
-            event_callbacks=incompatible_qos_callbacks(self._node, self._topic, self._incompatible),
+            event_callbacks=events,
         )
+
+    def _on_incompatible(self, event: Any) -> None:
+        """Described later: the name of the other side is not known yet."""
+        self._mismatch = event.last_policy_kind
 
 
 def input_qos(reliability: ReliabilityPolicy, depth: int) -> QoSProfile:

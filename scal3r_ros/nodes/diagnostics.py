@@ -16,7 +16,7 @@ HOPS = ("received", "unaccepted", "gated", "queued", "dropped", "decoded", "malf
 
 @dataclass(frozen=True)
 class Concern:
-    """One status: its level is the worst of what was found, its message names the worst finding."""
+    """One status: its level is the worst of what was found, its message names that first."""
 
     name: str
     findings: Sequence[tuple[bytes, str]]
@@ -29,8 +29,12 @@ class Concern:
 
     @property
     def message(self) -> str:
-        worst = [sentence for level, sentence in self.findings if level == self.level]
-        return "; ".join(worst) or "ok"
+        told = sorted(
+            (finding for finding in self.findings if finding[0] > OK or self.level == OK),
+            key=lambda finding: finding[0],
+            reverse=True,
+        )
+        return "; ".join(sentence for _, sentence in told) or "ok"
 
 
 @dataclass(frozen=True)

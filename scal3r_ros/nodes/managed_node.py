@@ -23,6 +23,8 @@ from rclpy.signals import SignalHandlerOptions
 
 SWITCH_INTERVAL = 0.001
 """Seconds after which a busy Python thread lets a waiting callback run; the usual 5 ms add up."""
+BAD_PARAMETERS = 2
+"""Exit code when the node cannot start because of what the user wrote."""
 STATES = ("unconfigured", "inactive", "active", "finalized")
 
 
@@ -115,7 +117,12 @@ def run(
     sys.setswitchinterval(SWITCH_INTERVAL)
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     failures: list[BaseException] = []
-    node = make_node()
+    try:
+        node = make_node()
+    except ValueError as error:
+        rclpy.logging.get_logger("scal3r_ros").fatal(f"wrong parameters: {error}")
+        rclpy.try_shutdown()
+        return BAD_PARAMETERS
     executor = make_executor(node) if make_executor else rclpy.executors.SingleThreadedExecutor()
     executor.add_node(node)
 

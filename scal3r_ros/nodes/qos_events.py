@@ -8,16 +8,9 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 
-def incompatible_qos_callbacks(node, topic: str, found: list[str]) -> SubscriptionEventCallbacks:
-    """Event callbacks that append one sentence per mismatch to `found` and log it."""
-
-    def on_incompatible(event) -> None:
-        sentence = describe_mismatch(node, topic, event.last_policy_kind)
-        if sentence not in found:
-            found.append(sentence)
-            node.get_logger().warning(sentence)
-
-    return SubscriptionEventCallbacks(incompatible_qos=on_incompatible)
+def silent_events() -> SubscriptionEventCallbacks:
+    """No callbacks, not even the default ones that log."""
+    return SubscriptionEventCallbacks(use_default_callbacks=False)
 
 
 def describe_mismatch(node, topic: str, policy_kind) -> str:

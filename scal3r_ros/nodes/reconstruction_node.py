@@ -210,11 +210,13 @@ def _check_prerequisites(config: ReconstructionConfig) -> None:
 
 def _make_worker(config: ReconstructionConfig) -> RoundWorker:
     """Load the network; on the worker's thread, because it takes seconds to minutes."""
+    from scal3r_ros.pipeline.async_worker import AsyncWorker
     from scal3r_ros.pipeline.round_worker import RoundWorker
     from scal3r_ros.pipeline.scal3r_setup import open_scal3r
 
     engine = open_scal3r(config.model, config.memory)
-    return RoundWorker(engine, config.distributed, engine.network.device)
+    kind = AsyncWorker if config.distributed.policy == "async" else RoundWorker
+    return kind(engine, config.distributed, engine.network.device)
 
 
 def main(args: Sequence[str] | None = None) -> int:

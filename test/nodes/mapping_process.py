@@ -93,7 +93,7 @@ class Robot:
     """Camera, TF and a listener to everything that the mapping node says."""
 
     def __init__(
-        self, ros, options: dict | None = None, camera_qos=BEST_EFFORT, listen=True
+        self, ros, options: dict | None = None, camera_qos=10, listen=True
     ) -> None:
         self.ros = ros
         self.city = make_city({**DEFAULTS, **(options or {})})
@@ -173,7 +173,16 @@ class Robot:
             10,
             "outputs connected",
         )
+        self.until(self.camera_is_heard_well, 10, "a subscription as reliable as the camera")
         self.spin(0.3)
+
+    def camera_is_heard_well(self) -> bool:
+        """The node has found out that it may ask all cameras for reliability."""
+        publishers = self.node.get_publishers_info_by_topic(self.image.topic_name)
+        subscriptions = self.node.get_subscriptions_info_by_topic(self.image.topic_name)
+        offers = {info.qos_profile.reliability for info in publishers}
+        asked = {info.qos_profile.reliability for info in subscriptions}
+        return offers != {ReliabilityPolicy.RELIABLE} or asked == offers
 
     def image_message(self, index: int, stamp_ns: int | None = None) -> Image:
         frame = self.city.frame(index)

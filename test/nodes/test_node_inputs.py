@@ -1,0 +1,201 @@
+"""What arrives from cameras and clocks: every kind of sender, bad messages, bad stamps."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is absent; run the tests with `make test`")
+from mapping_process import BEST_EFFORT
+from rclpy.qos import ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image
+from test_mapping_node import camera_poses
+
+from scal3r_ros.nodes.conversions import fill, header, ns_to_stamp, stamp_to_ns
+
+pytestmark = pytest.mark.ros
+
+
+def calibration(city, **changes):
+    K = city.intrinsics.copy()
+    K[:2, 2] -= 0.5
+    message = CameraInfo(
+        header=header("camera_optical_frame", 1),
+        width=city.width,
+        height=city.height,
+        distortion_model="plumb_bob",
+        d=[0.0] * 5,
+        k=K.reshape(-1),
+    )
+    for name, value in changes.items():
+        setattr(message, name, value)
+    return message
+
+
+def test_malformed_messages_are_counted_and_left_out(start_mapping, make_robot):
+    options = {"frames": 60}
+    process, robot = start_mapping(options), make_robot(options)
+    robot.until_active()
+    good = robot.image_message
+    stamp = robot.city.stamp_ns
+    data = fill(np.zeros(10, np.uint8), "B")
+    bad = [
+        Image(header=header("c", stamp(8)), height=48, width=64, encoding="rgb8", step=192,
+              data=data),
+        Image(header=header("c", stamp(9)), height=0, width=0, encoding="rgb8", step=0, data=data),
+        Image(header=header("c", stamp(10)), height=48, width=64, encoding="hsv9", step=192,
+              data=fill(np.zeros(48 * 192, np.uint8), "B")),
+        Image(header=header("c", stamp(11))),
+    ]  # fmt: skip
+    robot.camera_info.publish(calibration(robot.city, k=np.full(9, np.nan)))
+    robot.camera_info.publish(calibration(robot.city, distortion_model="fish_bowl", d=[0.1]))
+    robot.camera_info.publish(calibration(robot.city, k=np.zeros(9)))
+    robot.show(range(8))
+    for message in bad:
+        robot.image.publish(message)
+        robot.spin(0.03)
+    robot.image.publish(good(12, stamp_ns=0))
+    robot.show(range(12, 24))
+    robot.flush()
+    counts = robot.fresh_status("input")
+    assert counts["malformed"] == "4" and counts["decoded"] == "20"
+    assert counts["malformed_camera_info"] == "2"
+    assert robot.status("time")["unstamped"] == "1"
+    assert process.output.count("dropped a malformed image") == 1, "throttled"
+    assert "numbers that are not finite" in process.output
+    robot.until(lambda: len(camera_poses(robot.heard["trajectory"])) == 20, 5, "20 poses")
+    assert process.stop() == 0 and "Traceback" not in process.output
+
+
+def test_reliable_and_best_effort_cameras_and_a_mismatch(start_mapping, make_robot):
+    """Automatic reliability hears both; a demand that a camera cannot meet is told by name."""
+    options = {"frames": 60}
+    reliable, strict = make_robot(options, camera_qos=10), None
+    process = start_mapping(options)
+    reliable.until_active()
+
+    def asked():
+        infos = reliable.node.get_subscriptions_info_by_topic("/image")
+        return [info.qos_profile.reliability for info in infos]
+
+    reliable.until(lambda: asked() == [ReliabilityPolicy.RELIABLE], 5, "a reliable subscription")
+    reliable.camera_info.publish(calibration(reliable.city, d=[-0.2, 0.05, 0.0, 0.0, 0.0]))
+    reliable.show(range(8))
+    reliable.until(lambda: reliable.fresh_status("input")["received"] == "8", 5)
+    weak = reliable.node.create_publisher(Image, "image", BEST_EFFORT)
+    reliable.until(lambda: asked() == [ReliabilityPolicy.BEST_EFFORT], 5, "a weaker subscription")
+    reliable.until(lambda: weak.get_subscription_count() == 1, 5)
+    for i in range(8, 12):
+        weak.publish(reliable.image_message(i))
+        reliable.spin(0.05)
+    reliable.until(lambda: reliable.fresh_status("input")["received"] == "12", 5)
+    assert reliable.status("input")["level"] == 0
+    assert process.stop() == 0
+
+    reliable.until(lambda: reliable.node.count_publishers("/mapping_node/map") == 0, 20)
+    strict = start_mapping(options, **{"qos.image.reliability": "reliable"})
+    reliable.until_active()
+    told = reliable.until(
+        lambda: "cannot be heard" in reliable.fresh_status("input")["message"], 10, "a mismatch"
+    )
+    message = reliable.status("input")["message"]
+    assert told and "robot offers best_effort" in message and "ask for reliable" in message
+    assert strict.stop() == 0
+
+
+def test_stamps_that_jump_repeat_and_pause(start_mapping, make_robot):
+    """One stream with a duplicate, small disorder, a forward gap and two laps of a bag."""
+    options = {"frames": 60}
+    settings = {"gate.max_gap": 1.0, "time.reorder_window": 0.25}
+    process, robot = start_mapping(options, **settings), make_robot(options)
+    robot.until_active()
+    order = [
+        0,
+        1,
+        1,
+        2,
+        4,
+        3,
+        5,
+        6,
+        7,
+        8,
+        9,
+        10,
+        11,
+        30,
+        31,
+        32,
+        33,
+        34,
+        35,
+        36,
+        37,
+        38,
+        39,
+        40,
+        41,
+    ]
+    robot.show(order)
+    robot.flush()
+    assert robot.fresh_status("time")["duplicate"] == "1"
+    assert robot.status("time")["reordered"] == "1" and robot.status("time")["gap"] == "1"
+    sessions = {message.session for message in robot.heard["trajectory"]}
+    assert sessions == {0, 1}, "the gap starts a chain of its own"
+    robot.until(lambda: len(camera_poses(robot.heard["trajectory"])) == 24, 5, "24 poses")
+    assert "unconnected" in robot.status("tf")["message"] or robot.status("tf")["level"] == 1
+
+    robot.forget()
+    robot.show(range(16))
+    robot.flush()
+    status = robot.fresh_status("time")
+    assert status["jump_back"] == "1" and float(status["last jump [s]"]) < -2.0
+    robot.spin(0.3)
+    assert {message.session for message in robot.heard["trajectory"]} >= {2}
+    poses = camera_poses(m for m in robot.heard["trajectory"] if m.session == 2)
+    assert min(poses) == robot.city.stamp_ns(0), "no frame of the new lap is lost"
+    assert process.stop() == 0 and "Traceback" not in process.output
+
+
+def test_simulated_time_that_starts_late_and_loops(start_mapping, make_robot):
+    """Before /clock time is unknown, not zero; when it jumps back the map is emptied if asked."""
+    options = {"frames": 60}
+    settings = {"use_sim_time": True, "time.on_jump_back": "reset"}
+    process, robot = start_mapping(options, **settings), make_robot(options)
+    clock = robot.node.create_publisher(Clock, "/clock", 10)
+    robot.until_active()
+    assert "/clock is silent" in robot.fresh_status("time")["message"]
+
+    def lap(indices):
+        for i in indices:
+            clock.publish(Clock(clock=ns_to_stamp(robot.city.stamp_ns(i))))
+            robot.image.publish(robot.image_message(i))
+            robot.spin(0.03)
+
+    lap(range(40, 60))
+    robot.until(lambda: robot.fresh_status("time")["level"] == 0, 5, "a running clock")
+    diagnostics = robot.heard["diagnostics"][-1]
+    assert stamp_to_ns(diagnostics.header.stamp) <= robot.city.stamp_ns(60)
+    before = robot.until(lambda: robot.heard["trajectory"], 5)[-1]
+    lap(range(12))
+    robot.flush()
+    assert robot.status("time")["jump_back"] == "1" or (
+        robot.fresh_status("time")["jump_back"] == "1"
+    )
+    path = robot.heard["path"][-1]
+    stamps = [stamp_to_ns(item.header.stamp) for item in path.poses]
+    assert stamps == [robot.city.stamp_ns(i) for i in range(12)], "only the new lap is left"
+    assert before.header.stamp.sec >= 4
+    assert process.stop() == 0 and "Traceback" not in process.output
+
+
+def test_wrong_parameters_end_in_one_clear_sentence(start_mapping, make_robot):
+    wrong_type = start_mapping(**{"chunk.size": "many"})
+    wrong_pair = start_mapping(**{"chunk.size": 4, "chunk.overlap": 6})
+    for process, words in ((wrong_type, "chunk.size"), (wrong_pair, "chunk.overlap (6)")):
+        assert process.process.wait(30) == 2
+        assert words in process.output and "Traceback" not in process.output
+    robot = make_robot()
+    absent = start_mapping(**{"model.checkpoint": "/nowhere/weights.pt"})
+    robot.until_state("unconfigured")
+    assert "does not exist" in absent.output
+    assert absent.stop() == 0 and "Traceback" not in absent.output
