@@ -105,8 +105,12 @@ def fit_floor(prediction: ChunkPrediction, tilt: float = np.radians(40.0)) -> Fl
         normal = np.linalg.svd(points[inside] - centre, full_matrices=False)[2][2]
         normal = normal if normal @ up > 0 else -normal
         offset = normal @ centre
-    if inside.mean() < 0.2:
-        raise LevelUnknown(f"only {inside.mean():.0%} of the points below the camera are level")
+    under = (points @ normal - offset < -3.0 * tolerance).mean()
+    if inside.mean() < 0.2 or under > 0.25:
+        raise LevelUnknown(
+            f"{inside.mean():.0%} of the points below the camera are level and {under:.0%} lie "
+            f"deeper; a floor needs more than 20% and less than 25%"
+        )
     heights = prediction.T_chunk_camera[:, :3, 3] @ normal - offset
     spread = np.std(points[inside] @ normal - offset) / np.sqrt(len(heights))
     sigma = float(np.hypot(spread, np.std(heights) / np.sqrt(len(heights))))
