@@ -34,7 +34,7 @@ def generate_launch_description():
                 launch_arguments={
                     "bag": PathJoinSubstitution([share, "demo", "loop_room"]),
                     "params_file": PathJoinSubstitution([share, "config", "demo.yaml"]),
-                    "image_topic": "/camera/image",
+                    "image_topic": "/camera/image_raw",
                     "device": "cpu",
                     "rviz": LaunchConfiguration("rviz"),
                     "bag_rate": LaunchConfiguration("bag_rate"),

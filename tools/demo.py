@@ -107,11 +107,12 @@ def conclude(
         "images": recording.images,
         "frames_received": int(received["received"]),
         "frames_dropped": int(received["dropped"]),
-        "frames_mapped": len((out / "trajectory.txt").read_text().splitlines()),
+        "frames_gated": int(received["gated"]),
+        "frames_mapped": demo_report.count_poses(out / "trajectory.txt"),
         "points": int(mapped["points"]),
         "corrections": conductor.corrections,
         "seconds": time.monotonic() - START,
-        "problems": conductor.problems,
+        "problems": {k: v for k, v in conductor.problems.items() if k != "input"},
         "files": [str(Path(file).relative_to(out)) for file in files] + ["map/"],
     }
     return demo_report.write_summary(out, facts, accuracy)

@@ -53,6 +53,11 @@ def evaluate(trajectory: Path, stamps_ns: np.ndarray, truth: np.ndarray, picture
     )
 
 
+def count_poses(trajectory: Path) -> int:
+    """Lines of a TUM file that are no comment."""
+    return sum(not line.startswith("#") for line in trajectory.read_text().splitlines())
+
+
 def draw(truth: np.ndarray, estimate: np.ndarray, picture: Path) -> None:
     """Both trajectories in the two directions in which they extend most."""
     import matplotlib
@@ -82,8 +87,8 @@ def write_summary(folder: Path, facts: dict, accuracy: Accuracy | None) -> str:
     (folder / "summary.json").write_text(json.dumps(entries, indent=2) + "\n")
     lines = [
         f"reconstructor   {facts['reconstructor']}",
-        f"frames          {facts['frames_mapped']} in the map of {facts['images']} in the bag, "
-        f"{facts['frames_dropped']} dropped",
+        f"frames          {facts['images']} in the bag, {facts['frames_gated']} passed over by the "
+        f"gate, {facts['frames_dropped']} dropped, {facts['frames_mapped']} in the map",
         f"map             {facts['points']} points, {facts['corrections']} corrections by loops",
     ]
     if accuracy is None:
