@@ -18,6 +18,8 @@ COMMANDS = {
     "play": ("scal3r_ros.nodes.play", "publish a bag where there is no `ros2 bag`"),
     "bench": ("scal3r_ros.bench.command", "measure speed and memory"),
 }
+VARIANTS = {("evaluate", "--suite"): "scal3r_ros.train.evaluate_suite"}
+"""Commands that another module handles when an option is given."""
 EXAMPLES = """\
 examples:
   scal3r reconstruct video.mp4 --out result
@@ -33,8 +35,10 @@ OK, BAD_INPUT, USAGE, NOTHING_MAPPED, INTERRUPTED = 0, 1, 2, 3, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    parser = _parser(next((word for word in arguments if word in COMMANDS), ""))
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    logging.getLogger("scal3r_ros").setLevel(logging.INFO)
+    wanted = next((word for word in arguments if word in COMMANDS), "")
+    parser = _parser(wanted, _module_name(wanted, arguments))
     chosen = parser.parse_args(arguments)
     if not chosen.command:
         parser.print_help()
@@ -52,7 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else OK
 
 
-def _parser(wanted: str) -> argparse.ArgumentParser:
+def _module_name(wanted: str, arguments: Sequence[str]) -> str:
+    for (command, option), module_name in VARIANTS.items():
+        if command == wanted and any(word.split("=")[0] == option for word in arguments):
+            return module_name
+    return COMMANDS[wanted][0] if wanted else ""
+
+
+def _parser(wanted: str, module_name: str) -> argparse.ArgumentParser:
     """The parser; only the module of the `wanted` command is imported."""
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
@@ -63,7 +74,7 @@ def _parser(wanted: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"scal3r_ros {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for name, (module_name, text) in COMMANDS.items():
+    for name, (_, text) in COMMANDS.items():
         if name != wanted:
             commands.add_parser(name, help=text, add_help=False)
             continue

@@ -1,0 +1,117 @@
+"""Compare a trajectory or a map with ground truth.
+
+Trajectories are TUM files (`seconds tx ty tz qx qy qz qw`), joined by time and aligned by the best
+similarity, because images alone do not tell the scale. Clouds are PLY files; with trajectories
+given too, the map is moved as they were.
+
+  scal3r evaluate --trajectory result/trajectory.txt --groundtruth truth.txt
+  scal3r evaluate --map result/map.ply --groundtruth-cloud truth.ply --threshold 0.05
+  scal3r evaluate --suite worlds --help          (scores of the network itself)
+
+ATE: RMSE of positions. RPE: RMSE of the motion between consecutive poses. Drift: mean error per
+travelled length, over KITTI's 100 to 800 m, or over eighths of a shorter path.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from scal3r_ros.io.ply import read_points
+from scal3r_ros.io.report import write_report
+from scal3r_ros.pipeline.evaluation import (
+    CloudScore,
+    TrajectoryScore,
+    draw_comparison,
+    score_cloud,
+    score_trajectory,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `scal3r evaluate`."""
+    parser.add_argument("--trajectory", type=Path, help="TUM file to judge")
+    parser.add_argument("--groundtruth", type=Path, help="TUM file with the truth")
+    parser.add_argument(
+        "--max-difference",
+        type=float,
+        default=0.01,
+        metavar="S",
+        help="join poses this near in time",
+    )
+    parser.add_argument(
+        "--fixed-scale", action="store_true", help="align without scale: for metric trajectories"
+    )
+    parser.add_argument("--map", type=Path, help="PLY file to judge")
+    parser.add_argument("--groundtruth-cloud", type=Path, help="PLY file with the truth")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=0.05,
+        help="distance that counts as right (default: 0.05)",
+    )
+    parser.add_argument("--out", type=Path, help="folder for evaluation.json and evaluation.png")
+
+
+def run(args: argparse.Namespace) -> int:
+    """`scal3r evaluate`; returns the exit code."""
+    _check(args)
+    facts: dict[str, Any] = {}
+    score = None
+    if args.trajectory:
+        score, reference, estimate = score_trajectory(
+            args.trajectory, args.groundtruth, args.max_difference, args.fixed_scale
+        )
+        facts["trajectory"] = _facts(score)
+        print(_describe(score))
+        if args.out:
+            draw_comparison(args.out / "evaluation.png", reference, estimate, score)
+    if args.map:
+        points = read_points(args.map)
+        points = score.S_truth_map.apply(points) if score else points
+        cloud = score_cloud(points, read_points(args.groundtruth_cloud), args.threshold)
+        facts["map"] = asdict(cloud)
+        print(_describe_cloud(cloud))
+    if args.out:
+        write_report(args.out / "evaluation.json", facts)
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    for given, needed in (("trajectory", "groundtruth"), ("map", "groundtruth_cloud")):
+        if bool(getattr(args, given)) != bool(getattr(args, needed)):
+            raise ValueError(f"--{given} and --{needed.replace('_', '-')} belong together")
+    if not args.trajectory and not args.map:
+        raise ValueError("nothing to evaluate: give --trajectory and --groundtruth, --map and "
+                         "--groundtruth-cloud")  # fmt: skip
+    if not args.threshold > 0:
+        raise ValueError(f"--threshold must be positive, found {args.threshold}")
+
+
+def _facts(score: TrajectoryScore) -> dict[str, Any]:
+    facts = {k: v for k, v in vars(score).items() if k not in ("drift", "S_truth_map")}
+    return facts | {"drift": asdict(score.drift), "scale": float(score.S_truth_map.scale)}
+
+
+def _describe(score: TrajectoryScore) -> str:
+    lengths = score.drift.lengths
+    over = f"over {lengths[0]:.3g} to {lengths[-1]:.3g}" if lengths else "path too short"
+    return (
+        f"{score.frames} poses, path {score.path_length:.4g}, scale "
+        f"{float(score.S_truth_map.scale):.5g}\n"
+        f"ATE    {score.ate_rmse:.4g}  ({score.ate_percent:.3g} % of the path)\n"
+        f"RPE    {score.rpe_translation:.4g}, {score.rpe_rotation_deg:.3g} deg\n"
+        f"drift  {score.drift.translation_percent:.3g} %, "
+        f"{score.drift.rotation_deg_per_unit:.3g} deg per unit ({over})"
+    )
+
+
+def _describe_cloud(score: CloudScore) -> str:
+    return (
+        f"Chamfer {score.chamfer:.4g} (accuracy {score.accuracy:.4g}, completeness "
+        f"{score.completeness:.4g})\n"
+        f"F1 {score.f1:.3f} at {score.threshold:g} (precision {score.precision:.3f}, recall "
+        f"{score.recall:.3f})"
+    )
