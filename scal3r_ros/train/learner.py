@@ -1,4 +1,4 @@
-"""What is trained: a network with a good start, its probe, averaged weights and optimiser."""
+"""What is trained: a network with a good start, its read-outs, averaged weights and optimiser."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from scal3r_ros.model.architecture import Architecture, Numerics
 from scal3r_ros.model.checkpoint import check_state, checkpoint_files, read_state
 from scal3r_ros.model.network import Scal3R
-from scal3r_ros.train.probe import DisplacementProbe, write_place_code
+from scal3r_ros.train.probe import Probes, write_place_code
 from scal3r_ros.train.run_state import AveragedWeights
 from scal3r_ros.train.schedule import Schedule
 
@@ -24,7 +24,7 @@ class Learner:
     """Network and everything that changes with it."""
 
     network: Scal3R
-    probe: DisplacementProbe
+    probes: Probes
     average: AveragedWeights
     optimizer: torch.optim.AdamW
 
@@ -67,9 +67,9 @@ def make_learner(
     if parts == "memory":
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(".ttt." in name)
-    probe = DisplacementProbe(network, schedule.matching_layers[-1]).to(device)
+    probes = Probes(network, schedule.matching_layers[-1]).to(device)
     average = AveragedWeights(network, schedule.ema)
-    return Learner(network, probe, average, _optimizer(network, probe, schedule))
+    return Learner(network, probes, average, _optimizer(network, probes, schedule))
 
 
 def _from_checkpoint(path: str, numerics: Numerics) -> Scal3R:
@@ -85,7 +85,7 @@ def start_at_the_mean(network: Scal3R) -> None:
     """Begin with the mean camera for every frame, places in the tokens, and silent memory units."""
     write_place_code(network)
     last, iterations = network.cam_decoder.pose_branch.fc2, network.cam_decoder.iterations
-    last.weight.zero_()
+    torch.nn.init.normal_(last.weight, std=1e-3)
     last.bias.zero_()
     last.bias[6] = 1.0 / iterations
     last.bias[7:] = torch.tensor(_MEAN_FOV) / iterations
@@ -93,23 +93,34 @@ def start_at_the_mean(network: Scal3R) -> None:
         network.agg_regator.memory_unit(layer).proj.bias.zero_()
 
 
-def _optimizer(network: Scal3R, probe: DisplacementProbe, schedule: Schedule) -> torch.optim.AdamW:
+def _optimizer(network: Scal3R, probes: Probes, schedule: Schedule) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices, and an own rate for the memory units."""
-    groups: dict[tuple[bool, bool], list[Tensor]] = {(False, False): list(probe.parameters())}
+    groups: dict[tuple[str, bool], list[Tensor]] = {("rest", False): list(probes.parameters())}
     for name, parameter in network.named_parameters():
         matrix = parameter.ndim >= 2 and "token" not in name and "pos_" not in name
         if parameter.requires_grad:
-            groups.setdefault((".ttt." in name, matrix), []).append(parameter)
+            groups.setdefault((_rate_name(name), matrix), []).append(parameter)
+    rates = {
+        "memory": schedule.memory_rate,
+        "camera": schedule.camera_rate,
+        "rest": schedule.learning_rate,
+    }
     return torch.optim.AdamW(
         [
             {
                 "params": parameters,
-                "peak": schedule.memory_rate if memory else schedule.learning_rate,
+                "peak": rates[part],
                 "weight_decay": schedule.weight_decay if matrix else 0.0,
             }
-            for (memory, matrix), parameters in groups.items()
+            for (part, matrix), parameters in groups.items()
         ],
         lr=schedule.learning_rate,
         betas=schedule.betas,
         fused=True,
     )
+
+
+def _rate_name(parameter: str) -> str:
+    if ".ttt." in parameter:
+        return "memory"
+    return "camera" if parameter.startswith("cam_decoder.") else "rest"

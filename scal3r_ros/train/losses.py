@@ -19,6 +19,8 @@ from scal3r_ros.train.worlds import ClipBatch, Correspondences, camera_points, r
 
 TRANSLATION_GAIN, QUATERNION_GAIN = 12.0, 20.0
 """Whitening: the spread of translations (in units of the scene) and quaternions is about 1/gain."""
+IDENTITY = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+"""Encoding of no motion, without the field of view."""
 _POSE_BETA, _FOV_BETA, _MATCH_BETA = 0.5, 0.05, 0.1
 _CONFIDENCE_REWARD = 0.2
 
@@ -142,17 +144,20 @@ def matching_loss(
     return Matching(entropy + (huber * mask).sum() / count, error.detach(), same.detach())
 
 
+def pose_loss(found: Tensor, goal: Tensor) -> Tensor:
+    """Huber loss of whitened translations and quaternions (..., 7)."""
+    gain = found.new_tensor([TRANSLATION_GAIN] * 3 + [QUATERNION_GAIN] * 4)
+    return F.smooth_l1_loss(found * gain, goal * gain, beta=_POSE_BETA)
+
+
 def camera_loss(cameras: Tensor, targets: Targets, weights: LossWeights) -> tuple[Tensor, Tensor]:
     """Whitened pose loss and field-of-view loss over all iterations; cameras: (iterations, W, S,
     9)."""
-    gain = cameras.new_tensor([TRANSLATION_GAIN] * 3 + [QUATERNION_GAIN] * 4)
     pose, fov, total = cameras.new_zeros(()), cameras.new_zeros(()), 0.0
     for i, encoding in enumerate(cameras):
         share = weights.iteration_decay ** (len(cameras) - 1 - i)
         goal = targets.encoding
-        pose = pose + share * F.smooth_l1_loss(
-            encoding[..., :7] * gain, goal[..., :7] * gain, beta=_POSE_BETA
-        )
+        pose = pose + share * pose_loss(encoding[..., :7], goal[..., :7])
         fov = fov + share * F.smooth_l1_loss(encoding[..., 7:], goal[..., 7:], beta=_FOV_BETA)
         total += share
     return pose / total, fov / total

@@ -17,7 +17,7 @@ from scal3r_ros.train.losses import (
     scene_scale,
 )
 from scal3r_ros.train.parallel import Crew
-from scal3r_ros.train.probe import DisplacementProbe
+from scal3r_ros.train.probe import Probes
 from scal3r_ros.train.schedule import Stage
 from scal3r_ros.train.worlds import ClipBatch, Correspondences, correspondences
 
@@ -34,7 +34,7 @@ def step_loss(
     chunks: list[ClipBatch],
     stage: Stage,
     layers: tuple[int, ...],
-    probe: DisplacementProbe,
+    probes: Probes,
     crew: Crew | None = None,
 ) -> LossParts:
     """Loss of chunks (of the same worlds, network order) that share one memory, and its parts.
@@ -61,9 +61,10 @@ def step_loss(
     truths = [correspondences(chunk, network.architecture.patch_size) for chunk in chunks]
     grid = network.grid(chunks[0].images)
     match, match_parts = _matching(watch, truths, grid, network.architecture.special_tokens)
-    carried = probe.loss(truths, grid)
-    total = total + stage.weights.matching * (match + carried)
-    return LossParts(total, parts | match_parts | {"carried": carried.detach()})
+    carried = probes.loss(truths, targets, grid)
+    total = total + stage.weights.matching * (match + sum(carried.values()))
+    parts |= {name: value.detach() for name, value in carried.items()}
+    return LossParts(total, parts | match_parts)
 
 
 def _memory(network: Scal3R, stage: Stage, chunks: int, crew: Crew) -> RoundMemory:

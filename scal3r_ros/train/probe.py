@@ -1,7 +1,9 @@
-"""A read-out that exists only while training: displacement to the reference frame from patch tokens.
+"""Linear read-outs that exist only while training, never part of the shipped network.
 
-The matching loss makes attention look at the right place; this makes the tokens carry what was
-found there, which the camera token needs. It is not part of the network and is never shipped.
+The matching loss makes attention look at the right place. One read-out makes the patch tokens carry
+what was found there: the displacement to the reference frame. The other makes the camera tokens
+carry the pose, and keeps gradients coming should the camera head's activations die: a head that
+answers the mean pose with all hidden units off never recovers by itself.
 """
 
 from __future__ import annotations
@@ -11,13 +13,57 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scal3r_ros.model.network import Scal3R
+from scal3r_ros.train.losses import IDENTITY, Targets, pose_loss
 from scal3r_ros.train.worlds import Correspondences
 
 _BETA = 0.1
 
 
+class Probes(nn.Module):
+    """Both read-outs, fed by hooks on the network."""
+
+    def __init__(self, network: Scal3R, layer: int):
+        super().__init__()
+        self.displacement = DisplacementProbe(network, layer)
+        self.pose = PoseProbe(network)
+
+    def loss(
+        self, truths: list[Correspondences], targets: list[Targets], grid: tuple[int, int]
+    ) -> dict[str, Tensor]:
+        """Losses of the chunks seen since the last call."""
+        return {
+            "carried": self.displacement.loss(truths, grid),
+            "carried_pose": self.pose.loss(targets),
+        }
+
+
+class PoseProbe(nn.Module):
+    """Linear read-out of translation and quaternion from the normalised camera tokens."""
+
+    def __init__(self, network: Scal3R):
+        super().__init__()
+        self.linear = nn.Linear(2 * network.architecture.embed_dim, 7)
+        nn.init.normal_(self.linear.weight, std=1e-3)
+        nn.init.zeros_(self.linear.bias)
+        self.tokens: list[Tensor] = []
+        network.cam_decoder.token_norm.register_forward_hook(self._keep)
+
+    def _keep(self, block: nn.Module, inputs: tuple, output: Tensor) -> None:
+        if torch.is_grad_enabled():
+            self.tokens.append(output)
+
+    def loss(self, targets: list[Targets]) -> Tensor:
+        """Whitened pose loss of the chunks seen since the last call."""
+        losses = [
+            pose_loss(self.linear(tokens) + tokens.new_tensor(IDENTITY), target.encoding[..., :7])
+            for tokens, target in zip(self.tokens, targets)
+        ]
+        self.tokens = []
+        return torch.stack(losses).mean()
+
+
 class DisplacementProbe(nn.Module):
-    """Linear read-out of the tokens behind one global block, by a hook on the network."""
+    """Linear read-out of the tokens behind one global block."""
 
     def __init__(self, network: Scal3R, layer: int):
         super().__init__()

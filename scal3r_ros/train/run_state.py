@@ -49,7 +49,7 @@ def save_run(folder: Path, learner: Learner, progress: Progress) -> None:
     content = {
         "architecture": learner.network.architecture.to_json(),
         "network": learner.network.state_dict(),
-        "probe": learner.probe.state_dict(),
+        "probes": learner.probes.state_dict(),
         "average": learner.average.values,
         "optimizer": learner.optimizer.state_dict(),
         "progress": asdict(progress),
@@ -70,7 +70,7 @@ def read_run(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]
 def resume_run(content: dict[str, Any], learner: Learner) -> Progress:
     """Put a run file's content back; raises `RuntimeError` if it belongs to another network."""
     learner.network.load_state_dict(content["network"])
-    learner.probe.load_state_dict(content["probe"])
+    learner.probes.load_state_dict(content["probes"])
     learner.average.values = content["average"]
     learner.optimizer.load_state_dict(content["optimizer"])
     return Progress(**content["progress"])

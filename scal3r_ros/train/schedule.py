@@ -52,8 +52,9 @@ class Schedule:
     """
 
     stages: tuple[Stage, ...]
-    learning_rate: float = 2e-3
-    memory_rate: float = 2e-3
+    learning_rate: float = 1.2e-3
+    memory_rate: float = 1.2e-3
+    camera_rate: float = 6e-4
     warmup_steps: int = 100
     decay_from: float = 0.45
     final_rate: float = 0.02
@@ -117,16 +118,16 @@ _MIXED = {"parallax": (1.0, 3.0), "turn": (0.4, 1.0)}
 
 
 def nano_schedule() -> Schedule:
-    """About 90 minutes on one CPU core."""
+    """About an hour on one CPU core."""
     short = ClipSettings(size=(28, 42), frames=4, sub_rays=1, **_MIXED)
     full = replace(short, size=(42, 56), frames=6, parallax=(0.7, 2.5))
     last = replace(full, frames=8, parallax=(0.5, 2.0))
     matched = LossWeights(matching=0.5, depth=0.7)
     return Schedule(
         stages=(
-            Stage("A", 45.0, 16, short, LossWeights(matching=1.0, depth=0.3), uses=8.0),
-            Stage("B", 25.0, 10, full, matched, uses=8.0),
-            Stage("C", 15.0, 3, last, matched, 3, 3, True, 0, 4.0),
+            Stage("A", 30.0, 16, short, LossWeights(matching=1.0, depth=0.3), uses=8.0),
+            Stage("B", 20.0, 10, full, matched, uses=8.0),
+            Stage("C", 12.0, 3, last, matched, 3, 3, True, 0, 4.0),
         ),
     )
 
@@ -142,8 +143,9 @@ def tiny_schedule() -> Schedule:
             Stage("B", 8.0, 32, full, LossWeights(matching=0.5, depth=0.5), uses=2.0),
             Stage("C", 8.0, 8, last, LossWeights(matching=0.1, depth=1.0), 3, 5, True, 0, 1.5),
         ),
-        learning_rate=1e-3,
-        memory_rate=1e-3,
+        learning_rate=6e-4,
+        memory_rate=6e-4,
+        camera_rate=3e-4,
         warmup_steps=300,
         betas=(0.9, 0.95),
         replay=512,
@@ -173,6 +175,7 @@ def fine_tune_schedule() -> Schedule:
     return Schedule(
         stages=(Stage("fine", 60.0, 1, clips, weights, 4, 6, True, 0, 1.0),),
         learning_rate=1e-5,
+        camera_rate=1e-5,
         memory_rate=1e-4,
         warmup_steps=100,
         decay_from=0.1,

@@ -118,10 +118,10 @@ class Trainer:
         for group in learner.optimizer.param_groups:
             group["lr"] = group["peak"] * rate
         layers = self.schedule.matching_layers
-        loss = step_loss(learner.network, chunks, stage, layers, learner.probe, self.crew)
+        loss = step_loss(learner.network, chunks, stage, layers, learner.probes, self.crew)
         learner.optimizer.zero_grad(set_to_none=True)
         loss.total.backward()
-        everything = [*learner.trained, *learner.probe.parameters()]
+        everything = [*learner.trained, *learner.probes.parameters()]
         self.crew.average(everything)
         torch.nn.utils.clip_grad_norm_(
             [p for p in everything if p.grad is not None], self.schedule.clip
@@ -143,7 +143,7 @@ class Trainer:
             progress.samples,
             progress.minutes,
             self.schedule.minutes - progress.minutes,
-            float(loss.total),
+            float(loss.total.detach()),
             line({name: float(value) for name, value in loss.parts.items()}),
         )
 

@@ -1,0 +1,150 @@
+"""`scal3r evaluate --suite worlds|real`: the network's memory modes beside baselines, one table.
+
+`worlds` renders tours through worlds of held-out seeds and textures; `real` takes recordings with
+ground truth below --data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+log = logging.getLogger(__name__)
+
+MODES = ("off", "local", "stream", "batch")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of the suite."""
+    parser.add_argument("--suite", choices=("worlds", "real"), default="worlds")
+    parser.add_argument("--checkpoint", default="", help="empty: the embedded one")
+    parser.add_argument("--data", type=Path, default=None, help="folder of recordings, suite real")
+    parser.add_argument("--sequences", type=int, default=20, help="number of worlds")
+    parser.add_argument("--frames", type=int, default=300, help="frames per world")
+    parser.add_argument("--chunk", type=int, default=8, help="frames per chunk")
+    parser.add_argument("--overlap", type=int, default=3)
+    parser.add_argument(
+        "--parallax", type=float, default=0.08, help="image motion between kept frames"
+    )
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--device", default="auto")
+    parser.add_argument(
+        "--out", type=Path, default=None, help="write scores.json and table.md here"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate and print the table; returns the exit code."""
+    from scal3r_ros.train.sequences import real_sequences, world_sequences
+
+    if arguments.suite == "real" and arguments.data is None:
+        raise ValueError("suite real needs --data, a folder of recordings with groundtruth.txt")
+    sequences = (
+        world_sequences(arguments.sequences, arguments.frames)
+        if arguments.suite == "worlds"
+        else real_sequences(arguments.data)
+    )
+    results = {(mode, loops): _Case() for mode in arguments.modes for loops in (False, True)}
+    for sequence in sequences:
+        for (mode, loops), case in results.items():
+            case.add(sequence.name, _evaluate(sequence, mode, loops, arguments))
+        log.info("%s done", sequence.name)
+    table = _table(results)
+    print(table)
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        (arguments.out / "table.md").write_text(table + "\n")
+        rows = {
+            f"{mode}{'+loops' if loops else ''}": c.rows for (mode, loops), c in results.items()
+        }
+        (arguments.out / "scores.json").write_text(json.dumps(rows, indent=1) + "\n")
+    return 0
+
+
+def _evaluate(sequence, mode: str, loops: bool, arguments: argparse.Namespace):
+    from scal3r_ros.config import Config
+    from scal3r_ros.options import from_dict
+    from scal3r_ros.pipeline.factory import open_reconstructor
+    from scal3r_ros.train.evaluation import evaluate_sequence
+
+    config = from_dict(
+        Config,
+        {
+            "chunk.size": arguments.chunk,
+            "chunk.overlap": arguments.overlap,
+            "gate.min_parallax": arguments.parallax,
+            "model.checkpoint": arguments.checkpoint,
+            "model.device": arguments.device,
+            "memory.mode": mode,
+            "loop.enabled": loops,
+        },
+    )
+    return evaluate_sequence(sequence, config, open_reconstructor(config))
+
+
+@dataclass
+class _Case:
+    """All sequences under one configuration."""
+
+    evaluated: list = field(default_factory=list)
+    rows: list[dict[str, float | str]] = field(default_factory=list)
+
+    def add(self, name: str, result) -> None:
+        self.evaluated.append(result)
+        row = {"sequence": name, "ate": result.ate, "kept": result.kept, "parts": result.parts}
+        row["loops"] = result.loops
+        if result.chunk_scores is not None:
+            row |= result.chunk_scores.summary()
+        self.rows.append(row)
+
+    def ate(self) -> str:
+        values = [e.ate for e in self.evaluated if np.isfinite(e.ate)]
+        return f"{np.median(values):.1f}" if values else "-"
+
+
+def _table(results: dict) -> str:
+    """Medians over all frame pairs and chunks of all sequences, as a Markdown table."""
+    lines = [
+        "| | rotation, deg | direction, deg | AbsRel | delta < 1.25 | fov, deg | ATE, % | ATE with loops, % |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    first = next(iter(results.values()))
+    lines += _baseline_rows(first)
+    for mode in dict.fromkeys(mode for mode, _ in results):
+        plain, closed = results[mode, False], results[mode, True]
+        lines.append(f"| memory {mode} | {_cells(plain)} | {plain.ate()} | {closed.ate()} |")
+    return "\n".join(lines)
+
+
+def _cells(case: _Case) -> str:
+    from scal3r_ros.train.scores import Scores
+
+    scores = [e.chunk_scores for e in case.evaluated if e.chunk_scores is not None]
+    return _summary_cells(Scores.join(scores).summary()) if scores else "- | - | - | - | -"
+
+
+def _summary_cells(s: dict[str, float]) -> str:
+    return (
+        f"{s['rotation']:.2f} | {s['direction']:.1f} | {s['abs_rel']:.3f} | {s['delta']:.2f} | "
+        f"{s['fov']:.1f}"
+    )
+
+
+def _baseline_rows(case: _Case) -> list[str]:
+    """No rotation, mean motion and mean depth; the means are those of the evaluated sequences."""
+    import torch
+
+    from scal3r_ros.train.scores import Scores, baseline
+
+    targets = [t for e in case.evaluated for t in e.targets]
+    if not targets:
+        return []
+    depth = torch.cat([t.log_depth for t in targets]).mean((0, 1))
+    motion = torch.cat([t.encoding[..., :3] for t in targets]).mean(0)
+    summary = Scores.join([baseline(t, depth, motion) for t in targets]).summary()
+    return [f"| no rotation, mean motion, mean depth | {_summary_cells(summary)} | - | - |"]

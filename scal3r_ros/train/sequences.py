@@ -1,0 +1,78 @@
+"""Sequences to evaluate on: held-out worlds, and recordings with ground truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from scal3r_ros.io.source import open_source
+from scal3r_ros.io.tum import read_trajectory
+from scal3r_ros.records import Frame
+from scal3r_ros.train.rendering import focal_length
+from scal3r_ros.train.scenes import KINDS
+from scal3r_ros.train.tours import film, make_tour
+from scal3r_ros.train.worlds import HELD_OUT_SEEDS, WorldSampler
+
+_RATE = 15.0
+_STAMP_TOLERANCE_NS = 30_000_000
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Frames with true poses, and in worlds true depth.
+
+    T_world_camera: (N, 4, 4). depth, solid: (N, H, W) float32 and bool, None for recordings. focal:
+    pixels of `depth`, 0 for recordings.
+    """
+
+    name: str
+    frames: tuple[Frame, ...]
+    T_world_camera: np.ndarray
+    depth: np.ndarray | None = None
+    solid: np.ndarray | None = None
+    focal: float = 0.0
+
+    @property
+    def path_length(self) -> float:
+        """Length of the camera's path in metres."""
+        return float(np.linalg.norm(np.diff(self.T_world_camera[:, :3, 3], axis=0), axis=1).sum())
+
+
+def world_sequences(
+    count: int, frames: int, size: tuple[int, int] = (126, 168)
+) -> Iterator[Sequence]:
+    """Tours through held-out worlds, all kinds in turn."""
+    pool = WorldSampler.held_out().textures
+    for i in range(count):
+        kind = KINDS[i % len(KINDS)]
+        made = make_tour(kind, frames, HELD_OUT_SEEDS + 1000 + i, pool)
+        slices = [[x.numpy() for x in part] for part in film(made, pool, size)]
+        images, depth, solid = (np.concatenate([part[k] for part in slices]) for k in range(3))
+        rgb = (images.transpose(0, 2, 3, 1) * 255).round().astype(np.uint8)
+        stamps = [round(n * 1e9 / _RATE) for n in range(frames)]
+        yield Sequence(
+            f"{kind}-{i}",
+            tuple(Frame(n, stamp, image) for n, (stamp, image) in enumerate(zip(stamps, rgb))),
+            made.T_world_camera.double().numpy(),
+            depth,
+            solid,
+            float(focal_length(torch.tensor(made.fov), size[1])),
+        )
+
+
+def real_sequences(folder: Path) -> Iterator[Sequence]:
+    """Every recording below `folder` that has a `groundtruth.txt`."""
+    for truth in sorted(folder.glob("*/groundtruth.txt")):
+        stamps, poses = read_trajectory(truth)
+        kept, found = [], []
+        for image in open_source(truth.parent):
+            nearest = int(np.abs(stamps - image.stamp_ns).argmin())
+            if abs(int(stamps[nearest]) - image.stamp_ns) <= _STAMP_TOLERANCE_NS:
+                frame = image.decode()
+                kept.append(Frame(len(kept), frame.stamp_ns, frame.rgb, frame.intrinsics))
+                found.append(poses[nearest])
+        yield Sequence(truth.parent.name, tuple(kept), np.stack(found))
