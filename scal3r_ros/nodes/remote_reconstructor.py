@@ -39,6 +39,8 @@ _READS = 1 << 62  # numbers of questions that are in no round
 
 def open_remote(node: rclpy.node.Node, config: NodeConfig) -> RemoteReconstructor:
     """A reconstructor over the workers in the namespace of `node`, with an empty memory."""
+    from scal3r_ros.nodes.async_remote import AsyncRemoteReconstructor
+
     client = ContextClient(
         node.context, node.get_namespace(), f"{node.get_name()}_rounds", config.distributed
     )
@@ -260,59 +262,6 @@ class RemoteReconstructor:
     def _checked(self, answer) -> None:
         if not answer.success:
             raise ContextUnavailable(answer.message)
-
-
-class AsyncRemoteReconstructor(RemoteReconstructor):
-    """Without barrier: every chunk goes to a worker of its own and is numbered for itself."""
-
-    def reconstruct_round(self, chunks: Sequence[Chunk]) -> list[Result]:
-        """A chunk whose worker was lost is sent again under its number, and contributes once."""
-        numbers = {next(self._numbers): chunk for chunk in chunks}
-        oldest_open = min(numbers, default=0)
-        answers: dict[int, PredictionMessage] = {}
-        after = 0
-        for _ in range(self._config.max_attempts):
-            group = self._group(after)
-            pending = {n: c for n, c in numbers.items() if n not in answers}
-            self._client.forget_answers()
-            for number, chunk in pending.items():
-                message = chunk_to_message(chunk)
-                message.place, message.contribute = number - oldest_open, True
-                self._send(message, group, number, number % len(group.workers), 1, 1)
-            answers |= self._settled(group, pending)
-            if len(answers) == len(numbers):
-                break
-            self.redone += 1
-            after = group.generation
-        for number in numbers.keys() - answers.keys():
-            void = ChunkMessage(contribute=True, place=number - oldest_open)
-            self._send(void, group, number, 0, 0, 1)
-        return [self._result(answers.get(number)) for number in numbers]
-
-    def _settled(
-        self, group: ContextState, pending: dict[int, Chunk]
-    ) -> dict[int, PredictionMessage]:
-        """Answers by number once all are there, the group has changed, or time is up."""
-
-        def settled(found: list[PredictionMessage]) -> dict[int, PredictionMessage]:
-            return {
-                a.round: a
-                for a in found
-                if a.run_id == self._run_id and a.round in pending and not a.retry
-            }
-
-        def enough(found: list[PredictionMessage]) -> bool:
-            return len(found) >= len(pending)
-
-        wait = self._config.round_timeout
-        return settled(self._client.wait_for_answers(enough, group.generation, wait))
-
-    def _result(self, answer: PredictionMessage | None) -> Result:
-        if answer is None:
-            return ReconstructionFailed(
-                f"no worker answered in {self._config.max_attempts} attempts"
-            )
-        return prediction_from_message(answer)
 
 
 def _raise_if_too_large(answers: list[PredictionMessage]) -> None:

@@ -18,6 +18,7 @@ from scal3r_ros.model.descriptor import frame_descriptors
 from scal3r_ros.model.encoder_cache import EncoderCache
 from scal3r_ros.model.memory import (
     ContextMemory,
+    Deltas,
     LocalMemory,
     NoMemory,
     Round,
@@ -120,6 +121,19 @@ class Scal3RReconstructor:
         """Forget the staged round."""
         self._staged = None
         del self._parked[self._parked_committed :]
+
+    @property
+    def decay(self) -> float:
+        """Weight of a chunk's gradients when one more has been absorbed."""
+        return self._config.decay
+
+    def absorb(self, deltas: Deltas, chunks: int = 1) -> None:
+        """Advance the memory by gradient sums that were computed before, here or elsewhere."""
+        self.memory.merge(deltas, chunks)
+
+    def delta_shapes(self) -> Deltas:
+        """By memory layer, something of the shape and device of its gradients."""
+        return self.network.memory_shapes()
 
     @torch.no_grad()
     def finalize(self) -> list[Outcome]:

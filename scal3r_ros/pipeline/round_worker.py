@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -45,6 +45,8 @@ class RoundEngine(Protocol):
     """What a reconstructor offers to be run in rounds over several processes."""
 
     fingerprint: str
+    decay: float
+    """Weight of a chunk that is one older."""
 
     def stage_round(
         self,
@@ -62,6 +64,12 @@ class RoundEngine(Protocol):
     def rollback(self) -> None: ...
 
     def reconstruct(self, chunk: Chunk, contribute: bool = True) -> ChunkPrediction: ...
+
+    def absorb(self, deltas: Mapping[int, Any], chunks: int = 1) -> None:
+        """Advance the memory by deltas that were computed before, here or elsewhere."""
+
+    def delta_shapes(self) -> Mapping[int, Any]:
+        """By layer, something of the shape and device of its delta."""
 
     def reset(self) -> None: ...
 
@@ -93,6 +101,8 @@ class RoundWorker:
     progress: Progress = Progress(epoch=0, committed=-1)
     traffic: Traffic = field(default_factory=Traffic)
     """Of the last round."""
+    staleness: int = 0
+    """Chunks that the last one had to do without; none in lockstep."""
 
     def enter(self, name: str, plan: Assignment) -> None:
         """Take the place of worker `name` in a planned group."""
@@ -137,6 +147,14 @@ class RoundWorker:
         self.engine.commit()
         self.progress = replace(self.progress, committed=number, staged=-1)
         return RoundOutcome(True, results)
+
+    @property
+    def idle_wait(self) -> float:
+        """Seconds between two calls of `poll` while idle."""
+        return self.config.heartbeat_period
+
+    def poll(self) -> None:
+        """Between rounds there is nothing to do."""
 
     def read(self, chunk: Chunk) -> ChunkPrediction:
         """Reconstruct a chunk that leaves no trace in the memory; needs no other process."""

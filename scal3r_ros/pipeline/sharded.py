@@ -116,6 +116,8 @@ def open_sharded(config: Config) -> ShardedReconstructor:
         raise ValueError(
             "memory.mode finalize runs in one process; use batch, which gives the same result"
         )
+    if config.distributed.policy != "lockstep":
+        raise ValueError("under torchrun distributed.policy is lockstep; async is for live mapping")
     engine = open_scal3r(own_device(config).model, config.memory)
     return ShardedReconstructor(engine, config.distributed, engine.network.device)
 

@@ -94,7 +94,7 @@ class WorkerLoop:
     def _step(self) -> None:
         """Whatever comes first: a new plan, a snapshot to store, or a whole share of a round."""
         with self._changed:
-            self._changed.wait_for(self._has_something_to_do, self._config.heartbeat_period)
+            self._changed.wait_for(self._has_something_to_do, self._worker.idle_wait)
             plan, works = self._assignment, self._ready_share()
         if self._stopping or plan is None:
             return
@@ -104,6 +104,8 @@ class WorkerLoop:
             self._refuse_or_do(works)
         elif self._has_to_store(plan):
             self._store_snapshot(plan)
+        elif self._worker.group is not None:
+            self._poll()
 
     def _has_something_to_do(self) -> bool:
         plan = self._assignment
@@ -155,6 +157,13 @@ class WorkerLoop:
             message=f"rank {rank} of {size}",
         )
 
+    def _poll(self) -> None:
+        try:
+            self._worker.poll()
+        except GroupBroken as error:
+            self._worker.leave()
+            self._tell(state=BROKEN, message=str(error))
+
     def _refuse_or_do(self, works: list[Work]) -> None:
         first = works[0]
         if not first.contribute:
@@ -202,6 +211,7 @@ class WorkerLoop:
         self._tell(
             state=IDLE,
             committed=self._worker.progress.committed,
+            staleness=self._worker.staleness,
             sync_bytes=traffic.bytes_sent,
             sync_seconds=traffic.seconds,
             round_seconds=time.monotonic() - started,
@@ -216,6 +226,7 @@ class WorkerLoop:
     def _store_snapshot(self, plan: Assignment) -> None:
         request = plan.snapshot_request
         try:
+            self._worker.poll()
             self._worker.store_memory(plan)
             message = f"stored snapshot {request}"
         except GroupBroken as error:

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -88,7 +88,10 @@ class Hazard:
 class Crew:
     """Worker processes by name, and the store where they meet."""
 
-    def __init__(self, *names: str, **engine):
+    def __init__(
+        self, *names: str, policy: str = "lockstep", wire: str = "float32", **engine: float
+    ):
+        self.config = replace(CONFIG, policy=policy, wire=wire)
         self.store = host_store("127.0.0.1", 0, 5.0)
         self.engine = engine
         self.pipes, self.processes = {}, {}
@@ -99,7 +102,9 @@ class Crew:
 
     def hire(self, name: str) -> None:
         here, there = _CONTEXT.Pipe()
-        process = _CONTEXT.Process(target=_work, args=(there, self.store.port, self.engine))
+        process = _CONTEXT.Process(
+            target=_work, args=(there, self.store.port, self.config, self.engine)
+        )
         process.start()
         there.close()
         self.pipes[name], self.processes[name] = here, process
@@ -119,6 +124,12 @@ class Crew:
             own = chunks[share.offset : share.offset + share.count]
             self.tell(name, "run", number, own, share, hazards.get(name))
         return {name: self.answer(name) for name in self.members}
+
+    def start(self, name: str, number: int, chunk: Chunk, oldest_open: int, **hazard) -> None:
+        """Hand a numbered chunk to one worker of an asynchronous crew; `answer` gives the
+        outcome."""
+        share = Share(number - oldest_open, 1, 1)
+        self.tell(name, "run", number, [chunk], share, hazard.get("hazard"))
 
     def states(self) -> dict[str, dict[str, np.ndarray]]:
         """The memories of the present members."""
@@ -157,14 +168,16 @@ def _is_stopped(pid: int) -> bool:
         return file.read().rsplit(")", 1)[1].split()[0] == "T"
 
 
-def _work(pipe, port: int, engine: dict) -> None:
+def _work(pipe, port: int, config: DistributedConfig, engine: dict) -> None:
     import torch
 
-    from scal3r_ros.distributed.membership import GroupBroken
-    from scal3r_ros.pipeline.round_worker import Origin, RoundWorker
+    from scal3r_ros.distributed.membership import GroupBroken, Origin
+    from scal3r_ros.pipeline.async_worker import AsyncWorker
+    from scal3r_ros.pipeline.round_worker import RoundWorker
 
-    worker = RoundWorker(tiny_engine(**engine), CONFIG, torch.device("cpu"))
-    store = join_store("127.0.0.1", port, CONFIG.store_timeout)
+    kind = AsyncWorker if config.policy == "async" else RoundWorker
+    worker = kind(tiny_engine(**engine), config, torch.device("cpu"))
+    store = join_store("127.0.0.1", port, config.store_timeout)
 
     def join(place, origin):
         worker.join(store, Place(*place), Origin(*origin))
@@ -186,10 +199,13 @@ def _work(pipe, port: int, engine: dict) -> None:
         "progress": lambda: worker.progress,
         "memory": worker.packed_memory,
         "traffic": lambda: worker.traffic,
+        "staleness": lambda: worker.staleness,
         "die": lambda: os.kill(os.getpid(), signal.SIGKILL),
     }
     while True:
         try:
+            while worker.group is not None and not pipe.poll(0.01):
+                _poll(worker)
             name, *arguments = pipe.recv()
         except EOFError:
             return
@@ -199,15 +215,23 @@ def _work(pipe, port: int, engine: dict) -> None:
             pipe.send(error)
 
 
+def _poll(worker) -> None:
+    from scal3r_ros.distributed.membership import GroupBroken
+
+    try:
+        worker.poll()
+    except GroupBroken:
+        worker.leave()
+
+
 def _prepare(worker, hazard: Hazard) -> None:
-    """Wrap the group's reductions so that the process stops there."""
+    """Wrap the group's reductions, or the publishing of deltas, so that the process stops there."""
     from scal3r_ros.distributed.membership import GroupBroken
     from scal3r_ros.pipeline.reconstructor import OutOfDeviceMemory
 
-    group, plain = worker.group, worker.group._reduce
     count = 0
 
-    def reduce_with_hazard(tensor, operation):
+    def with_hazard(*arguments):
         nonlocal count
         here, count = count == hazard.exchange, count + 1
         if here and hazard.when == "before":
@@ -218,11 +242,13 @@ def _prepare(worker, hazard: Hazard) -> None:
             time.sleep(0.8)
         if here and hazard.when == "out of memory":
             raise OutOfDeviceMemory("the chunk does not fit")
-        plain(tensor, operation)
+        result = plain(*arguments)
         if here and hazard.when == "lost vote":
             raise GroupBroken("the answer got lost")
         if here and hazard.when == "after":
             os.kill(os.getpid(), hazard.signal)
-        return tensor
+        return result
 
-    group._reduce = reduce_with_hazard
+    owner, name = (worker, "publish") if hasattr(worker, "publish") else (worker.group, "_reduce")
+    plain = getattr(owner, name)
+    setattr(owner, name, with_hazard)
