@@ -23,6 +23,8 @@ from scal3r_ros.nodes.map_commands import MapCommands
 from scal3r_ros.nodes.mapping_session import MappingSession
 from scal3r_ros.nodes.node_config import NodeConfig
 from scal3r_ros.nodes.services import NotPossible, Services
+from scal3r_ros.options import from_dict, to_dict
+from scal3r_ros.pipeline.factory import PRESETS
 
 LIVE = ("publish", "autosave", "input.timeout")
 """Parameters that take effect at once; the others at the next configure."""
@@ -41,7 +43,7 @@ class MappingNode(ManagedNode):
         self.session: MappingSession | None = None
         self.paused = False
         self._make_mapper = make_mapper
-        parameters.declare(self, NodeConfig(), live=_all_but_start())
+        parameters.declare(self, self._defaults(), live=_all_but_start())
         self.config: NodeConfig = parameters.read(self, NodeConfig())
         for sentence in parameters.unknown_overrides(self, NodeConfig()):
             self.get_logger().warning(sentence)
@@ -51,6 +53,12 @@ class MappingNode(ManagedNode):
         self._housekeeping = self.create_timer(
             1.0, self._keep_house, MutuallyExclusiveCallbackGroup(), clock=self.steady_clock
         )
+
+    def _defaults(self) -> NodeConfig:
+        """Defaults that suit the reconstructor the user has chosen."""
+        chosen = self._parameter_overrides.get("model.reconstructor")
+        name = chosen.value if chosen is not None else NodeConfig().model.reconstructor
+        return from_dict(NodeConfig, {**to_dict(NodeConfig()), **PRESETS.get(name, {})})
 
     def configure(self) -> None:
         self.config = self._read_parameters()
