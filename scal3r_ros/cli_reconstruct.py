@@ -28,10 +28,11 @@ from scal3r_ros.config import Config, read_options
 from scal3r_ros.io.source import BadInput, open_source
 from scal3r_ros.nodes.node_config import NodeConfig
 from scal3r_ros.options import flatten, from_dict
-from scal3r_ros.pipeline.factory import PRESETS, open_reconstructor
+from scal3r_ros.pipeline.factory import PRESETS, opened_reconstructor
 from scal3r_ros.pipeline.mapper import Mapper
 from scal3r_ros.pipeline.offline import Outcome
 from scal3r_ros.pipeline.offline import run as map_recording
+from scal3r_ros.pipeline.torchrun import is_helper
 
 log = logging.getLogger(__name__)
 
@@ -65,12 +66,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """`scal3r reconstruct`; returns the exit code."""
     config = build_config(args)
+    if is_helper():  # one of several processes of torchrun, which only lends its device
+        from scal3r_ros.pipeline.sharded import serve
+
+        return serve(config)
     if not args.rate > 0:
         raise BadInput(f"--rate must be positive, found {args.rate}")
     source = open_source(args.input, args.topic, args.rate, args.camera_info)
     log.info("%s: %s", args.input, source.description)
-    reconstructor = open_reconstructor(config)
-    with _Bar(len(source), args.quiet) as bar:
+    with opened_reconstructor(config) as reconstructor, _Bar(len(source), args.quiet) as bar:
         try:
             outcome = map_recording(config, source, reconstructor, args.out, args.resume, bar.show)
         except KeyboardInterrupt:

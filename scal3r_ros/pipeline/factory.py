@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from scal3r_ros.config import Config
@@ -33,6 +34,15 @@ def open_reconstructor(config: Config) -> Reconstructor:
     if config.model.reconstructor == "sfm":
         return _open_sfm(config)
     return _open_scal3r(config)
+
+
+@contextmanager
+def opened_reconstructor(config: Config) -> Iterator[Reconstructor]:
+    """As `open_reconstructor`; the other processes that it may hold end with the block."""
+    reconstructor = open_reconstructor(config)
+    yield reconstructor
+    if hasattr(reconstructor, "close"):
+        reconstructor.close()
 
 
 def _open_sfm(config: Config) -> Reconstructor:

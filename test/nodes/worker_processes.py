@@ -24,31 +24,32 @@ _CONTEXT.set_forkserver_preload(
     [
         "scal3r_ros.distributed.coordinator",
         "scal3r_ros.nodes.context_sync_node",
+        "scal3r_ros.nodes.mapping_node",
         "scal3r_ros.nodes.reconstruction_node",
         "scal3r_ros.pipeline.round_worker",
         "scal3r_ros.pipeline.scal3r_setup",
     ]
 )  # torch is imported once and not by every process
 SYNC, FIRST, SECOND, THIRD = "context_sync_node", "worker_0", "worker_1", "worker_2"
+MAPPER = "mapping_node"
 
 
 class Robot:
     """The processes of one robot by name, all in its namespace."""
 
-    def __init__(self, namespace: str, checkpoint: Path, logs: Path, workers: int = 2):
+    def __init__(self, namespace: str, checkpoint: Path | str, logs: Path, workers: int = 2):
         self.namespace, self.workers = namespace, workers
         self._checkpoint, self._logs = checkpoint, logs
         self.processes: dict[str, multiprocessing.Process] = {}
 
     def start(self, *names: str, **parameters) -> None:
         for name in names:
-            own = {"workers": self.workers} if name == SYNC else {
-                "model.checkpoint": str(self._checkpoint), "model.threads": 1, "model.device": "cpu"
-            }  # fmt: skip
+            model = {"model.checkpoint": str(self._checkpoint), "model.threads": 1}
+            own = {"workers": self.workers} if name == SYNC else {**model, "model.device": "cpu"}
             arguments = ["--ros-args", "-r", f"__ns:=/{self.namespace}", "-r", f"__node:={name}"]
             for key, value in {**own, **WAITS, **parameters}.items():
                 arguments += ["-p", f"{key}:={json.dumps(value)}"]
-            module = SYNC if name == SYNC else "reconstruction_node"
+            module = name if name in (SYNC, MAPPER) else "reconstruction_node"
             self.processes[name] = _CONTEXT.Process(
                 target=_run, args=(module, arguments, self.log(name), dict(os.environ))
             )
