@@ -22,8 +22,8 @@ def demo(tmp_path, ros_domain):
     bag = shutil.copytree(ROOT / "demo" / "loop_room", tmp_path / "bag")
     config = tmp_path / "quick.yaml"
     text = (ROOT / "config" / "demo.yaml").read_text()
-    assert "stride: 2" in text
-    config.write_text(text.replace("stride: 2", "stride: 5"))
+    assert "stride: 3" in text
+    config.write_text(text.replace("stride: 3", "stride: 5"))
     command = [sys.executable, str(ROOT / "tools" / "demo.py"), "--bag", str(bag)]
     return [*command, "--config", str(config), "--out", str(tmp_path / "out"), "--rate", "3"]
 
