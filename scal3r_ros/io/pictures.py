@@ -67,7 +67,7 @@ def draw_top_view(
         order = np.argsort(points[:, 2], kind="stable")
         pixels = ((points[order, :2] - low) * scale).astype(int)
         inside = ((pixels >= 0) & (pixels < [width, height])).all(axis=1)
-        radius = 1 if len(points) < 300_000 else 0
+        radius = int(np.clip(np.sqrt(300_000 / len(points)), 0, 4))  # sparse maps: larger dots
         columns, rows = pixels[inside, 0], height - 1 - pixels[inside, 1]
         for right in range(radius + 1):
             for down in range(radius + 1):
