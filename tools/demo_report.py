@@ -87,9 +87,10 @@ def write_summary(folder: Path, facts: dict, accuracy: Accuracy | None) -> str:
     (folder / "summary.json").write_text(json.dumps(entries, indent=2) + "\n")
     lines = [
         f"reconstructor   {facts['reconstructor']}",
-        f"frames          {facts['images']} in the bag, {facts['frames_gated']} passed over by the "
-        f"gate, {facts['frames_dropped']} dropped, {facts['frames_mapped']} in the map",
-        f"map             {facts['points']} points, {facts['corrections']} corrections by loops",
+        f"frames          {facts['frames_mapped']} in the map of "
+        f"{facts['images'] - facts['frames_gated']} taken, {facts['images']} in the bag, "
+        f"{facts['frames_dropped']} dropped",
+        f"map             {facts['points']} points, {facts['corrections']} corrections by closed loops",
     ]
     if accuracy is None:
         lines.append("accuracy        unknown, the bag has no ground truth")
