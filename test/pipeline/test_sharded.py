@@ -11,6 +11,8 @@ import pytest
 pytest.importorskip("torch", reason="torch is absent; run the tests with `make test`")
 HERE = Path(__file__).parent
 CREW = HERE.parent / "distributed"
+SCRIPT = str(HERE / "sharded_run.py")
+BAG = HERE.parents[1] / "demo" / "loop_room"
 sys.path.insert(0, str(CREW))
 
 import sharded_run  # noqa: E402
@@ -19,11 +21,11 @@ from crew import tiny_network  # noqa: E402
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
-def torchrun(folder: Path, out: str) -> subprocess.CompletedProcess:
-    """`sharded_run.py` in two processes."""
+def torchrun(*command: str) -> subprocess.CompletedProcess:
+    """A Python program in two processes."""
     path = os.pathsep.join([str(HERE.parents[1]), str(CREW)])
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--standalone", str(HERE / "sharded_run.py"), str(folder / "options.yaml"), out]
+    launcher = ["torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    command = [sys.executable, "-m", *launcher, *command]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     return subprocess.run(command, env=environment, timeout=200, capture_output=True, text=True)
 
@@ -36,17 +38,15 @@ def checkpoint(tmp_path_factory):
     return save_checkpoint(network.state_dict(), network.architecture, folder, "tiny")[0]
 
 
-@pytest.mark.parametrize("memory", ["batch", "stream"])
-def test_two_processes_are_one(tmp_path, checkpoint, memory):
-    """`batch`: the whole sequence. `stream`: rounds of three chunks, whoever does them."""
+def test_two_processes_are_one(tmp_path, checkpoint):
+    """Rounds of three chunks, whoever does them; memory saved, reset and restored on all."""
     options = f"""
 model: {{checkpoint: {checkpoint}, device: cpu, threads: 1}}
-memory: {{mode: {memory}}}
 distributed: {{round_size: 3}}
 """
     (tmp_path / "options.yaml").write_text(options)
     assert sharded_run.main(str(tmp_path / "options.yaml"), str(tmp_path / "one.npz")) == 0
-    done = torchrun(tmp_path, str(tmp_path / "two.npz"))
+    done = torchrun(SCRIPT, str(tmp_path / "options.yaml"), str(tmp_path / "two.npz"))
     assert done.returncode == 0, done.stderr
     one, two = (dict(np.load(tmp_path / f"{name}.npz")) for name in ("one", "two"))
     assert one.keys() == two.keys()
@@ -56,8 +56,25 @@ distributed: {{round_size: 3}}
         assert difference <= 1e-5 * np.linalg.norm(value.astype(float)), name
 
 
+def test_the_command_line_maps_the_recording_alike(tmp_path):
+    """`batch`: the whole sequence is one round, sharded over the processes."""
+    from scal3r_ros.cli import main
+
+    arguments = ["reconstruct", str(BAG), "--mode", "batch", "--quiet"]
+    arguments += ["--set", "gate.stride=24", "chunk.size=6", "chunk.overlap=3", "model.threads=1",
+                  "loop.enabled=false"]  # fmt: skip
+    done = torchrun("-m", "scal3r_ros.cli", *arguments, "--out", str(tmp_path / "two"))
+    assert done.returncode == 0, done.stderr
+    assert main([*arguments, "--out", str(tmp_path / "one")]) == 0
+    one, two = (np.loadtxt(tmp_path / name / "trajectory.txt") for name in ("one", "two"))
+    assert one.shape == two.shape == (15, 8)
+    assert np.abs(one[:, 1:4] - two[:, 1:4]).max() <= 1e-4 * np.ptp(one[:, 1:4], axis=0).max()
+    assert np.abs(one[:, 4:] - two[:, 4:]).max() <= 1e-4
+    assert (tmp_path / "two" / "map.ply").exists()
+
+
 def test_a_helper_ends_with_an_error_when_rank_0_is_gone(tmp_path, checkpoint):
     (tmp_path / "options.yaml").write_text(f"model: {{checkpoint: {checkpoint}, device: cpu}}")
-    done = torchrun(tmp_path, "/nowhere/out.npz")
+    done = torchrun(SCRIPT, str(tmp_path / "options.yaml"), "/nowhere/out.npz")
     assert done.returncode != 0
     assert "FileNotFoundError" in done.stderr
