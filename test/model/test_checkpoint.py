@@ -11,6 +11,7 @@ from small_network import SMALL, random_images, random_network
 
 from scal3r_ros.model.architecture import Architecture
 from scal3r_ros.model.checkpoint import (
+    EMBEDDED,
     CheckpointError,
     check_state,
     load_network,
@@ -98,6 +99,16 @@ def test_integers_are_no_weights(network):
     state[key] = state[key].long()
     with pytest.raises(CheckpointError, match="1 not floating point"):
         check_state(state, network.state_dict(), "net")
+
+
+def test_embedded_checkpoint_is_the_listed_one_and_computes():
+    loaded = load_network(EMBEDDED)
+    assert loaded.fingerprint in (EMBEDDED / "SHA256SUMS").read_text()
+    patch = loaded.network.architecture.patch_size
+    images = torch.randint(0, 256, (1, 3, 3, 3 * patch, 4 * patch), dtype=torch.uint8)
+    (prediction,) = loaded.network(images)
+    assert torch.isfinite(prediction.camera).all()
+    assert (prediction.depth > 0).all() and torch.isfinite(prediction.depth).all()
 
 
 class Mine:
