@@ -1,15 +1,32 @@
-"""Frame descriptors for place recognition, pooled from tokens that the encoder computes anyway."""
+"""Frame descriptors for place recognition, pooled from tokens that the encoder computes anyway.
+
+Second-order pooling: how the patches of a frame vary together tells places apart better than their
+mean or generalised mean, which is nearly the same for all frames of a session.
+"""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_POWER = 3.0
-_FLOOR = 1e-6
+_WIDTH = 64
+"""Longer tokens are projected to this many fixed orthonormal directions first."""
 
 
 def frame_descriptors(patch_tokens: Tensor) -> Tensor:
-    """Generalised-mean pooling of (S, N, C) tokens to unit vectors (S, C)."""
-    pooled = patch_tokens.float().clamp_min(_FLOOR).pow(_POWER).mean(dim=1).pow(1 / _POWER)
-    return F.normalize(pooled, dim=-1)
+    """Covariance of (S, N, C) tokens over the patches of each frame, as unit vectors (S, 2080 at
+    most)."""
+    tokens = patch_tokens.float()
+    if tokens.shape[2] > _WIDTH:
+        tokens = tokens @ _directions(tokens.shape[2]).to(tokens.device)
+    centred = F.normalize(tokens - tokens.mean(dim=1, keepdim=True), dim=-1)
+    covariance = centred.transpose(1, 2) @ centred / tokens.shape[1]
+    rows, columns = torch.triu_indices(*covariance.shape[1:], device=tokens.device)
+    return F.normalize(covariance[:, rows, columns], dim=-1)
+
+
+def _directions(channels: int) -> Tensor:
+    """(C, _WIDTH) orthonormal columns, the same on every machine."""
+    generator = torch.Generator().manual_seed(channels)
+    return torch.linalg.qr(torch.randn(channels, _WIDTH, generator=generator))[0]
