@@ -90,7 +90,7 @@ def write_summary(folder: Path, facts: dict, accuracy: Accuracy | None) -> str:
         f"frames          {facts['frames_mapped']} in the map of "
         f"{facts['images'] - facts['frames_gated']} taken, {facts['images']} in the bag, "
         f"{facts['frames_dropped']} dropped",
-        f"map             {facts['points']} points, {facts['corrections']} corrections by closed loops",
+        f"map             {facts['points']} points, {facts['corrections']} corrections by loops",
     ]
     if accuracy is None:
         lines.append("accuracy        unknown, the bag has no ground truth")
