@@ -24,7 +24,7 @@ class NodeView:
     def __init__(self, view: LiveView, config: NodeConfig) -> None:
         self._view, self._config = view, config
         self._shown_at = self._image_at = 0.0
-        self._shown_revision = -1
+        self._due = False
 
     def show(self, output: Output) -> None:
         """Draw what the worker has done; at most every `PERIOD`, a final state always."""
@@ -32,10 +32,10 @@ class NodeView:
         if output.frame is not None and now - self._image_at >= IMAGE_PERIOD:
             self._image_at = now
             self._view.show(image=output.frame.rgb)
-        changed = output.mapper.map_revision != self._shown_revision or output.replaced
-        if not changed or (now - self._shown_at < PERIOD and not output.final):
+        self._due |= bool(output.updates) or output.replaced
+        if not self._due or (now - self._shown_at < PERIOD and not output.final):
             return
-        self._shown_at, self._shown_revision = now, output.mapper.map_revision
+        self._shown_at, self._due = now, False
         self._view.update(self._snapshot(output))
 
     def show_status(self, session) -> None:

@@ -15,7 +15,8 @@ class MapCommands:
 
     def __init__(self, session) -> None:
         self._session = session
-        self._saved_revision = 0
+        self._saved = (0, 0)
+        """Revision and next frame id of the map last saved."""
         self._saved_at = time.monotonic()
 
     def reset(self) -> Future:
@@ -106,7 +107,7 @@ class MapCommands:
         if not period or mapper is None or time.monotonic() - self._saved_at < period:
             return
         self._saved_at = time.monotonic()
-        if mapper.map_revision != self._saved_revision:
+        if (mapper.map_revision, mapper.next_frame_id) != self._saved:
             self.save("").add_done_callback(self._report_autosave)
 
     def folder(self, path: str) -> Path:
@@ -124,7 +125,7 @@ class MapCommands:
     def _save(self, mapper: Any, folder: Path) -> dict:
         folder.parent.mkdir(parents=True, exist_ok=True)
         mapper.save(folder)
-        self._saved_revision = mapper.map_revision
+        self._saved = (mapper.map_revision, mapper.next_frame_id)
         return {
             "message": f"saved {folder}",
             "path": str(folder),

@@ -94,7 +94,7 @@ class OutputPlanner:
 def _newest_is_connected(mapper: Any) -> bool:
     """Whether the newest chunk hangs together with the one that holds the map's origin."""
     parts = mapper.graph().parts
-    return not parts or parts[-1] == 0
+    return not parts or parts[-1] == parts[0]
 
 
 def graph_arrays(mapper: Any) -> tuple[np.ndarray, list, list]:

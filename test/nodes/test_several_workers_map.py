@@ -16,6 +16,8 @@ from sensor_msgs.msg import CompressedImage  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 from worker_processes import FIRST, MAPPER, SECOND, SYNC, Robot  # noqa: E402
 
+from scal3r_ros.msg import ContextState  # noqa: E402
+from scal3r_ros.nodes.context_messages import STATE_QOS  # noqa: E402
 from scal3r_ros.nodes.conversions import fill, header  # noqa: E402
 from scal3r_ros.srv import Export  # noqa: E402
 
@@ -79,8 +81,13 @@ def test_the_map_is_that_of_a_single_process(node, spin_until, tmp_path, ros_dom
         expected, cloud = map_with(alone, node, spin_until, tmp_path / "alone_map")
         alone.close()
         several.start(SYNC, FIRST, SECOND)
+        states: list[ContextState] = []
+        node.create_subscription(ContextState, "/several/context_state", states.append, STATE_QOS)
         several.start(MAPPER, **{**OPTIONS, "worker.count": 2})
         found, points = map_with(several, node, spin_until, tmp_path / "several_map")
+        chunks = (FRAMES - OPTIONS["chunk.overlap"]) // OPTIONS["chunk.overlap"]
+        spin_until(lambda: states[-1].chunks_merged == chunks, node, what="all chunks merged")
+        assert len(states[-1].workers) == 2 and states[-1].sync_bytes > 0
     finally:
         alone.close()
         several.close()
