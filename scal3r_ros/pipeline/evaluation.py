@@ -148,6 +148,7 @@ def draw_comparison(
     plot.traj_colormap(
         axes, estimate, errors, plot.PlotMode[plane], 0.0, float(errors.max()), fig=figure
     )
+    axes.set_aspect("equal", adjustable="datalim")
     axes.set_title(f"ATE {score.ate_rmse:.4g} ({score.ate_percent:.3g} % of the path)")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})

@@ -15,6 +15,11 @@ MIN_OBSERVATIONS = 30
 """Fewer triangulated features do not fix a camera well enough to publish its pose."""
 MIN_SHARED = 20
 """Frames that see fewer common points are not joined firmly."""
+_START_ANGLES = (8.0, 4.0, 2.0)
+"""Angles (degrees) between the first two frames that are tried in turn: a wide one starts well, but
+a car that drives straight ahead offers only narrow ones."""
+_ENOUGH = 0.9
+"""Share of the frames beyond which no other start is tried."""
 _MIN_ANGLE = np.radians(1.0)
 
 
@@ -58,21 +63,44 @@ def build(
     `geometries` maps positions (i, j) to two-view geometries. Single threaded and seeded, so the
     same input gives the same bits.
     """
-    import pycolmap
-
     if not geometries:
         raise ReconstructionFailed("no two frames see the same features")
+    best: Model | None = None
+    for angle in _START_ANGLES:
+        try:
+            model = _attempt(
+                features, geometries, camera, _options(refine_camera, max_error, seed, angle)
+            )
+        except ReconstructionFailed as failure:
+            reason = failure
+            continue
+        if best is None or len(model.positions) > len(best.positions):
+            best = model
+        if len(best.positions) >= _ENOUGH * len(features):
+            break
+    if best is None:
+        raise reason
+    return best
+
+
+def _attempt(
+    features: Sequence[Features],
+    geometries: Mapping[tuple[int, int], Any],
+    camera: Any,
+    options: Any,
+) -> Model:
+    import pycolmap
+
     database, image_ids = _fill_database(features, geometries, camera)
     manager = pycolmap.ReconstructionManager()
     try:
-        options = _options(refine_camera, max_error, seed)
         pycolmap.IncrementalPipeline(options, database, manager).run()
     finally:
         database.close()
     if manager.size() == 0:
         raise ReconstructionFailed("no pair of frames to start from: too few matches or no motion")
     found = max((manager.get(i) for i in range(manager.size())), key=lambda m: m.num_reg_images())
-    return _judge(found, image_ids, max_error)
+    return _judge(found, image_ids, options.mapper.filter_max_reproj_error)
 
 
 def _fill_database(features, geometries, camera) -> tuple[Any, list[int]]:
@@ -99,7 +127,7 @@ def _fill_database(features, geometries, camera) -> tuple[Any, list[int]]:
     return database, image_ids
 
 
-def _options(refine_camera: bool, max_error: float, seed: int) -> Any:
+def _options(refine_camera: bool, max_error: float, seed: int, start_angle: float) -> Any:
     import pycolmap
 
     options = pycolmap.IncrementalPipelineOptions()
@@ -112,7 +140,7 @@ def _options(refine_camera: bool, max_error: float, seed: int) -> Any:
     options.ba_refine_extra_params = refine_camera
     # A car drives along its optical axis and a chunk is short: the defaults refuse such pairs.
     options.mapper.init_max_forward_motion = 1.0
-    options.mapper.init_min_tri_angle = 2.0
+    options.mapper.init_min_tri_angle = start_angle
     options.mapper.init_min_num_inliers = 60
     options.mapper.filter_max_reproj_error = max_error
     options.mapper.num_threads = 1
