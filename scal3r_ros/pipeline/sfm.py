@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -54,6 +55,7 @@ class SfmReconstructor:
 
     def reconstruct(self, chunk: Chunk, contribute: bool = True) -> ChunkPrediction:
         """Reconstruct one chunk; raises `ReconstructionFailed`."""
+        chunk = replace(chunk, frames=_with_known_camera(chunk.frames))
         if chunk.frames[0].intrinsics is None and self._calibration is None:
             self._calibrate(chunk)
         seconds: dict[str, float] = {}
@@ -205,6 +207,14 @@ def _pairs(chunk: Chunk, descriptors: np.ndarray) -> Iterator[tuple[int, int]]:
     elif count <= max(_NEIGHBOURS) // 2:
         pairs = set(combinations(range(count), 2))
     return iter(sorted(pairs))
+
+
+def _with_known_camera(frames: Sequence[Frame]) -> tuple[Frame, ...]:
+    """Frames that came before the first calibration message get that of the later ones."""
+    known = {f.rgb.shape: f.intrinsics for f in reversed(frames) if f.intrinsics is not None}
+    return tuple(
+        replace(f, intrinsics=known.get(f.rgb.shape)) if f.intrinsics is None else f for f in frames
+    )
 
 
 def _common_camera(frames: Sequence[Frame]) -> Any:
