@@ -1,0 +1,145 @@
+"""Runs: they stop and go on, fail at a plateau, export what loads, and share memories."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from toy_run import CLIPS, TOY  # noqa: E402
+
+from scal3r_ros.model.architecture import Architecture  # noqa: E402
+from scal3r_ros.model.checkpoint import load_network  # noqa: E402
+from scal3r_ros.train import trainer as training  # noqa: E402
+from scal3r_ros.train.export import CHECKSUMS, export_run  # noqa: E402
+from scal3r_ros.train.run_state import read_run  # noqa: E402
+from scal3r_ros.train.schedule import NANO, Schedule, Stage, rehearsal_schedule  # noqa: E402
+from scal3r_ros.train.trainer import Plateau, Trainer  # noqa: E402
+
+
+def schedule(minutes: float = 100.0, memory: bool = False, **changes) -> Schedule:
+    stage = Stage("X", minutes, 4, CLIPS, chunks=2 if memory else 1, overlap=1, memory=memory)
+    return Schedule((stage,), replay=16, warmup_steps=2, **changes)
+
+
+def steps(trainer: Trainer, count: int) -> list[float]:
+    """A few updates outside the clock; total losses."""
+    stage = trainer.schedule.stages[0]
+    replay = training.ClipReplay(trainer.sampler, stage, 16, 5)
+    return [float(trainer.step(stage, replay).total.detach()) for _ in range(count)]
+
+
+def test_a_few_steps_lower_the_loss(tmp_path):
+    trainer = Trainer(TOY, schedule(), tmp_path)
+    losses = steps(trainer, 40)
+    assert sum(losses[-8:]) < 0.9 * sum(losses[:8])
+
+
+def test_every_weight_of_every_part_learns(tmp_path):
+    """With memory on, every parameter of the network changes: nothing is cut off from the loss."""
+    trainer = Trainer(TOY, schedule(memory=True), tmp_path)
+    before = {k: v.clone() for k, v in trainer.learner.network.named_parameters()}
+    steps(trainer, 12)
+    unused = {"mask_token", "rates"}
+    still = [
+        name
+        for name, value in trainer.learner.network.named_parameters()
+        if torch.equal(value, before[name]) and not any(word in name for word in unused)
+    ]
+    # The class and encoder register tokens are dropped by the encoder; they act through attention
+    # only, which a depth of one block still gives them.
+    assert not still
+
+
+def test_a_run_goes_on_where_it_stopped(tmp_path):
+    first = Trainer(TOY, schedule(), tmp_path)
+    steps(first, 3)
+    first.progress.minutes = 1.5
+    first.save()
+    second = Trainer(TOY, schedule(), tmp_path)
+    assert second.progress == first.progress
+    for mine, saved in zip(
+        second.learner.network.state_dict().values(), first.learner.network.state_dict().values()
+    ):
+        assert torch.equal(mine, saved)
+    assert steps(first, 3) == steps(second, 3)
+
+
+def test_a_damaged_save_leaves_the_previous_one(tmp_path, monkeypatch):
+    trainer = Trainer(TOY, schedule(), tmp_path)
+    trainer.save()
+    good = (tmp_path / "run.pt").read_bytes()
+
+    def full_disk(content, file):
+        file.write(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError):
+        trainer.save()
+    assert (tmp_path / "run.pt").read_bytes() == good
+
+
+def test_the_gate_stops_a_plateau(tmp_path):
+    """With a gate that nothing passes, the run ends with the figures in its message."""
+    trainer = Trainer(TOY, schedule(minutes=0.01, gate_minutes=0.0, gate_ratio=0.01), tmp_path)
+    with pytest.raises(Plateau, match="match error"):
+        trainer.run()
+    assert (tmp_path / "run.pt").exists()
+
+
+def test_memory_only_training_leaves_the_rest_alone(tmp_path):
+    trainer = Trainer(TOY, schedule(memory=True), tmp_path, parts="memory")
+    before = {k: v.clone() for k, v in trainer.learner.network.state_dict().items()}
+    steps(trainer, 4)
+    changed = {
+        k for k, v in trainer.learner.network.state_dict().items() if not torch.equal(v, before[k])
+    }
+    assert changed and all(".ttt." in name for name in changed)
+
+
+def test_export_loads_and_starts_another_run(tmp_path):
+    trainer = Trainer(TOY, schedule(), tmp_path / "run")
+    steps(trainer, 2)
+    trainer.save()
+    fingerprint = export_run(tmp_path / "run", tmp_path / "weights")
+    loaded = load_network(tmp_path / "weights")
+    assert loaded.fingerprint == fingerprint and loaded.network.architecture == TOY
+    for name, value in read_run(tmp_path / "run")["average"].items():
+        assert torch.equal(loaded.network.state_dict()[name], value.half().float())
+    listed = (tmp_path / "weights" / CHECKSUMS).read_text().split()
+    assert listed[0] == fingerprint
+    again = Trainer(NANO, schedule(), tmp_path / "fine", start=str(tmp_path / "weights"))
+    assert again.learner.network.architecture == TOY
+
+
+def test_rehearsal_passes_all_stages(tmp_path):
+    """The command that a run on an accelerator uses, in a process of its own, twice."""
+    command = [
+        sys.executable, "-m", "scal3r_ros.train.command", "--schedule", "rehearsal",
+        "--out", str(tmp_path), "--export", str(tmp_path / "weights"), "--threads", "1",
+    ]  # fmt: skip
+    root = Path(training.__file__).resolve().parents[2]
+    for _ in range(2):
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=280)
+        assert done.returncode == 0, done.stderr[-2000:]
+    stages = [row["stage"] for row in read_run(tmp_path)["progress"]["history"]]
+    assert stages == ["A", "B", "C"]
+    assert load_network(tmp_path / "weights").network.architecture == NANO
+    assert read_run(tmp_path)["progress"]["minutes"] >= rehearsal_schedule().minutes
+
+
+def test_the_learning_rate_warms_up_and_ends_low():
+    plan = schedule(10.0)
+    assert plan.rate(0.0, 0) == pytest.approx(0.5)
+    assert plan.rate(3.0, 100) == 1.0
+    rates = [plan.rate(m / 10, 100) for m in range(45, 101)]
+    assert all(a >= b for a, b in zip(rates, rates[1:]))
+    assert rates[-1] == pytest.approx(plan.final_rate)
+
+
+def test_architecture_of_the_run_is_in_the_file(tmp_path):
+    Trainer(TOY, schedule(), tmp_path).save()
+    assert Architecture.from_json(read_run(tmp_path)["architecture"]) == TOY
