@@ -37,7 +37,7 @@ MAPPER = "mapping_node"
 class Robot:
     """The processes of one robot by name, all in its namespace."""
 
-    def __init__(self, namespace: str, checkpoint: Path | str, logs: Path, workers: int = 2):
+    def __init__(self, namespace: str, checkpoint: Path, logs: Path, workers: int = 2):
         self.namespace, self.workers = namespace, workers
         self._checkpoint, self._logs = checkpoint, logs
         self.processes: dict[str, multiprocessing.Process] = {}

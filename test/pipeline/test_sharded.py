@@ -56,20 +56,26 @@ distributed: {{round_size: 3}}
         assert difference <= 1e-5 * np.linalg.norm(value.astype(float)), name
 
 
-def test_the_command_line_maps_the_recording_alike(tmp_path):
+def test_the_command_line_maps_the_recording_alike(tmp_path, checkpoint):
     """`batch`: the whole sequence is one round, sharded over the processes."""
     from scal3r_ros.cli import main
 
-    arguments = ["reconstruct", str(BAG), "--mode", "batch", "--quiet"]
-    arguments += ["--set", "gate.stride=24", "chunk.size=6", "chunk.overlap=3", "model.threads=1",
-                  "loop.enabled=false"]  # fmt: skip
-    done = torchrun("-m", "scal3r_ros.cli", *arguments, "--out", str(tmp_path / "two"))
+    arguments = ["reconstruct", str(BAG), "--quiet", "--checkpoint", str(checkpoint), "--set"]
+    arguments += ["gate.stride=24", "chunk.size=6", "chunk.overlap=3", "model.threads=1"]
+    arguments += ["alignment.compat=true", "loop.enabled=false"]  # random weights pass no gate
+    batch = [*arguments, "memory.mode=batch"]
+    done = torchrun("-m", "scal3r_ros.cli", *batch, "--out", str(tmp_path / "two"))
     assert done.returncode == 0, done.stderr
-    assert main([*arguments, "--out", str(tmp_path / "one")]) == 0
-    one, two = (np.loadtxt(tmp_path / name / "trajectory.txt") for name in ("one", "two"))
+    assert main([*batch, "--out", str(tmp_path / "one")]) == 0
+    assert main([*arguments, "--out", str(tmp_path / "other")]) == 0
+    one, two, other = (
+        np.loadtxt(tmp_path / name / "trajectory.txt") for name in ("one", "two", "other")
+    )
     assert one.shape == two.shape == (15, 8)
-    assert np.abs(one[:, 1:4] - two[:, 1:4]).max() <= 1e-4 * np.ptp(one[:, 1:4], axis=0).max()
+    size = np.ptp(one[:, 1:4], axis=0).max()
+    assert np.abs(one[:, 1:4] - two[:, 1:4]).max() <= 1e-4 * size
     assert np.abs(one[:, 4:] - two[:, 4:]).max() <= 1e-4
+    assert np.abs(one[:, 1:4] - other[:, 1:4]).max() > 1e-2 * size, "the memory has no effect"
     assert (tmp_path / "two" / "map.ply").exists()
 
 
