@@ -169,7 +169,11 @@ class LoopConfig(Section):
 
     enabled: bool = option(True, "Look for loops.")
     threshold: float = option(
-        0.85, "Smallest cosine similarity of two frame descriptors.", minimum=-1.0, maximum=1.0
+        0.5,
+        "Smallest cosine similarity of two frame descriptors after subtracting the session's mean;"
+        " geometry decides later.",
+        minimum=-1.0,
+        maximum=1.0,
     )
     min_gap: int = option(
         60, "Frames closer than this are neighbours, not loops.", unit="frames", minimum=1

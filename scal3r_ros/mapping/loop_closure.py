@@ -102,12 +102,22 @@ class LoopDetector:
         return detector
 
     def _search(self, ids: np.ndarray, descriptors: np.ndarray) -> list[LoopCandidate]:
+        """Best earlier match of each frame by cosine after subtracting the mean of all frames.
+
+        What all frames of a session share says nothing about the place, and would make all of them
+        look alike.
+        """
         count = int(np.searchsorted(self._ids, ids.max() - self.config.min_gap, side="right"))
+        mean = self._descriptors.mean(axis=0, dtype=np.float32)
+        centred = descriptors - mean
+        centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
         best = np.full(len(ids), -np.inf)
         match = np.zeros(len(ids), np.int64)
         for start in range(0, count, 8192):
             part = slice(start, min(start + 8192, count))
-            similarity = descriptors @ self._descriptors[part].astype(np.float32).T
+            past = self._descriptors[part].astype(np.float32) - mean
+            past /= np.maximum(np.linalg.norm(past, axis=1, keepdims=True), 1e-6)
+            similarity = centred @ past.T
             too_near = self._ids[part][None] > ids[:, None] - self.config.min_gap
             similarity[too_near] = -np.inf
             top = similarity.argmax(axis=1)

@@ -15,8 +15,7 @@ _WIDTH = 64
 
 
 def frame_descriptors(patch_tokens: Tensor) -> Tensor:
-    """Covariance of (S, N, C) tokens over the patches of each frame, as unit vectors (S, 2080 at
-    most)."""
+    """Covariance of tokens (S, N, C) over the patches of each frame: unit vectors (S, <= 2080)."""
     tokens = patch_tokens.float()
     if tokens.shape[2] > _WIDTH:
         tokens = tokens @ _directions(tokens.shape[2]).to(tokens.device)

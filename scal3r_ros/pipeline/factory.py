@@ -15,7 +15,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "sfm": {
         "chunk.size": 20,
         "chunk.overlap": 10,
-        "loop.threshold": 0.3,
+        "loop.threshold": 0.25,
         "loop.min_gap": 30,
         "loop.window": 10,
         "loop.nms_window": 10,
