@@ -11,6 +11,10 @@ WIDTH = 192
 """Width of the grey thumbnail on which motion is measured, pixels."""
 TILE = 48
 """Edge of the tiles whose motion is measured one by one, pixels."""
+SAME_GREY = 4.0
+"""Mean difference below which two tiles are the same up to noise, of 255."""
+MIN_LIKENESS = 0.6
+"""Correlation that two tiles must reach after shifting, or they show different things."""
 
 
 class ParallaxGate:
@@ -55,19 +59,25 @@ def thumbnail(rgb: np.ndarray) -> np.ndarray:
 
 
 def image_motion(before: np.ndarray, after: np.ndarray) -> float:
-    """Median displacement of textured tiles as a share of the image width; 1 if nothing matches.
+    """Median displacement of textured tiles as a share of the image width.
 
-    Each tile's displacement is the peak of its phase correlation, good up to half a tile.
+    Each tile's displacement is the peak of its phase correlation, good up to half a tile. A tile
+    that does not look alike after
+    shifting it by the peak has moved farther than that and counts with its whole edge.
     """
     first, second = _tiles(before), _tiles(after)
     textured = np.minimum(first.std(axis=(1, 2)), second.std(axis=(1, 2))) > 2.0
     if not textured.any():
-        return 0.0 if np.abs(before - after).mean() < 4.0 else 1.0
-    peaks, strength = _correlate(first[textured], second[textured])
-    matched = strength > 0.08
-    if matched.mean() < 0.25:
-        return 1.0
-    return float(np.median(np.linalg.norm(peaks[matched], axis=1)) / before.shape[1])
+        return 0.0 if np.abs(before - after).mean() < SAME_GREY else 1.0
+    first, second = first[textured], second[textured]
+    shifts = _correlate(first, second)
+    moved = np.linalg.norm(shifts, axis=1)
+    for i, (tile, other) in enumerate(zip(first, second)):
+        if np.abs(tile - other).mean() < SAME_GREY:
+            moved[i] = min(moved[i], 1.0)
+        elif _likeness(tile, other, np.rint(shifts[i]).astype(int)) < MIN_LIKENESS:
+            moved[i] = tile.shape[0]
+    return float(np.median(moved) / before.shape[1])
 
 
 def _tiles(image: np.ndarray) -> np.ndarray:
@@ -78,8 +88,9 @@ def _tiles(image: np.ndarray) -> np.ndarray:
     return np.stack([image[r : r + edge, c : c + edge] for r in rows for c in cols])
 
 
-def _correlate(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Displacements (T, 2) with sub-pixel peaks, and peak heights (T,) where 1 is identical."""
+def _correlate(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Displacements (T, 2), rows and columns, of the tiles by phase correlation with sub-pixel
+    peaks."""
     edge = first.shape[1]
     window = np.outer(np.hanning(edge), np.hanning(edge)).astype(np.float32)
     spectra = [fft.fft2((t - t.mean(axis=(1, 2), keepdims=True)) * window) for t in (first, second)]
@@ -93,8 +104,20 @@ def _correlate(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.nd
         _refine(surface[tile, rows, (columns + d) % edge] for d in (-1, 0, 1)) + columns,
     ]
     shift = np.stack(shift, axis=1)
-    shift = np.where(shift > edge / 2, shift - edge, shift)
-    return shift, surface.reshape(len(first), -1).max(axis=1)
+    return np.where(shift > edge / 2, shift - edge, shift)
+
+
+def _likeness(tile: np.ndarray, other: np.ndarray, shift: np.ndarray) -> float:
+    """Correlation coefficient of what both tiles show if `other` is `tile` moved by `shift`."""
+    height, width = tile.shape
+    rows, columns = int(shift[0]), int(shift[1])
+    top, left = max(0, -rows), max(0, -columns)
+    bottom, right = height - max(0, rows), width - max(0, columns)
+    seen = tile[top:bottom, left:right]
+    again = other[top + rows : bottom + rows, left + columns : right + columns]
+    seen, again = seen - seen.mean(), again - again.mean()
+    size = np.sqrt((seen**2).sum() * (again**2).sum())
+    return float((seen * again).sum() / size) if size > 0 else 0.0
 
 
 def _refine(samples) -> np.ndarray:

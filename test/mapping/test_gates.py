@@ -83,3 +83,23 @@ def test_without_texture_only_a_change_of_brightness_counts():
     gate = ParallaxGate(GateConfig(min_parallax=0.01))
     assert [gate.admit(grey), gate.admit(grey), gate.admit(grey + 60)] == [True, False, True]
     assert thumbnail(grey).shape == (120, 200)
+
+
+def test_wholly_different_views_are_motion_and_not_a_chance_match():
+    random = np.random.default_rng(7)
+    gate = ParallaxGate(GateConfig(min_parallax=0.08))
+    for edge in (4, 7, 12):
+        coarse = random.integers(0, 255, (20, 126 // edge + 1, 168 // edge + 1, 3))
+        views = np.kron(coarse, np.ones((1, edge, edge, 1)))[:, :126, :168].astype(np.uint8)
+        assert sum(gate.admit(view) for view in views) >= 19
+
+
+def test_a_slow_pan_is_thinned_evenly_and_never_starves():
+    random = np.random.default_rng(8)
+    scene = np.kron(random.integers(0, 255, (32, 160, 3)), np.ones((6, 6, 1))).astype(np.uint8)
+    gate = ParallaxGate(GateConfig(min_parallax=0.05))
+    kept = [i for i in range(200) if gate.admit(scene[:126, 3 * i : 3 * i + 168])]
+    steps = np.diff(kept)
+    assert kept[0] == 0
+    assert steps.min() >= 2
+    assert steps.max() <= 4
