@@ -94,7 +94,9 @@ def load_calibration(path: str | Path) -> Calibration | None:
             values.get("distortion_model", "plumb_bob"),
             str(path),
         )
-    except (OSError, KeyError, TypeError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except BadInput:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise BadInput(f"{path} is no readable camera calibration: {error!r}") from error
 
 

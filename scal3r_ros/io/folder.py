@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -13,7 +12,6 @@ from scal3r_ros.io.source import BadInput, SizeCheck, SourceImage
 from scal3r_ros.records import Frame
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
-log = logging.getLogger(__name__)
 
 
 class FolderSource:
@@ -36,7 +34,6 @@ class FolderSource:
             step = 1_000_000_000 / rate
             self._images = [(round(n * step), p) for n, p in enumerate(_list_images(images))]
             stamps = f"no rgb.txt, so stamps are made up at {rate:g} Hz"
-            log.warning("%s: %s", folder, stamps)
         if not self._images:
             raise BadInput(
                 f"{folder} holds no images ({' '.join(IMAGE_SUFFIXES)}) and no rgb.txt that "

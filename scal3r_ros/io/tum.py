@@ -39,12 +39,12 @@ def read_trajectory(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
             stamp, values = int(Decimal(words[0]) * 1_000_000_000), [float(w) for w in words[1:]]
             if len(values) != 7 or not np.isfinite(values).all():
                 raise ValueError("seven finite numbers are needed")
+            poses.append(_matrix(np.array(values)))
         except (InvalidOperation, ValueError) as error:
             raise BadInput(
                 f"{path} line {number}: expected `timestamp tx ty tz qx qy qz qw`, found {line!r}"
             ) from error
         stamps.append(stamp)
-        poses.append(_matrix(np.array(values)))
     if not poses:
         raise BadInput(f"{path} holds no poses")
     return np.array(stamps, np.int64), np.stack(poses)

@@ -55,7 +55,8 @@ class _Journal:
         for update in updates:
             self.loops += update.loops
             for event in update.events:
-                log.warning("%s: %s", event.name, event.message)
+                level = logging.INFO if event.name == "loop_closed" else logging.WARNING
+                log.log(level, "%s: %s", event.name, event.message)
                 self.events.append(event)
         del self.events[:-_KEPT_EVENTS]
 
