@@ -66,7 +66,7 @@ class OracleReconstructor:
     def reconstruct(self, chunk: Chunk, contribute: bool = True) -> ChunkPrediction:
         if chunk.index in self.spoil.dropped:
             raise ReconstructionFailed(f"chunk {chunk.index} is dropped by the simulation")
-        random = np.random.default_rng([self.spoil.seed, chunk.index])
+        random = np.random.default_rng([self.spoil.seed, chunk.frame_ids[0], chunk.kind == "loop"])
         indices = np.array(chunk.frame_ids)
         depth, rgb = self._look(indices)
         poses, stretch = self._poses(chunk, random)
