@@ -76,8 +76,9 @@ class InterruptibleReconstructor:
         """End the thread; False if a call still runs after `timeout` seconds."""
         self.interrupt()
         self._thread.join(timeout)
-        if not self._thread.is_alive() and hasattr(self._inner, "close"):
+        if hasattr(self._inner, "close"):
             self._inner.close()
+            self._thread.join(timeout)
         return not self._thread.is_alive()
 
     def _call(self, function: Callable[[], Any]) -> Any:

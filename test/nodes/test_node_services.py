@@ -52,7 +52,6 @@ def test_every_service_in_every_state(start_mapping, make_robot, tmp_path):
 
     robot.show(range(24, 40))
     robot.flush()
-    before = robot.heard["trajectory"][-1].map_revision
     assert robot.change_state("deactivate")
     robot.show(range(40, 44))
     answers = call_all()
@@ -62,7 +61,7 @@ def test_every_service_in_every_state(start_mapping, make_robot, tmp_path):
     empty = robot.until(
         lambda: robot.heard["map"] and robot.heard["map"][-1].width == 0, 5, "an empty map"
     )
-    assert empty and before > 0
+    assert empty
     assert robot.change_state("cleanup") and robot.state() == "unconfigured"
     assert robot.change_state("configure") and robot.change_state("activate")
     assert process.stop(signal.SIGTERM) == 0 and "Traceback" not in process.output
