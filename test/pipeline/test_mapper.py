@@ -133,7 +133,7 @@ def test_frames_after_a_flush_continue_the_chain(street):
     assert relative_error(street, mapper.trajectory()) < 1e-5
 
 
-@pytest.mark.parametrize("stop", [5, 16, 31, 47])
+@pytest.mark.parametrize("stop", [5, 31])
 def test_a_saved_map_goes_on_as_if_never_interrupted(street, tmp_path, stop):
     settings = config(loop__enabled=True)
     whole = Mapper(settings, OracleReconstructor(street, REALISTIC), tmp_path / "a")

@@ -1,0 +1,207 @@
+"""A recording to files: the same bytes every time, resumed or not, and nothing lost on errors."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from oracle import REALISTIC, OracleReconstructor, Spoil, drive
+from plyfile import PlyData
+
+from scal3r_ros.config import Config
+from scal3r_ros.io import atomic
+from scal3r_ros.io.atomic import SaveFailed
+from scal3r_ros.io.source import BadInput, SourceImage
+from scal3r_ros.io.tum import read_trajectory
+from scal3r_ros.options import from_dict
+from scal3r_ros.pipeline import offline
+
+CONFIG = from_dict(Config, {"chunk.size": 12, "chunk.overlap": 6})
+FRAMES = 48
+CLOCK = ("measured",)
+"""Parts of the report that tell times and so differ between runs."""
+
+
+@pytest.fixture(scope="module")
+def city():
+    whole = drive(width=64, height=24)
+    return replace(whole, T_world_camera=whole.T_world_camera[:FRAMES])
+
+
+class Drive:
+    """A source of the city's frames that can stop in the middle, as the test wants."""
+
+    description = "a drive"
+
+    def __init__(self, city, stop=None, error=None):
+        self.city, self.stop, self.error = city, stop, error
+
+    def __len__(self):
+        return len(self.city)
+
+    def __iter__(self):
+        for i in range(len(self.city)):
+            if i == self.stop:
+                raise self.error
+            yield SourceImage(i, self.city.stamp_ns(i), lambda i=i: self.city.frame(i))
+
+
+def run(city, out, spoil=REALISTIC, source=None, config=CONFIG, **options):
+    reconstructor = OracleReconstructor(city, spoil)
+    return offline.run(config, source or Drive(city), reconstructor, out, **options)
+
+
+def contents(folder):
+    files = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        data = path.read_bytes()
+        if path.name == "report.json":
+            report = json.loads(data)
+            data = {k: v for k, v in report.items() if k not in CLOCK}
+        files[str(path.relative_to(folder))] = data
+    return files
+
+
+def test_all_products_are_written_and_the_same_in_every_run(city, tmp_path):
+    outcome = run(city, tmp_path / "a")
+    run(city, tmp_path / "b")
+    first, second = contents(tmp_path / "a"), contents(tmp_path / "b")
+    assert first == second
+    expected = {"trajectory.txt", "map.ply", "report.json", "trajectory.png", "map_top.png"}
+    assert expected <= set(first) and any(name.startswith("depth_") for name in first)
+    assert not any(".part" in name or name.startswith(".") for name in first)
+    assert outcome.frames == FRAMES and outcome.input_error == ""
+    stamps, _ = read_trajectory(tmp_path / "a" / "trajectory.txt")
+    assert stamps.tolist() == [city.stamp_ns(i) for i in range(FRAMES)]
+    assert len(PlyData.read(str(tmp_path / "a" / "map.ply"))["vertex"]) > 500
+    report = json.loads((tmp_path / "a" / "report.json").read_text())
+    assert report["counters"]["frames"] == FRAMES and report["scale"]["unit"].startswith(
+        "map units"
+    )
+    assert report["options"]["chunk.size"] == 12 and report["versions"]["scal3r_ros"]
+    assert set(report["measured"]["seconds"]) >= {"reconstruct", "align_and_fuse", "loops"}
+
+
+@pytest.mark.parametrize("stop", [1, 30])
+def test_an_interrupted_run_resumes_to_the_same_files(city, tmp_path, stop):
+    run(city, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(city, tmp_path / "cut", source=Drive(city, stop, KeyboardInterrupt()))
+    assert not (tmp_path / "cut" / "trajectory.txt").exists()
+    outcome = run(city, tmp_path / "cut", resume=True)
+    assert outcome.frames == FRAMES
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def test_a_killed_run_resumes_from_its_last_save(city, tmp_path):
+    class Killed(Exception):
+        """Nothing can be saved any more."""
+
+    run(city, tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(city, tmp_path / "cut", source=Drive(city, 33, Killed()), save_every=0.0)
+    assert (tmp_path / "cut" / offline.WORK / "map_state.npz").exists()
+    run(city, tmp_path / "cut", resume=True)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def test_resuming_with_other_options_is_refused(city, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(city, tmp_path, source=Drive(city, 30, KeyboardInterrupt()))
+    other = from_dict(Config, {"chunk.size": 16, "chunk.overlap": 8})
+    with pytest.raises(BadInput, match="interrupted run with other options"):
+        run(city, tmp_path, config=other, resume=True)
+    assert (tmp_path / offline.WORK / "map_state.npz").exists()
+
+
+def test_without_resume_an_interrupted_run_starts_again(city, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(city, tmp_path / "cut", source=Drive(city, 30, KeyboardInterrupt()))
+    run(city, tmp_path / "cut")
+    run(city, tmp_path / "whole")
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def test_what_was_read_before_an_input_error_is_mapped_and_kept(city, tmp_path):
+    outcome = run(city, tmp_path, source=Drive(city, 30, BadInput("frame 30 is cut off")))
+    assert outcome.input_error == "frame 30 is cut off" and outcome.frames == 30
+    stamps, _ = read_trajectory(tmp_path / "trajectory.txt")
+    assert stamps.tolist() == [city.stamp_ns(i) for i in range(30)]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["input_error"] == "frame 30 is cut off"
+
+
+def test_an_error_before_the_first_frame_leaves_an_older_result_alone(city, tmp_path):
+    run(city, tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(BadInput, match="unreadable"):
+        run(city, tmp_path, source=Drive(city, 0, BadInput("unreadable")))
+    assert {k: v for k, v in contents(tmp_path).items() if offline.WORK not in k} == before
+
+
+def test_a_full_disk_keeps_older_results_and_is_resumable(city, tmp_path, monkeypatch):
+    run(city, tmp_path)
+    before = contents(tmp_path)
+    real = atomic.os.fsync
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(atomic.os, "fsync", full)
+    with pytest.raises(SaveFailed, match="disk is full"):
+        run(city, tmp_path)
+    monkeypatch.setattr(atomic.os, "fsync", real)
+    kept = {k: v for k, v in contents(tmp_path).items() if offline.WORK not in k}
+    assert kept == before
+
+
+def test_failures_are_reported_chunk_by_chunk_and_parts_kept_apart(city, tmp_path):
+    outcome = run(city, tmp_path, Spoil(dropped=(2,)))
+    names = [e.name for e in outcome.events]
+    assert names == ["chunk_failed", "new_part"]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [e[:2] for e in report["events"]] == [["chunk_failed", 2], ["new_part", 3]]
+    main, _ = read_trajectory(tmp_path / "trajectory.txt")
+    rest, _ = read_trajectory(tmp_path / "trajectory_part2.txt")
+    assert len(main) >= len(rest) and not set(main.tolist()) & set(rest.tolist())
+    assert (tmp_path / "map_part2.ply").exists() and len(report["parts"]) == 2
+    run(city, tmp_path, Spoil())
+    assert not (tmp_path / "trajectory_part2.txt").exists()
+
+
+def test_a_recording_that_cannot_be_mapped_writes_an_empty_result(city, tmp_path):
+    outcome = run(city, tmp_path, Spoil(dropped=tuple(range(20))))
+    assert outcome.frames == 0
+    lines = (tmp_path / "trajectory.txt").read_text().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("#")
+    assert len(PlyData.read(str(tmp_path / "map.ply"))["vertex"]) == 0
+
+
+def test_gate_drops_are_counted_and_frames_numbered_after_it(city, tmp_path):
+    config = from_dict(Config, {"chunk.size": 8, "chunk.overlap": 4, "gate.stride": 2})
+
+    class Numbered(OracleReconstructor):
+        def reconstruct(self, chunk, contribute=True):
+            self.ids = getattr(self, "ids", set()) | set(chunk.frame_ids)
+            return super().reconstruct(chunk, contribute)
+
+    reconstructor = Numbered(city, Spoil())
+    offline.run(config, Drive(city), reconstructor, tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["gate"] == {"kept": FRAMES // 2, "stride": FRAMES // 2}
+    assert reconstructor.ids == set(range(FRAMES // 2))
+
+
+def test_a_frame_with_all_pixels_invalid_does_no_harm(city, tmp_path):
+    class Blinded(OracleReconstructor):
+        def reconstruct(self, chunk, contribute=True):
+            prediction = super().reconstruct(chunk, contribute)
+            if 20 not in chunk.frame_ids:
+                return prediction
+            row = chunk.frame_ids.index(20)
+            depth, confidence = prediction.depth.copy(), prediction.confidence.copy()
+            depth[row], confidence[row] = np.nan, 0
+            return replace(prediction, depth=depth, confidence=confidence)
+
+    outcome = offline.run(CONFIG, Drive(city), Blinded(city, REALISTIC), tmp_path)
+    assert outcome.frames == FRAMES
