@@ -63,8 +63,11 @@ def run(args: argparse.Namespace) -> Path:
 
 
 def _fetch(repository: str, target: Path, progress: bool) -> None:
-    from huggingface_hub import HfApi, HfFileSystem
-    from huggingface_hub.errors import RepositoryNotFoundError
+    try:
+        from huggingface_hub import HfApi, HfFileSystem
+        from huggingface_hub.errors import RepositoryNotFoundError
+    except ModuleNotFoundError as missing:
+        raise DownloadFailed(f"{missing}; pip install huggingface_hub") from missing
 
     name = f"{repository}/{OFFICIAL_FILE}"
     try:
