@@ -76,6 +76,13 @@ def trajectory_segments(T_map_camera: np.ndarray) -> np.ndarray:
     return np.stack([centres[:-1], centres[1:]], axis=1) if len(centres) > 1 else _no_segments()
 
 
+def room_for_frusta(T_map_camera: np.ndarray, size: float, limit: int) -> int:
+    """How many frusta of this size fit along the path without hiding each other; at least one."""
+    centres = T_map_camera[thin(len(T_map_camera), MAX_TRAJECTORY), :3, 3]
+    length = float(np.linalg.norm(np.diff(centres, axis=0), axis=1).sum())
+    return int(np.clip(length / (1.2 * size), 1, limit))
+
+
 def frusta_segments(T_map_camera: np.ndarray, half_angles: tuple, size: float) -> np.ndarray:
     """(8 M, 2, 3) edges of one pyramid per pose, `size` map units deep."""
     if len(T_map_camera) == 0:
@@ -105,12 +112,17 @@ def extent(points: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, float]:
     return middle, max(radius, 1e-3)
 
 
+def point_size(count: int, radius: float) -> float:
+    """Edge of a drawn point in map units: sparse maps get larger ones."""
+    return 0.004 * radius * float(np.clip(np.sqrt(50_000 / max(count, 1)), 1.0, 2.0))
+
+
 def overview(points: np.ndarray, centres: np.ndarray, up: np.ndarray) -> tuple:
     """(position, look_at) of a viewpoint behind and above the map, for the unit vector `up`."""
     middle, radius = extent(points, centres)
     side = np.cross(up, [0.0, 1.0, 0.0] if abs(up[1]) < 0.9 else [0.0, 0.0, 1.0])
     back = np.cross(side, up) * 0.6 + side * -0.8
-    return middle + 1.6 * radius * back + 1.3 * radius * up, middle
+    return middle + 1.25 * radius * back + 1.0 * radius * up, middle
 
 
 def _no_segments() -> np.ndarray:

@@ -141,9 +141,10 @@ class _Page:
         points, colors = geometry.thin_points(snapshot.points, snapshot.colors, max_points)
         poses = snapshot.T_map_camera
         _, radius = geometry.extent(points, poses[:, :3, 3])
-        self._point_size = 0.004 * radius
-        some = poses[geometry.thin(len(poses), max_frusta)]
-        frusta = geometry.frusta_segments(some, snapshot.half_angles, 0.04 * radius)
+        self._point_size = geometry.point_size(len(points), radius)
+        size = 0.05 * radius
+        some = geometry.thin(len(poses), geometry.room_for_frusta(poses, size, max_frusta))
+        frusta = geometry.frusta_segments(poses[some], snapshot.half_angles, size)
         loops = snapshot.loops[geometry.thin(len(snapshot.loops), geometry.MAX_LOOPS)]
         with self._server.atomic():
             self._draw_points(points, colors)

@@ -71,6 +71,15 @@ def test_frusta_open_along_the_optical_axis():
         np.testing.assert_allclose(pixel, [[0, 0], [640, 0], [640, 480], [0, 480]], atol=1e-9)
 
 
+def test_frusta_on_a_short_path_do_not_hide_each_other():
+    poses = walk(500)
+    length = 5.0 * 3.0
+    assert 24 <= geometry.room_for_frusta(poses, 0.5, 100) <= length / 0.6
+    assert geometry.room_for_frusta(poses, 0.01, 100) == 100
+    assert geometry.room_for_frusta(poses[:1], 0.5, 100) == 1
+    assert geometry.room_for_frusta(poses[:0], 0.5, 100) == 1
+
+
 def test_overview_looks_down_on_the_map_whatever_is_up():
     points, centres = green_room().points, walk(40)[:, :3, 3]
     for up in (np.array([0.0, 0.0, 1.0]), np.array([0.0, -1.0, 0.0])):
