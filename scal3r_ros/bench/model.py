@@ -204,7 +204,7 @@ def _time_stream(network: Scal3R, case: Case) -> tuple[float, float, float]:
     chunk, growth of the resident size."""
     engine = Scal3RReconstructor(LoadedNetwork(network, "random"), MemoryConfig(), case.width)
     seconds, busy, resident = [], [], []
-    for chunk in _chunks(case, case.chunks + 1):
+    for chunk in random_chunks(case, case.chunks + 1):
         _synchronize(network.device)
         started, busy_before = time.perf_counter(), time.process_time()
         engine.reconstruct(chunk)
@@ -220,7 +220,7 @@ def _time_naive(network: Scal3R, case: Case) -> tuple[float, float, float]:
     order = network_order(case.frames)
     images = [
         torch.from_numpy(np.stack([chunk.frames[i].rgb for i in order])).permute(0, 3, 1, 2)[None]
-        for chunk in _chunks(case, case.chunks)
+        for chunk in random_chunks(case, case.chunks)
     ]
     run_naively(network, images[:1])
     before = _resident_peak()
@@ -233,7 +233,7 @@ def _time_naive(network: Scal3R, case: Case) -> tuple[float, float, float]:
     return seconds / case.chunks, busy / case.chunks, _resident_peak() - before
 
 
-def _chunks(case: Case, count: int) -> Iterator[Chunk]:
+def random_chunks(case: Case, count: int) -> Iterator[Chunk]:
     """Chunks of random images that overlap by half, made one at a time."""
     overlap = case.frames // 2
     stride = case.frames - overlap

@@ -38,7 +38,7 @@ class BadSnapshot(ValueError):
 
 def pack(header: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> bytes:
     """One run of bytes."""
-    return save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata=dict(header))
+    return save({k: np.asarray(v, order="C") for k, v in arrays.items()}, metadata=dict(header))
 
 
 def unpack(data: bytes) -> tuple[dict[str, str], dict[str, np.ndarray]]:
@@ -66,7 +66,7 @@ def checksum(arrays: Mapping[str, np.ndarray]) -> str:
     """SHA-256 over names, shapes and bytes."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
-        value = np.ascontiguousarray(arrays[name])
+        value = np.asarray(arrays[name], order="C")
         digest.update(f"{name} {value.dtype.str} {value.shape}\n".encode())
         digest.update(value.data if value.size else b"")
     return digest.hexdigest()

@@ -28,6 +28,7 @@ from scal3r_ros.nodes.context_messages import (
 )
 from scal3r_ros.nodes.diagnostics import ERROR, OK, WARN, Concern, diagnostic_array
 from scal3r_ros.nodes.managed_node import ManagedNode, TransitionRefused, run
+from scal3r_ros.nodes.node_config import NodeConfig
 from scal3r_ros.options import Section, option
 from scal3r_ros.srv import LoadContext, SaveContext
 
@@ -55,7 +56,7 @@ class ContextSyncNode(ManagedNode):
         super().__init__(name, **kwargs)
         parameters.declare(self, ContextSyncConfig())
         self.config: ContextSyncConfig = parameters.read(self, ContextSyncConfig())
-        for sentence in parameters.unknown_overrides(self, ContextSyncConfig()):
+        for sentence in parameters.unknown_overrides(self, NodeConfig()):  # files are shared
             self.get_logger().warning(sentence)
         self.coordinator: Coordinator | None = None
         self._active = False

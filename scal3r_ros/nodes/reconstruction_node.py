@@ -29,6 +29,7 @@ from scal3r_ros.nodes.context_messages import (
 )
 from scal3r_ros.nodes.diagnostics import ERROR, OK, WARN, Concern, diagnostic_array
 from scal3r_ros.nodes.managed_node import ManagedNode, TransitionRefused, run
+from scal3r_ros.nodes.node_config import NodeConfig
 from scal3r_ros.options import Section, option
 from scal3r_ros.pipeline.work import Answer
 from scal3r_ros.pipeline.worker_loop import WorkerLoop
@@ -51,12 +52,6 @@ class ReconstructionConfig(Section):
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
 
-    def check(self) -> None:
-        if self.memory.mode in ("batch", "finalize"):
-            raise ValueError(
-                f"memory.mode {self.memory.mode} is offline only; use stream on several workers"
-            )
-
 
 class ReconstructionNode(ManagedNode):
     """Lifecycle node around one `WorkerLoop`, which exists from configure to cleanup."""
@@ -65,7 +60,7 @@ class ReconstructionNode(ManagedNode):
         super().__init__(name, **kwargs)
         parameters.declare(self, ReconstructionConfig())
         self.config: ReconstructionConfig = parameters.read(self, ReconstructionConfig())
-        for sentence in parameters.unknown_overrides(self, ReconstructionConfig()):
+        for sentence in parameters.unknown_overrides(self, NodeConfig()):  # files are shared
             self.get_logger().warning(sentence)
         self.loop: WorkerLoop | None = None
         self._state: ContextState | None = None
@@ -203,6 +198,11 @@ def _check_prerequisites(config: ReconstructionConfig) -> None:
         raise TransitionRefused(
             f"model.reconstructor {config.model.reconstructor} has no memory to share; run it in "
             f"mapping_node with worker.count 0"
+        )
+    if config.memory.mode in ("batch", "finalize"):
+        raise TransitionRefused(
+            f"memory.mode {config.memory.mode} needs all chunks in one process or under torchrun; "
+            f"set it to stream for workers"
         )
     if importlib.util.find_spec("torch") is None:
         raise TransitionRefused("PyTorch is needed; install it with: pip install torch")

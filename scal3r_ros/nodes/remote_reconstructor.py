@@ -41,6 +41,10 @@ def open_remote(node: rclpy.node.Node, config: NodeConfig) -> RemoteReconstructo
     """A reconstructor over the workers in the namespace of `node`, with an empty memory."""
     from scal3r_ros.nodes.async_remote import AsyncRemoteReconstructor
 
+    if config.memory.mode not in ("stream", "off", "local"):
+        raise ValueError(
+            f"memory.mode {config.memory.mode} is not available with workers; set it to stream"
+        )
     client = ContextClient(
         node.context, node.get_namespace(), f"{node.get_name()}_rounds", config.distributed
     )

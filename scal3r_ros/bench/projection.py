@@ -1,0 +1,75 @@
+"""What several GPUs would bring, from the time of one chunk and the speed of the links.
+
+A round of R workers takes the time of one chunk, plus one all-reduce of the gradients per memory
+layer, plus the images and predictions that pass the machine of the mapping node. Within a machine
+and between machines the all-reduce is a ring, as slow as its slowest link.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scal3r_ros.model.architecture import Architecture
+
+LATENCY = 30e-6  # seconds per step of a ring, an assumption
+CHUNK_BYTES = 60 * 392 * 518 * 3
+"""Images of one chunk as sent to a worker."""
+ANSWER_BYTES = 60 * 392 * 518 * (3 + 4 + 4)
+"""Colour, depth and confidence of one chunk as sent back."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Machines and their links; bytes per second that one process, or one machine, can send."""
+
+    name: str
+    workers: int
+    hosts: int
+    link: float
+    """Slowest link of the ring."""
+    network: float
+    """Of the machine of the mapping node; for one machine, its memory."""
+
+
+LAYOUTS = (
+    Layout("8 GPUs, NVLink 300 GB/s", 8, 1, 300e9, 5e9),
+    Layout("8 GPUs, PCIe 20 GB/s", 8, 1, 20e9, 5e9),
+    Layout("64 GPUs on 8 hosts, 400 Gb/s", 64, 8, 45e9, 45e9),
+    Layout("64 GPUs on 8 hosts, 100 Gb/s", 64, 8, 11e9, 11e9),
+    Layout("64 GPUs on 8 hosts, 10 Gb/s", 64, 8, 1.1e9, 1.1e9),
+)
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Seconds of one round and what becomes of the speed."""
+
+    layout: Layout
+    sync: float
+    messages: float
+    round: float
+    speedup: float
+    """Chunks per second against one GPU."""
+    efficiency: float
+
+
+def gradient_bytes(a: Architecture) -> int:
+    """Of all memory layers, float32."""
+    width = a.embed_dim // a.ttt_num_heads
+    return len(a.ttt_layers) * 3 * a.ttt_num_heads * width * width * a.ttt_inter_multi * 4
+
+
+def ring_share(workers: int) -> float:
+    """Part of the payload that every process sends in an all-reduce, 2 (R - 1) / R."""
+    return 2 * (workers - 1) / workers
+
+
+def project(layout: Layout, chunk_seconds: float, a: Architecture) -> Projection:
+    """Messages overlap with nothing, which is the worst case; the next round could be sent
+    early."""
+    steps = len(a.ttt_layers) * 2 * (layout.workers - 1)
+    sync = ring_share(layout.workers) * gradient_bytes(a) / layout.link + steps * LATENCY
+    messages = layout.workers * (CHUNK_BYTES + ANSWER_BYTES) / layout.network
+    total = chunk_seconds + sync + messages
+    speedup = layout.workers * chunk_seconds / total
+    return Projection(layout, sync, messages, total, speedup, speedup / layout.workers)

@@ -1,0 +1,33 @@
+"""The projection's arithmetic at its limits."""
+
+from dataclasses import replace
+
+import pytest
+
+from scal3r_ros.bench.projection import LAYOUTS, gradient_bytes, project, ring_share
+from scal3r_ros.distributed.context_sync import ring_bytes
+from scal3r_ros.model.architecture import preset
+
+FULL = preset("scal3r")
+
+
+def test_the_gradients_of_the_published_size_are_201_megabytes():
+    assert gradient_bytes(FULL) == 4 * 3 * 1024 * 4096 * 4 == 201_326_592
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8, 64])
+def test_the_share_of_a_ring_is_what_the_sync_counts(workers):
+    assert ring_share(workers) * 201_326_592 == ring_bytes(201_326_592, workers)
+
+
+def test_one_worker_on_fast_links_is_one_gpu():
+    layout = replace(LAYOUTS[0], workers=1, network=1e15)
+    found = project(layout, 3.0, FULL)
+    assert found.sync == 0 and found.speedup == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda x: x.name)
+def test_slower_links_never_help(layout):
+    found, slower = (project(item, 3.0, FULL) for item in (layout, replace(
+        layout, link=layout.link / 2, network=layout.network / 2)))  # fmt: skip
+    assert slower.speedup < found.speedup < layout.workers
