@@ -1,1 +1,2 @@
-"""Training on procedurally made worlds: scenes, rendering, losses, the training loop, evaluation."""
+"""Training on procedurally made worlds: scenes, rendering, losses, the training loop,
+evaluation."""

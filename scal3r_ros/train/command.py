@@ -38,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--export", type=Path, default=None, help="also write a float16 checkpoint here"
     )
+    parser.add_argument(
+        "--compile", action="store_true", help="fuse rendering and blocks; pays on a GPU"
+    )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves the default")
 
 
@@ -71,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
             crew=crew,
             start=arguments.start,
             parts=arguments.parts,
+            fused=arguments.compile,
         )
         trainer.run(arguments.minutes)
     except Plateau as error:

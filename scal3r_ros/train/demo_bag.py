@@ -2,7 +2,8 @@
 
     python -m scal3r_ros.train.demo_bag demo/loop_room
 
-Topics: /camera/image_raw/compressed (JPEG), /camera/camera_info, /ground_truth/pose (camera to world, optical axes, metres).
+Topics: /camera/image_raw/compressed (JPEG), /camera/camera_info, /ground_truth/pose (camera to
+world, optical axes, metres).
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ from torch import Tensor
 
 
 class Dice:
-    """Random numbers of one generator, on the CPU so that a seed means the same world on every device."""
+    """Random numbers of one generator, on the CPU so that a seed means the same world on every
+    device."""
 
     def __init__(self, seed: int):
         self.generator = torch.Generator().manual_seed(seed)

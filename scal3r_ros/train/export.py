@@ -1,4 +1,5 @@
-"""From a run to a checkpoint that the package loads: averaged weights, half precision, checksums."""
+"""From a run to a checkpoint that the package loads: averaged weights, half precision,
+checksums."""
 
 from __future__ import annotations
 

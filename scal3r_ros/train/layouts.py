@@ -19,7 +19,8 @@ BOX, SPHERE, CYLINDER, ENCLOSURE, TERRAIN = range(5)
 
 @dataclass(frozen=True)
 class Layout:
-    """Geometry before it is cleared from the path and dressed. `facade`: (N,) bool, primitives with windows."""
+    """Geometry before it is cleared from the path and dressed. `facade`: (N,) bool, primitives with
+    windows."""
 
     shape: tuple[int, ...]
     centre: Tensor
@@ -42,7 +43,8 @@ def assemble(
     aligned_first: int = 0,
     waves: Tensor | None = None,
 ) -> Layout:
-    """Concatenate (shape, centre (W, n, 3), half (W, n, 3)) groups; the `facades` boxes after the enclosure have windows."""
+    """Concatenate (shape, centre (W, n, 3), half (W, n, 3)) groups; the `facades` boxes after the
+    enclosure have windows."""
     shape = tuple(s for s, c, _ in parts for _ in range(c.shape[1]))
     centre, half = torch.cat([c for _, c, _ in parts], 1), torch.cat([h for _, _, h in parts], 1)
     worlds, count = centre.shape[:2]
@@ -162,7 +164,8 @@ def corridor(path: Tensor, dice: Dice) -> Layout:
 def ground(
     path: Tensor, dice: Dice, reach: float, height: tuple[float, float]
 ) -> tuple[Tensor, Tensor]:
-    """Enclosure of an outdoor world: ground `height` metres below the lowest camera, sky `reach` metres away."""
+    """Enclosure of an outdoor world: ground `height` metres below the lowest camera, sky `reach`
+    metres away."""
     low, high = bounds(path)
     floor = high[:, 1] + dice.uniform(len(low), low=height[0], high=height[1])
     return (

@@ -1,4 +1,5 @@
-"""Losses: attention as matching, whitened pose, confidence-weighted depth and points with gradients.
+"""Losses: attention as matching, whitened pose, confidence-weighted depth and points with
+gradients.
 
 Pose and depth losses alone stay on a plateau (the mean pose for every frame). Supervising one
 attention head of the first global blocks to look at the true match breaks it; this adds no

@@ -1,6 +1,8 @@
-"""Camera motion: short hand-held, driving, flying, orbiting and turning clips, and long closed tours.
+"""Camera motion: short hand-held, driving, flying, orbiting and turning clips, and long closed
+tours.
 
-Poses are camera-to-world with camera axes x right, y down, z forward; the world shares these axes, so that gravity points to +y.
+Poses are camera-to-world with camera axes x right, y down, z forward; the world shares these axes,
+so that gravity points to +y.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from scal3r_ros.train.dice import Dice
 class MotionRange:
     """How much a clip moves. Steps are per frame; a world's own factors are drawn from the ranges.
 
-    translation: (low, high) metres per step before the factor of the scene's size. rotation: (low, high) degrees per step.
+    translation: (low, high) metres per step before the factor of the scene's size. rotation: (low,
+    high) degrees per step.
     """
 
     translation: tuple[float, float] = (0.06, 0.35)
@@ -43,7 +46,8 @@ def poses(rotation: Tensor, position: Tensor) -> Tensor:
 
 
 def clips(worlds: int, frames: int, dice: Dice, motion: MotionRange) -> Tensor:
-    """One short clip per world: (W, S, 4, 4), in the order of time, starting anywhere near the origin.
+    """One short clip per world: (W, S, 4, 4), in the order of time, starting anywhere near the
+    origin.
 
     Directions are uniform: nothing can be gained by guessing that cameras move forward.
     """
@@ -101,7 +105,8 @@ def _level_rotation(dice: Dice, worlds: int) -> Tensor:
 
 
 def _orbit_spin(velocity: Tensor, rotation: Tensor, dice: Dice) -> Tensor:
-    """Rotation per step (camera axes) that keeps a point ahead in view while the camera moves sideways."""
+    """Rotation per step (camera axes) that keeps a point ahead in view while the camera moves
+    sideways."""
     distance = dice.uniform(len(velocity), 1, low=1.5, high=4.0)
     local = (rotation.transpose(-1, -2) @ velocity[..., None])[..., 0] / distance
     return torch.stack([local[:, 1], -local[:, 0], torch.zeros(len(local))], -1)
@@ -114,9 +119,11 @@ def _smooth_noise(dice: Dice, worlds: int, frames: int) -> Tensor:
 
 
 def tour(curve: Tensor, frames: int, laps: float, gaze: str, dice: Dice) -> Tensor:
-    """A long drive along a closed curve, (frames, 4, 4), with sway, gaze changes and the start passed again.
+    """A long drive along a closed curve, (frames, 4, 4), with sway, gaze changes and the start
+    passed again.
 
-    curve: (N, 3) closed, evenly enough sampled positions. gaze: `ahead`, `left`, `right`, `back` or `inside` (towards the middle).
+    curve: (N, 3) closed, evenly enough sampled positions. gaze: `ahead`, `left`, `right`, `back` or
+    `inside` (towards the middle).
     """
     phase = torch.linspace(0, laps, frames) * len(curve)
     position = _along(curve, phase)
@@ -157,7 +164,8 @@ def _along(curve: Tensor, phase: Tensor) -> Tensor:
 
 
 def rounded_rectangle(half_x: float, half_z: float, radius: float, samples: int = 720) -> Tensor:
-    """Closed level curve (N, 3) at height 0: a rectangle with rounded corners, evenly sampled by length."""
+    """Closed level curve (N, 3) at height 0: a rectangle with rounded corners, evenly sampled by
+    length."""
     angle = torch.linspace(0, 2 * math.pi, 8 * samples + 1)[:-1]
     cos, sin = torch.cos(angle), torch.sin(angle)
     corner = torch.stack(

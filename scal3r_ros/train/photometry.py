@@ -1,4 +1,5 @@
-"""What a real camera does to an image: exposure and white-balance drift, blur, vignetting, noise, 8-bit levels."""
+"""What a real camera does to an image: exposure and white-balance drift, blur, vignetting, noise,
+8-bit levels."""
 
 from __future__ import annotations
 
@@ -9,9 +10,11 @@ from scal3r_ros.train.dice import Dice
 
 
 def develop(rgb: Tensor, dice: Dice, strength: float = 1.0) -> Tensor:
-    """Turn rendered colours (W, S, 3, H, W') in [0, 1] into camera images in [0, 1], multiples of 1/255.
+    """Turn rendered colours (W, S, 3, H, W') in [0, 1] into camera images in [0, 1], multiples of
+    1/255.
 
-    Exposure and white balance differ between worlds and drift along a clip; `strength` 0 leaves only rounding.
+    Exposure and white balance differ between worlds and drift along a clip; `strength` 0 leaves
+    only rounding.
     """
     worlds, frames = rgb.shape[:2]
     drift = torch.cumsum(0.03 * dice.normal(worlds, frames), 1)
@@ -36,7 +39,9 @@ def develop(rgb: Tensor, dice: Dice, strength: float = 1.0) -> Tensor:
 
 def quantised(image: Tensor, noise: Tensor | float, dice: Dice) -> Tensor:
     """Add Gaussian noise of a standard deviation, clip, and round to multiples of 1/255."""
-    grain = torch.randn(image.shape, generator=dice.generator).to(image.device)
+    seed = int(dice.integers(0, 2**31 - 1))
+    generator = torch.Generator(image.device).manual_seed(seed)
+    grain = torch.randn(image.shape, generator=generator, device=image.device)
     return ((image + noise * grain).clamp(0, 1) * 255).round() / 255
 
 

@@ -1,4 +1,5 @@
-"""Ray casting of batches of scenes: colour and z-depth, with texture mip levels and averaged sub-rays.
+"""Ray casting of batches of scenes: colour and z-depth, with texture mip levels and averaged sub-
+rays.
 
 Rays have camera z = 1, so the ray parameter is the z-depth. Runs on any torch device.
 """
@@ -6,6 +7,7 @@ Rays have camera z = 1, so the ray parameter is the z-depth. Runs on any torch d
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -13,26 +15,30 @@ from torch import Tensor
 
 from scal3r_ros.train.layouts import CYLINDER, ENCLOSURE, SPHERE, TERRAIN
 from scal3r_ros.train.scenes import Scene
-from scal3r_ros.train.textures import LEVELS, SIZE, TexturePool, level_offsets
+from scal3r_ros.train.texture_sampling import coarse_variation, sample_texture
+from scal3r_ros.train.textures import TexturePool
 
 _FAR = 1e4
-_MACRO = 7.3
 _MARCH = (0.3, 70.0, 40)
 """Nearest and farthest distance and number of steps of the search for the terrain."""
 
 
 class Rendering(NamedTuple):
-    """rgb: (W, S, 3, H, W') in [0, 1]. depth: (W, S, H, W') z-depth in metres. solid: same shape, False for sky."""
+    """rgb: (W, S, 3, H, W') in [0, 1]. depth: (W, S, H, W') z-depth in metres. solid: same shape,
+    False for sky."""
 
     rgb: Tensor
     depth: Tensor
     solid: Tensor
 
 
-class _Hit(NamedTuple):
+class Hit(NamedTuple):
     depth: Tensor
     primitive: Tensor
     """(W, S, R) distance along the ray and index of the primitive that is hit first."""
+
+
+Cast = Callable[[Scene, Tensor, Tensor], Hit]
 
 
 def render(
@@ -42,15 +48,17 @@ def render(
     focal: Tensor,
     size: tuple[int, int],
     sub_rays: int = 2,
+    cast: Cast | None = None,
 ) -> Rendering:
     """Render S views of each of W worlds.
 
-    T_world_camera: (W, S, 4, 4). focal: (W,) in pixels of the output, principal point in the middle. size: (height, width).
-    sub_rays: rays per pixel edge that are averaged.
+    T_world_camera: (W, S, 4, 4). focal: (W,) in pixels of the output, principal point in the
+    middle. size: (height, width).
+    sub_rays: rays per pixel edge that are averaged. cast: `nearest_hit`, compiled perhaps.
     """
     directions = ray_directions(T_world_camera[..., :3, :3], focal, size, sub_rays)
     origin = T_world_camera[..., :3, 3]
-    hit = _nearest_hit(scene, origin, directions)
+    hit = (cast or nearest_hit)(scene, origin, directions)
     point = origin[:, :, None] + directions * hit.depth[..., None]
     colour, solid = _shade(scene, pool, hit, point, directions, 1.0 / (focal * sub_rays))
     return _average(colour, hit.depth, solid, size, sub_rays)
@@ -74,7 +82,8 @@ def _local(vector: Tensor, yaw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return cos * x - sin * z, vector[..., 1], sin * x + cos * z
 
 
-def _nearest_hit(scene: Scene, origin: Tensor, directions: Tensor) -> _Hit:
+def nearest_hit(scene: Scene, origin: Tensor, directions: Tensor) -> Hit:
+    """What rays from (W, S, 3) along (W, S, R, 3) meet first."""
     best = torch.full(directions.shape[:3], _FAR, device=directions.device)
     index = torch.zeros(directions.shape[:3], dtype=torch.int64, device=directions.device)
     for i, shape in enumerate(scene.shape):
@@ -89,11 +98,12 @@ def _nearest_hit(scene: Scene, origin: Tensor, directions: Tensor) -> _Hit:
         nearer = (depth > 1e-3) & (depth < best)
         best = torch.where(nearer, depth, best)
         index = torch.where(nearer, i, index)
-    return _Hit(best, index)
+    return Hit(best, index)
 
 
 def _entry_depth(shape: int, o: tuple, d: tuple, half: Tensor) -> Tensor:
-    """Where rays enter a primitive (leave it, for the enclosure); _FAR where they miss. half: (W, 3, 1, 1)."""
+    """Where rays enter a primitive (leave it, for the enclosure); _FAR where they miss. half: (W,
+    3, 1, 1)."""
     if shape == SPHERE:
         near, far = _quadratic(o, d, (0, 1, 2), half[:, 0])
     elif shape == CYLINDER:
@@ -159,7 +169,7 @@ def _terrain_depth(
 def _shade(
     scene: Scene,
     pool: TexturePool,
-    hit: _Hit,
+    hit: Hit,
     point: Tensor,
     directions: Tensor,
     pixel_angle: Tensor,
@@ -188,7 +198,9 @@ def _shade(
     u, v = u * density + shift[..., 0], v * density + shift[..., 1]
     colour = sample_texture(pool, texture, u, v, footprint)
     if bool(scene.macro.any()):
-        colour = colour * _macro(pool, texture, u, v, footprint, of_primitive(scene.macro))
+        colour = colour * coarse_variation(
+            pool, texture, u, v, footprint, of_primitive(scene.macro)
+        )
     lit = scene.ambient[:, None, None] + (1 - scene.ambient[:, None, None]) * (
         normal * _rotate_light(scene, hit, of_primitive)
     ).sum(-1).clamp(min=0)
@@ -197,17 +209,7 @@ def _shade(
     return (colour * of_primitive(scene.tint) * lit[..., None]).clamp(0, 1), solid
 
 
-def _macro(
-    pool: TexturePool, texture: Tensor, u: Tensor, v: Tensor, footprint: Tensor, strength: Tensor
-) -> Tensor:
-    """Factor (..., 3) of another texture of the same group, seven times as coarse."""
-    first, last = pool.surfaces
-    other = torch.where(texture < last, first + (texture + 7) % (last - first), texture)
-    coarse = sample_texture(pool, other, u / _MACRO, v / _MACRO, footprint / _MACRO)
-    return 1 + strength[..., None] * (2 * coarse - 1)
-
-
-def _rotate_light(scene: Scene, hit: _Hit, of_primitive) -> Tensor:
+def _rotate_light(scene: Scene, hit: Hit, of_primitive) -> Tensor:
     """Direction to the light in the axes of the primitive that each ray hits."""
     light = scene.light[:, None, None].expand(*hit.primitive.shape, 3)
     return torch.stack(_rotated(light, of_primitive(scene.yaw)), -1)
@@ -220,7 +222,8 @@ def _rotated(vector: Tensor, yaw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _surface(shape: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-    """Axis along which a texture is projected and outward normal, from the point in units of the half size."""
+    """Axis along which a texture is projected and outward normal, from the point in units of the
+    half size."""
     magnitude = q.abs()
     cap = (shape == CYLINDER) & (magnitude[..., 1] > 0.999)
     sideways = (shape == CYLINDER) & ~cap
@@ -254,34 +257,11 @@ def _side(axis: Tensor, y: Tensor) -> Tensor:
     return torch.where(axis == 0, 0, torch.where(axis == 2, 1, torch.where(y < 0, 2, 3)))
 
 
-def sample_texture(
-    pool: TexturePool, texture: Tensor, u: Tensor, v: Tensor, footprint: Tensor
-) -> Tensor:
-    """Bilinear colour (..., 3) at texel coordinates of the finest level, from the level that matches a pixel's footprint."""
-    level = torch.log2(footprint.clamp(min=1.0)).round().long().clamp(max=LEVELS - 1)
-    offsets = torch.tensor(level_offsets(), device=u.device)
-    edge = torch.bitwise_right_shift(torch.full_like(level, SIZE), level)
-    base = texture * int(offsets[-1]) + offsets[level]
-    scale = torch.exp2(-level.float())
-    u, v = u * scale - 0.5, v * scale - 0.5
-    left, top = torch.floor(u), torch.floor(v)
-    fu, fv = (u - left)[..., None], (v - top)[..., None]
-    mask = edge - 1
-    x0, y0 = left.long() & mask, top.long() & mask
-    x1, y1 = (x0 + 1) & mask, (y0 + 1) & mask
-
-    def texel(y: Tensor, x: Tensor) -> Tensor:
-        return pool.texels[base + y * edge + x].float()
-
-    upper = texel(y0, x0) * (1 - fu) + texel(y0, x1) * fu
-    lower = texel(y1, x0) * (1 - fu) + texel(y1, x1) * fu
-    return (upper * (1 - fv) + lower * fv) / 255.0
-
-
 def _average(
     colour: Tensor, depth: Tensor, solid: Tensor, size: tuple[int, int], sub_rays: int
 ) -> Rendering:
-    """Mean colour of the sub-rays; their mean depth on one surface, the nearest depth at an edge."""
+    """Mean colour of the sub-rays; their mean depth on one surface, the nearest depth at an
+    edge."""
     worlds, views = depth.shape[:2]
     grid = (worlds, views, size[0], sub_rays, size[1], sub_rays)
     rgb = colour.reshape(*grid, 3).mean((3, 5)).permute(0, 1, 4, 2, 3)

@@ -10,7 +10,7 @@ from torch import Tensor
 from scal3r_ros.train.schedule import Stage
 from scal3r_ros.train.worlds import ClipBatch, ClipSettings, WorldSampler, reference_first
 
-_RENDERED_AT_ONCE = 16
+_RENDERED_AT_LEAST = 16
 
 
 class ClipReplay:
@@ -18,7 +18,8 @@ class ClipReplay:
 
     def __init__(self, sampler: WorldSampler, stage: Stage, capacity: int, seed: int):
         self.sampler, self.stage, self.seed = sampler, stage, seed
-        self.capacity = max(capacity // _RENDERED_AT_ONCE, 1)
+        self.at_once = max(_RENDERED_AT_LEAST, stage.batch // 2)
+        self.capacity = max(capacity // self.at_once, 1)
         self.rendered: list[ClipBatch] = []
         self.credit = 0.0
         self.generator = torch.Generator().manual_seed(seed)
@@ -33,10 +34,10 @@ class ClipReplay:
 
     def _render_what_is_due(self) -> None:
         self.credit += self.stage.batch / self.stage.uses
-        while self.credit >= _RENDERED_AT_ONCE or len(self.rendered) < min(4, self.capacity):
-            self.credit = max(0.0, self.credit - _RENDERED_AT_ONCE)
+        while self.credit >= self.at_once or len(self.rendered) < min(4, self.capacity):
+            self.credit = max(0.0, self.credit - self.at_once)
             settings = _with_frames(self.stage)
-            clip = self.sampler.batch(self.seed, _RENDERED_AT_ONCE, settings)
+            clip = self.sampler.batch(self.seed, self.at_once, settings)
             self.seed += 1
             self.rendered.append(clip)
             if len(self.rendered) > self.capacity:
@@ -46,7 +47,7 @@ class ClipReplay:
         picked = []
         for _ in range(self.stage.batch):
             batch = self.rendered[self._integer(len(self.rendered))]
-            row = self._integer(_RENDERED_AT_ONCE)
+            row = self._integer(self.at_once)
             picked.append(batch.clips(slice(row, row + 1)))
         return ClipBatch.concatenate(picked)
 

@@ -22,15 +22,21 @@ CLEARANCE = 0.3
 
 @dataclass(frozen=True)
 class Scene:
-    """W worlds of N primitives each. Primitive 0 is the enclosure: a room seen from inside, or ground and sky.
+    """W worlds of N primitives each. Primitive 0 is the enclosure: a room seen from inside, or
+    ground and sky.
 
     shape: N times one of BOX, SPHERE, CYLINDER, ENCLOSURE, TERRAIN, the same in all worlds.
-    centre, half: (W, N, 3) metres; a sphere uses half[..., 0] as radius, a cylinder half[..., 0] as radius, half[..., 1] as half height.
-    yaw: (W, N) radians about y. texture: (W, N, 4) texture of the x sides, z sides, top (-y) and bottom (+y).
+    centre, half: (W, N, 3) metres; a sphere uses half[..., 0] as radius, a cylinder half[..., 0] as
+    radius, half[..., 1] as half height.
+    yaw: (W, N) radians about y. texture: (W, N, 4) texture of the x sides, z sides, top (-y) and
+    bottom (+y).
     texels_per_metre: (W, N). tint: (W, N, 3). shift: (W, N, 2) texels.
-    light: (W, 3) unit vector towards the light. ambient: (W,). sky: (W,) bool, the enclosure above ground is sky.
-    macro: (W, N) how strongly a second, much coarser texture modulates the first, so that it does not repeat.
-    waves: (W, 4, 4) terrain waves (wave vector x, wave vector z, phase, amplitude in metres), all zero without terrain.
+    light: (W, 3) unit vector towards the light. ambient: (W,). sky: (W,) bool, the enclosure above
+    ground is sky.
+    macro: (W, N) how strongly a second, much coarser texture modulates the first, so that it does
+    not repeat.
+    waves: (W, 4, 4) terrain waves (wave vector x, wave vector z, phase, amplitude in metres), all
+    zero without terrain.
     """
 
     shape: tuple[int, ...]
@@ -115,6 +121,8 @@ def _dress(layout: Layout, centre: Tensor, half: Tensor, dice: Dice, pool: Textu
         torch.stack([light[:, 0], -light[:, 1].abs() - 0.3, light[:, 2]], -1), dim=-1
     )
     return Scene(
-        layout.shape, centre, half, layout.yaw, texture, density, tint, dice.uniform(worlds, count, 2, high=128.0), light,
-        dice.uniform(worlds, low=0.35, high=0.75), torch.full((worlds,), layout.outdoor), torch.zeros(worlds, count), layout.waves,
+        layout.shape, centre, half, layout.yaw, texture, density, tint, dice.uniform(worlds, count,
+        2, high=128.0), light,
+        dice.uniform(worlds, low=0.35, high=0.75), torch.full((worlds,), layout.outdoor),
+        torch.zeros(worlds, count), layout.waves,
     )  # fmt: skip

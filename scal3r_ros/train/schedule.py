@@ -48,7 +48,8 @@ class Schedule:
 
     decay_from: share of the run after which the learning rate falls, as a cosine, to final_rate
     (relative). ema: decay per step of the averaged weights that are validated and exported.
-    gate_minutes: after this time matches must beat the same-place answer by gate_ratio.
+    gate_minutes: after this time matches must beat the same-place answer by gate_ratio. textures:
+    size of the pool. validation_clips: per kind of world and set.
     """
 
     stages: tuple[Stage, ...]
@@ -67,6 +68,8 @@ class Schedule:
     precision: str = "float32"
     gate_minutes: float = 12.0
     gate_ratio: float = 0.8
+    textures: int = 320
+    validation_clips: int = 8
 
     @property
     def minutes(self) -> float:
@@ -126,7 +129,7 @@ def nano_schedule() -> Schedule:
     return Schedule(
         stages=(
             Stage("A", 30.0, 16, short, LossWeights(matching=1.0, depth=0.3), uses=8.0),
-            Stage("B", 20.0, 10, full, matched, uses=8.0),
+            Stage("B", 15.0, 10, full, matched, uses=8.0),
             Stage("C", 12.0, 3, last, matched, 3, 3, True, 0, 4.0),
         ),
     )
@@ -159,12 +162,14 @@ def rehearsal_schedule() -> Schedule:
     toy = ClipSettings(size=(28, 42), frames=3, sub_rays=1, **_MIXED)
     return Schedule(
         stages=(
-            Stage("A", 0.05, 4, toy),
-            Stage("B", 0.05, 2, replace(toy, frames=4)),
-            Stage("C", 0.05, 2, replace(toy, frames=3), LossWeights(), 2, 1, True, 0),
+            Stage("A", 0.03, 4, toy),
+            Stage("B", 0.03, 2, replace(toy, frames=4)),
+            Stage("C", 0.03, 2, replace(toy, frames=3), LossWeights(), 2, 1, True, 0),
         ),
         warmup_steps=10,
         replay=16,
+        textures=36,
+        validation_clips=2,
     )
 
 

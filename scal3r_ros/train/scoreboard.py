@@ -1,4 +1,5 @@
-"""Where a run's numbers go: a line of JSON per validation, TensorBoard if it is installed, the log."""
+"""Where a run's numbers go: a line of JSON per validation, TensorBoard if it is installed, the
+log."""
 
 from __future__ import annotations
 

@@ -34,11 +34,11 @@ class Scores:
     def summary(self) -> dict[str, float]:
         """Medians and means."""
         return {
-            "rotation": float(self.rotation.median()),
+            "rotation": _median(self.rotation),
             "rotation_mean": float(self.rotation.mean()),
-            "direction": float(self.direction.median()) if len(self.direction) else float("nan"),
+            "direction": _median(self.direction),
             "direction_mean": float(self.direction.mean()),
-            "abs_rel": float(self.rel.median()),
+            "abs_rel": _median(self.rel),
             "abs_rel_mean": float(self.rel.mean()),
             "delta": float(self.delta.mean()),
             "fov": float(self.fov.mean()),
@@ -49,6 +49,11 @@ class Scores:
         """Pool the scores of several batches."""
         names = ("rotation", "direction", "rel", "delta", "fov")
         return Scores(*(torch.cat([getattr(s, n) for s in scores]) for n in names))
+
+
+def _median(values: Tensor) -> float:
+    """NaN where nothing could be scored: no camera moved, or all is sky."""
+    return float(values.median()) if len(values) else float("nan")
 
 
 def score(encoding: Tensor, depth: Tensor, targets: Targets) -> Scores:
@@ -94,7 +99,7 @@ def _depth_scores(depth: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
         found = found * (truth / found).median()
         rel.append(((found - truth).abs() / truth).mean())
         delta.append((torch.maximum(found / truth, truth / found) < 1.25).float().mean())
-    return torch.stack(rel), torch.stack(delta)
+    return depth.new_tensor(rel), depth.new_tensor(delta)
 
 
 def baseline(targets: Targets, mean_log_depth: Tensor, mean_motion: Tensor) -> Scores:

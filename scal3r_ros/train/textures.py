@@ -1,6 +1,7 @@
 """A pool of tileable surface textures with mip levels.
 
-Every texture is a square of 8-bit RGB texels that repeats without a seam. The pool stores all of them, every mip level one after
+Every texture is a square of 8-bit RGB texels that repeats without a seam. The pool stores all of
+them, every mip level one after
 the other, in one flat array, so that a renderer samples any texel of any texture with one gather.
 """
 
@@ -52,7 +53,8 @@ class TexturePool:
 
 
 def level_offsets() -> list[int]:
-    """Start of every mip level inside one texture, and the texels of one texture as the last entry."""
+    """Start of every mip level inside one texture, and the texels of one texture as the last
+    entry."""
     offsets = [0]
     for level in range(LEVELS):
         offsets.append(offsets[-1] + (SIZE >> level) ** 2)
@@ -60,7 +62,8 @@ def level_offsets() -> list[int]:
 
 
 def make_texture_pool(seed: int, count: int = 320) -> TexturePool:
-    """Make `count` textures from `seed`: five sixths surfaces, the rest facades and skies, on the CPU."""
+    """Make `count` textures from `seed`: five sixths surfaces, the rest facades and skies, on the
+    CPU."""
     generator = torch.Generator().manual_seed(seed)
     facades, skies = max(1, count // 9), max(1, count // 18)
     surfaces = count - facades - skies
@@ -85,8 +88,10 @@ def _pyramid(finest: Tensor) -> Tensor:
 def _texture(kind: str, generator: torch.Generator) -> Tensor:
     """One (3, SIZE, SIZE) texture of a kind, values about 0 to 1."""
     paint = {
-        "fractal": _fractal, "bricks": _bricks, "planks": _planks, "tiles": _tiles, "stripes": _stripes, "blots": _blots,
-        "cobbles": _cobbles, "panels": _panels, "plain": _plain, "speckle": _speckle, FACADE: _facade, SKY: _sky,
+        "fractal": _fractal, "bricks": _bricks, "planks": _planks, "tiles": _tiles, "stripes":
+        _stripes, "blots": _blots,
+        "cobbles": _cobbles, "panels": _panels, "plain": _plain, "speckle": _speckle, FACADE:
+        _facade, SKY: _sky,
     }[kind]  # fmt: skip
     image = paint(generator)
     if kind == SKY:
@@ -112,7 +117,8 @@ def _colour(generator: torch.Generator, saturation: float = 0.35) -> Tensor:
 
 
 def _noise(generator: torch.Generator, exponent: float, stretch: float = 1.0) -> Tensor:
-    """Tileable (SIZE, SIZE) noise with spectrum 1/f^exponent (amplitude exponent/2), zero mean, unit deviation."""
+    """Tileable (SIZE, SIZE) noise with spectrum 1/f^exponent (amplitude exponent/2), zero mean,
+    unit deviation."""
     fy = torch.fft.fftfreq(SIZE).view(-1, 1) * SIZE * stretch
     fx = torch.fft.rfftfreq(SIZE).view(1, -1) * SIZE
     amplitude = (fy * fy + fx * fx).clamp(min=1.0).pow(-exponent / 2)
@@ -123,7 +129,8 @@ def _noise(generator: torch.Generator, exponent: float, stretch: float = 1.0) ->
 
 
 def _ramp(value: Tensor, generator: torch.Generator, colours: int = 3) -> Tensor:
-    """Colour a (SIZE, SIZE) field by interpolating between random colours over about two deviations."""
+    """Colour a (SIZE, SIZE) field by interpolating between random colours over about two
+    deviations."""
     stops = [_colour(generator) for _ in range(colours)]
     place = ((value + 1.7) / 3.4).clamp(0, 1) * (colours - 1)
     image = torch.zeros(3, SIZE, SIZE)
@@ -138,7 +145,8 @@ def _grid() -> tuple[Tensor, Tensor]:
 
 
 def _cells(rows: Tensor, columns: Tensor, generator: torch.Generator, spread: float) -> Tensor:
-    """A random brightness factor for every cell of a grid given by integer row and column images."""
+    """A random brightness factor for every cell of a grid given by integer row and column
+    images."""
     table = 1.0 + spread * (torch.rand(64, 64, generator=generator) - 0.5) * 2
     return table[rows.long() % 64, columns.long() % 64]
 

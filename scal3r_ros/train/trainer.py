@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from scal3r_ros.model.architecture import Architecture
+from scal3r_ros.model.network import Scal3R
 from scal3r_ros.train.learner import make_learner
 from scal3r_ros.train.losses import LossParts
 from scal3r_ros.train.objective import step_loss
@@ -40,6 +41,13 @@ class Plateau(RuntimeError):
     """Matches are still no better than staying in place; the run is not worth its time."""
 
 
+def _fuse(network: Scal3R) -> None:
+    """Compile the blocks that nothing watches."""
+    encoder = network.agg_regator.patch_embed
+    for block in (*encoder.blocks, *network.agg_regator.frame_blocks):
+        block.compile(dynamic=False)
+
+
 class Trainer:
     """A run in `folder`; goes on with the one it finds there."""
 
@@ -53,6 +61,7 @@ class Trainer:
         crew: Crew | None = None,
         start: str = "",
         parts: str = "all",
+        fused: bool = False,
     ):
         self.schedule, self.folder, self.device = schedule, Path(folder), torch.device(device)
         self.crew = crew or Crew()
@@ -64,7 +73,9 @@ class Trainer:
             self.progress = resume_run(content, self.learner)
             log.info("going on after %.1f minutes", self.progress.minutes)
         self.board = Scoreboard(self.folder) if self.crew.leads else None
-        self.sampler = WorldSampler.training(device=self.device)
+        self.sampler = WorldSampler.training(schedule.textures, self.device, fused)
+        if fused:
+            _fuse(self.learner.network)
 
     def run(self, minutes: float = float("inf")) -> Progress:
         """Train until the schedule ends or `minutes` of this call have passed, and save."""
@@ -84,7 +95,7 @@ class Trainer:
 
     def _run_stage(self, stage: Stage, deadline: float) -> None:
         replay = ClipReplay(self.sampler, stage, self.schedule.replay, self._first_seed(stage))
-        sets = validation_sets(stage, self.device) if self.crew.leads else {}
+        sets = validation_sets(stage, self.schedule, self.device) if self.crew.leads else {}
         if sets:
             log.info("stage %s, baselines %s", stage.name, line(validate_baselines(sets)))
         saved = validated = time.monotonic()

@@ -10,13 +10,12 @@ from scal3r_ros.model.memory import NoMemory
 from scal3r_ros.model.network import Scal3R
 from scal3r_ros.train.objective import group_targets
 from scal3r_ros.train.replay import chunks_of
-from scal3r_ros.train.schedule import Stage
+from scal3r_ros.train.schedule import Schedule, Stage
 from scal3r_ros.train.scores import Scores, baseline, score
 from scal3r_ros.train.worlds import KINDS, VALIDATION_SEEDS, ClipBatch, WorldSampler
 
 SETS = {"N": ((1.0, 1.0), (1.0, 1.0)), "P": ((3.0, 3.0), (0.4, 0.4))}
 """Normal motion, and strong parallax: factors on translation and on rotation."""
-_PER_KIND = 8
 
 
 @dataclass(frozen=True)
@@ -26,9 +25,12 @@ class ValidationSet:
     batches: tuple[list[ClipBatch], ...]
 
 
-def validation_sets(stage: Stage, device: torch.device | str = "cpu") -> dict[str, ValidationSet]:
+def validation_sets(
+    stage: Stage, schedule: Schedule, device: torch.device | str = "cpu"
+) -> dict[str, ValidationSet]:
     """The sets for a stage's image size and chunk length; the same at every call."""
-    sampler = WorldSampler.validation(device=device)
+    count = schedule.validation_clips
+    sampler = WorldSampler.validation(min(schedule.textures, 120), device)
     sets = {}
     for name, (parallax, turn) in SETS.items():
         plain = replace(stage, spare_frames=0)
@@ -37,8 +39,8 @@ def validation_sets(stage: Stage, device: torch.device | str = "cpu") -> dict[st
         )
         batches = []
         for i, kind in enumerate(KINDS):
-            clips = sampler.batch(VALIDATION_SEEDS + i, _PER_KIND, settings, kind)
-            frames = torch.arange(plain.clip_frames).expand(_PER_KIND, -1)
+            clips = sampler.batch(VALIDATION_SEEDS + i, count, settings, kind)
+            frames = torch.arange(plain.clip_frames).expand(count, -1)
             batches.append(chunks_of(clips, frames, plain))
         sets[name] = ValidationSet(tuple(batches))
     return sets
