@@ -70,6 +70,8 @@ def run_demo(recording: demo_recording.Recording, arguments: argparse.Namespace)
         try:
             conductor = Conductor(processes, say)
             conductor.wait_until_ready(120.0)
+            if arguments.view:
+                say(f"live view: {processes.logged_address(NODE) or 'see ' + str(out / 'logs')}")
             say("the mapper is ready; playing")
             processes.start("play", player_command(recording, arguments.rate))
             conductor.watch_replay(30.0 + 40.0 * recording.seconds / arguments.rate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -52,6 +53,11 @@ class Processes:
 
     def log(self, name: str) -> Path:
         return self._logs / f"{name}.log"
+
+    def logged_address(self, name: str) -> str:
+        """First web address in a child's output; empty if there is none."""
+        found = re.search(r"https?://[^\s\x1b]+", self.log(name).read_text(errors="replace"))
+        return found[0] if found else ""
 
     def exit_code(self, name: str) -> int | None:
         """None while the child runs."""
