@@ -1,0 +1,63 @@
+"""The running node offers the topics and services of the front page, and no others."""
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is absent; run the tests with `make test`")
+
+pytestmark = pytest.mark.ros
+README = Path(__file__).resolve().parents[2] / "README.md"
+OF_EVERY_NODE = {"/rosout", "/parameter_events", "/mapping_node/transition_event"}
+
+
+def tables(heading: str) -> list[list[tuple[str, str]]]:
+    """(name, type) rows of every table below a heading of the front page; type without package."""
+    section = README.read_text().split(f"### {heading}\n")[1].split("\n#")[0]
+    rows = [re.findall(r"^\| `([^`]+)`[^|]*\| \w+/(\w+)", t, re.M) for t in section.split("\n\n")]
+    return [table for table in rows if table]
+
+
+def resolved(name: str) -> str:
+    return "/" + name.replace("~", "mapping_node").lstrip("/")
+
+
+def named(found) -> dict[str, str]:
+    """Resolved names to message types, without what rclpy adds to every node."""
+    return {
+        name: types[0].rsplit("/", 1)[1]
+        for name, types in found
+        if name not in OF_EVERY_NODE and "rcl_interfaces" not in types[0]
+    }
+
+
+def test_topics_and_services_are_those_of_the_front_page(start_mapping, make_robot):
+    start_mapping({}, **{"input.odometry": True, "map.alignment": "imu"})
+    node = make_robot({}, listen=False).node
+    inputs, outputs = tables("Topics")
+    expected = {
+        "publishers": {resolved(name): kind for name, kind in outputs},
+        "subscribers": {resolved(name): kind for name, kind in inputs} | {
+            "/tf": "TFMessage", "/tf_static": "TFMessage",
+        },
+        "services": {resolved(name): kind for table in tables("Services") for name, kind in table},
+    }  # fmt: skip
+    found: dict[str, dict[str, str]] = {}
+    end = time.monotonic() + 40.0
+    while found != expected and time.monotonic() < end:
+        time.sleep(0.2)
+        if ("mapping_node", "/") not in node.get_node_names_and_namespaces():
+            continue
+        of_node = ("mapping_node", "/")
+        found = {
+            "publishers": named(node.get_publisher_names_and_types_by_node(*of_node)),
+            "subscribers": named(node.get_subscriber_names_and_types_by_node(*of_node)),
+            "services": {
+                name: kind
+                for name, kind in named(node.get_service_names_and_types_by_node(*of_node)).items()
+                if kind in expected["services"].values()
+            },
+        }
+    assert found == expected
