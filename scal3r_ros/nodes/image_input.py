@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
+from dataclasses import replace
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -17,6 +18,9 @@ from scal3r_ros.nodes.frame_decoder import calibration_from_message
 from scal3r_ros.nodes.frame_queue import FrameQueue, Ticket
 from scal3r_ros.nodes.node_config import NodeConfig
 from scal3r_ros.nodes.time_guard import Released, TimeGuard
+
+CALIBRATION_WAIT = 2.0
+"""Seconds of images that wait at most for the first camera_info."""
 
 
 class BackpressureGroup(MutuallyExclusiveCallbackGroup):
@@ -49,6 +53,8 @@ class ImageInput:
         self._node = node
         self._arrivals: deque[float] = deque(maxlen=60)
         self._newest = (0, 0)
+        self._uncalibrated: list[Ticket] | None = [] if config.input.camera_info else None
+        """First frames, which wait for the first camera_info; None once that is settled."""
         block = config.queue.policy == "block"
         group = BackpressureGroup(frames) if block else MutuallyExclusiveCallbackGroup()
         compressed = config.input.image_transport == "compressed"
@@ -87,16 +93,20 @@ class ImageInput:
         self.guard.reset()
         self.gate.reset()
         self.frames.clear()
+        if self._uncalibrated:
+            self._uncalibrated = []
 
     def release_held(self) -> None:
         """Queue what the reordering still holds, for the end of the stream."""
         self._admit(self.guard.flush())
+        self._settle_calibration()
 
     def release_stale(self) -> None:
         """Queue what is held when no further frame has come that it could be sorted with."""
         age = self.age()
         if age is not None and age > max(1.0, self.config.time.reorder_window):
             self._admit(self.guard.release())
+            self._settle_calibration()
 
     def rate(self) -> float:
         """Frames per second over the last arrivals."""
@@ -143,7 +153,7 @@ class ImageInput:
                 continue
             message, calibration = frame.item
             resets = frame.jumped_back and self.config.time.on_jump_back == "reset"
-            self.frames.put(
+            self._enqueue(
                 Ticket(
                     stamp_ns=frame.stamp_ns,
                     message=message,
@@ -153,6 +163,25 @@ class ImageInput:
                     resets_map=resets,
                 )
             )
+
+    def _enqueue(self, ticket: Ticket) -> None:
+        """Queue a frame; the first ones wait for their calibration if one is being published."""
+        if self._uncalibrated is None:
+            self.frames.put(ticket)
+            return
+        self._uncalibrated.append(ticket)
+        waited = ticket.stamp_ns - self._uncalibrated[0].stamp_ns
+        announced = self._node.count_publishers(self._node.resolve_topic_name("camera_info"))
+        late = waited > CALIBRATION_WAIT * 1e9
+        many = len(self._uncalibrated) >= self.config.queue.max_frames
+        if self.calibration or not announced or late or many:
+            self._settle_calibration()
+
+    def _settle_calibration(self) -> None:
+        """Whether or not there is a calibration, frames wait no longer."""
+        waiting, self._uncalibrated = self._uncalibrated or [], None
+        for ticket in waiting:
+            self.frames.put(replace(ticket, calibration=self.calibration))
 
     def _note_source(self, message: Image | CompressedImage) -> None:
         self.encoding = message.encoding if isinstance(message, Image) else message.format
@@ -183,6 +212,7 @@ class ImageInput:
         self.calibration_problem = ""
         if not _same(calibration, self.calibration):
             self.calibration = calibration
+        self._settle_calibration()
 
 
 def _same(a: Calibration | None, b: Calibration | None) -> bool:

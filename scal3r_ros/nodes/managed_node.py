@@ -93,6 +93,7 @@ class ManagedNode(LifecycleNode):
             # The border to rclpy, which would drop the exception without a word.
             self.get_logger().error(f"{step.__name__} failed:\n{traceback.format_exc()}")
             return TransitionCallbackReturn.ERROR
+        self.get_logger().info(f"{step.__name__}: done")
         return TransitionCallbackReturn.SUCCESS
 
     def bring_up(self) -> None:

@@ -18,7 +18,7 @@ class InputConfig(Section):
         choices=("raw", "compressed"),
     )
     camera_info: bool = option(
-        True, "Use `camera_info` where it is published; images need not wait for it."
+        True, "Use `camera_info` where it is published; the first images wait for it up to 2 s."
     )
     rectify: bool = option(True, "Undistort images whose calibration has distortion.")
     odometry: bool = option(False, "Subscribe to `odom`, for scale and for tf.mode map_to_odom.")

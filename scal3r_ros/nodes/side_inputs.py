@@ -31,6 +31,7 @@ class SideInputs:
         self._node, self._config = node, config
         self._transforms, self._worker = transforms, worker
         self._camera_frame = camera_frame
+        self._mount_told = False
         self._subscriptions: list[AdaptiveSubscription] = []
         self.incompatible: list[str] = []
         """Publishers that cannot be heard, newest last."""
@@ -67,7 +68,20 @@ class SideInputs:
             )
             return
         self._transforms.odometry.add(stamp_ns, T_odom_base)
+        self._tell_mount(stamp_ns)
         self._worker.observe(lambda mapper: mapper.observe_odometry(stamp_ns, T_odom_base))
+
+    def _tell_mount(self, stamp_ns: int) -> None:
+        """Where the camera sits on the base, once TF knows it: scale needs the lever arm."""
+        camera_frame = self._camera_frame()
+        if self._mount_told or not camera_frame:
+            return
+        try:
+            T_base_camera = self._transforms.extrinsic(camera_frame, stamp_ns)
+        except NotKnownYet:
+            return
+        self._mount_told = True
+        self._worker.observe(lambda mapper: mapper.set_camera_mount(T_base_camera))
 
     def _on_imu(self, message: Imu) -> None:
         """Acceleration at rest, in the camera's axes; dropped while TF does not tell how."""

@@ -25,6 +25,8 @@ LOADING, READY, FAILED, STOPPED = "loading", "ready", "failed", "stopped"
 
 MAX_OBSERVATIONS = 5000
 """Measurements of other sensors that wait while a chunk is computed; the oldest go first."""
+GOOD_NEWS = ("loop_closed", "scale_frozen")
+"""Events that are logged as information, all others as warnings; a few per chunk at most."""
 SAVE_TIMEOUT = 10.0
 """Seconds that the last save may take after the chunk in flight was given up."""
 
@@ -238,6 +240,8 @@ class MappingWorker:
     def _observe(self, update: MapUpdate) -> None:
         for event in update.events:
             self.counts[event.name] += 1
+            tell = self._logger.info if event.name in GOOD_NEWS else self._logger.warning
+            tell(f"{event.name}: {event.message}")
         new = [p.stamp_ns for p in update.poses if p.chunk_index == update.chunk_index]
         if new:
             self.statistics.video_seconds.append((max(new) - min(new)) * 1e-9)

@@ -1,5 +1,6 @@
 """What arrives from cameras and clocks: every kind of sender, bad messages, bad stamps."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -7,7 +8,7 @@ pytest.importorskip("rclpy", reason="rclpy is absent; run the tests with `make t
 from mapping_process import BEST_EFFORT
 from rclpy.qos import ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from test_mapping_node import camera_poses
 
 from scal3r_ros.nodes.conversions import fill, header, ns_to_stamp, stamp_to_ns
@@ -185,6 +186,37 @@ def test_simulated_time_that_starts_late_and_loops(start_mapping, make_robot):
     stamps = [stamp_to_ns(item.header.stamp) for item in path.poses]
     assert stamps == [robot.city.stamp_ns(i) for i in range(12)], "only the new lap is left"
     assert before.header.stamp.sec >= 4
+    assert process.stop() == 0 and "Traceback" not in process.output
+
+
+def test_compressed_images_and_a_camera_that_waits(start_mapping, make_robot):
+    """Policy block: no frame is dropped by a worker that is too slow, the middleware holds them."""
+    options = {"frames": 60, "seconds": 0.5}
+    settings = {
+        "input.image_transport": "compressed", "queue.policy": "block", "queue.max_frames": 4,
+        "qos.image.depth": 100,
+    }  # fmt: skip
+    process, robot = start_mapping(options, **settings), make_robot(options)
+    robot.image = robot.node.create_publisher(CompressedImage, "image/compressed", 100)
+    robot.until_active()
+    for i in range(40):
+        frame = robot.city.frame(i)
+        _, png = cv2.imencode(".png", frame.rgb[..., ::-1])
+        robot.image.publish(
+            CompressedImage(
+                header=header("camera_optical_frame", frame.stamp_ns),
+                format="rgb8; png compressed bgr8",
+                data=fill(png.ravel(), "B"),
+            )
+        )
+        robot.spin(0.02)
+    held = robot.fresh_status("input")
+    assert int(held["received"]) < 40, "the middleware holds what the queue cannot take"
+    assert int(held["queued"]) - int(held["decoded"]) <= 6
+    robot.until(lambda: robot.fresh_status("input")["processed"] == "40", 30, "all frames mapped")
+    assert robot.status("input")["dropped"] == "0"
+    robot.flush()
+    robot.until(lambda: len(camera_poses(robot.heard["trajectory"])) == 40, 5, "40 poses")
     assert process.stop() == 0 and "Traceback" not in process.output
 
 
