@@ -35,6 +35,7 @@ def generate_launch_description():
                     "bag": PathJoinSubstitution([share, "demo", "loop_room"]),
                     "params_file": PathJoinSubstitution([share, "config", "demo.yaml"]),
                     "image_topic": "/camera/image_raw",
+                    "image_transport": "compressed",
                     "device": "cpu",
                     "rviz": LaunchConfiguration("rviz"),
                     "bag_rate": LaunchConfiguration("bag_rate"),
