@@ -28,7 +28,7 @@ from scal3r_ros.config import Config, read_options
 from scal3r_ros.io.source import BadInput, open_source
 from scal3r_ros.nodes.node_config import NodeConfig
 from scal3r_ros.options import flatten, from_dict
-from scal3r_ros.pipeline.factory import PRESETS, opened_reconstructor
+from scal3r_ros.pipeline.factory import PRESETS, known_limits, opened_reconstructor
 from scal3r_ros.pipeline.mapper import Mapper
 from scal3r_ros.pipeline.offline import Outcome
 from scal3r_ros.pipeline.offline import run as map_recording
@@ -74,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
         raise BadInput(f"--rate must be positive, found {args.rate}")
     source = open_source(args.input, args.topic, args.rate, args.camera_info)
     log.info("%s: %s", args.input, source.description)
+    if limits := known_limits(config):
+        log.warning(limits)
     with opened_reconstructor(config) as reconstructor, _Bar(len(source), args.quiet) as bar:
         try:
             outcome = map_recording(config, source, reconstructor, args.out, args.resume, bar.show)

@@ -86,9 +86,10 @@ def inference_concern(
     queued: int,
     failures_in_row: int,
     events: Mapping[str, int],
+    limits: str = "",
 ) -> Concern:
-    """Speed and trouble of the worker."""
-    findings: list[tuple[bytes, str]] = []
+    """Speed and trouble of the worker; `limits` is what its network is known not to do."""
+    findings: list[tuple[bytes, str]] = [(WARN, limits)] if limits else []
     if state == "failed":
         findings.append((ERROR, reason))
     elif state == "loading":

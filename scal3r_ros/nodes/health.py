@@ -95,6 +95,7 @@ class HealthReport:
             len(session.frames),
             statistics.failures_in_row,
             events,
+            worker.reconstructor.limits if worker.reconstructor else "",
         )
 
     def _map(self, session) -> Concern:

@@ -23,8 +23,10 @@ class Interrupted(RuntimeError):
 class InterruptibleReconstructor:
     """Passes every call to `inner` on the inference thread and waits for it or for `interrupt`."""
 
-    def __init__(self, inner: Reconstructor) -> None:
+    def __init__(self, inner: Reconstructor, limits: str = "") -> None:
         self.name = inner.name
+        self.limits = limits
+        """What a user must know before trusting the result; empty if there is nothing."""
         self.round_size = inner.round_size
         self.last_prediction: ChunkPrediction | None = None
         """Newest prediction of a sequence chunk."""
@@ -52,6 +54,8 @@ class InterruptibleReconstructor:
 
     def finalize(self) -> list[ChunkPrediction | ReconstructionFailed]:
         """All chunks once more with the memory of the whole run (memory.mode finalize)."""
+        if not hasattr(self._inner, "finalize"):
+            raise ValueError(f"{self.name} has no memory to finalize")
         return self._call(self._inner.finalize)
 
     def reset(self) -> None:

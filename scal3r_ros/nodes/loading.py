@@ -31,9 +31,13 @@ def check_prerequisites(config: NodeConfig) -> None:
 
 def make_mapper(node: Any, config: NodeConfig) -> tuple[Any, InterruptibleReconstructor]:
     """Load the network and build the mapper; takes seconds, runs on the worker's thread."""
+    from scal3r_ros.pipeline.factory import known_limits
     from scal3r_ros.pipeline.mapper import Mapper
 
-    reconstructor = InterruptibleReconstructor(open_reconstructor(node, config))
+    limits = known_limits(config)
+    if limits:
+        node.get_logger().warning(limits)
+    reconstructor = InterruptibleReconstructor(open_reconstructor(node, config), limits)
     return Mapper(config, reconstructor), reconstructor
 
 

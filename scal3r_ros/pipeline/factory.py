@@ -24,6 +24,13 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 """Options that differ from the general defaults because of how a reconstructor works."""
 
 
+EMBEDDED_LIMITS = (
+    "the embedded network is a demonstration whose poses cannot be relied on (see MODEL_CARD.md "
+    "beside its weights); for a usable map take model.reconstructor sfm, or name the official "
+    "weights in model.checkpoint (scal3r download)"
+)
+
+
 class MissingLibrary(RuntimeError):
     """A library that the chosen reconstructor needs is not installed."""
 
@@ -34,6 +41,12 @@ def open_reconstructor(config: Config) -> Reconstructor:
     if config.model.reconstructor == "sfm":
         return _open_sfm(config)
     return _open_scal3r(config)
+
+
+def known_limits(config: Config) -> str:
+    """What a user must know before trusting the result; empty if there is nothing."""
+    embedded = config.model.reconstructor == "scal3r" and not config.model.checkpoint
+    return EMBEDDED_LIMITS if embedded else ""
 
 
 @contextmanager
@@ -62,8 +75,8 @@ def _open_scal3r(config: Config) -> Reconstructor:
         import torch  # noqa: F401
     except ImportError as error:
         raise MissingLibrary(
-            "reconstructor scal3r needs the library torch: see docs/installation.md, or use "
-            "--reconstructor sfm, which needs pycolmap only"
+            "reconstructor scal3r needs the library torch: pip install torch (README, Install), or "
+            "use --reconstructor sfm, which needs pycolmap only"
         ) from error
     if under_torchrun():
         from scal3r_ros.pipeline.sharded import open_sharded
