@@ -108,6 +108,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
+def main() -> None:
+    """`python -m scal3r_ros.bench.distributed --chunk-seconds 1.9` projects from your own GPU."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_arguments(parser)
+    run(parser.parse_args())
+
+
 def _overhead(case: Case, repeats: int) -> float:
     """Relative extra processor time of a group of one against the reconstructor alone.
 
@@ -234,9 +241,13 @@ def _print(overhead: float, scaling: Sequence[Scaling], traffic: Sequence[Traffi
             f"(analytic {row.bytes_expected / 1e6:.1f}), {row.seconds_per_round:.3f} s"
         )
     print(f"projection with {seconds:.2f} s per chunk on one GPU")
-    print("layout                          sync s  messages s  round s  speed-up  efficiency")
+    print("layout                          sync s  messages s  round s  speed-up  without messages")
     for row in projections:
         print(
             f"{row.layout.name:30s}  {row.sync:6.3f}  {row.messages:10.3f}  {row.round:7.3f}  "
-            f"{row.speedup:8.1f}  {100 * row.efficiency:9.0f} %"
+            f"{row.speedup:8.1f}  {row.speedup_without_messages:16.1f}"
         )
+
+
+if __name__ == "__main__":
+    main()
