@@ -25,9 +25,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 
 
 EMBEDDED_LIMITS = (
-    "the embedded network is a demonstration whose poses cannot be relied on (see MODEL_CARD.md "
-    "beside its weights); for a usable map take model.reconstructor sfm, or name the official "
-    "weights in model.checkpoint (scal3r download)"
+    "the embedded network is a demonstration whose poses cannot be relied on (see MODEL_CARD.md); "
+    "for a usable map take model.reconstructor sfm, or name the official weights in "
+    "model.checkpoint (scal3r download)"
 )
 
 
