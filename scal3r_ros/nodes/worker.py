@@ -240,8 +240,12 @@ class MappingWorker:
     def _observe(self, update: MapUpdate) -> None:
         for event in update.events:
             self.counts[event.name] += 1
-            tell = self._logger.info if event.name in GOOD_NEWS else self._logger.warning
-            tell(f"{event.name}: {event.message}")
+            text = f"{event.name}: {event.message}"
+            # Two call sites: rclpy refuses another severity at the same line.
+            if event.name in GOOD_NEWS:
+                self._logger.info(text)
+            else:
+                self._logger.warning(text)
         new = [p.stamp_ns for p in update.poses if p.chunk_index == update.chunk_index]
         if new:
             self.statistics.video_seconds.append((max(new) - min(new)) * 1e-9)
