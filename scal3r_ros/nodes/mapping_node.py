@@ -156,13 +156,8 @@ def _all_but_start() -> tuple[str, ...]:
 
 def make_executor(node: MappingNode) -> rclpy.executors.Executor:
     """Executor by the parameter `executor`."""
-    kind = node.config.executor
-    if kind == "multi":
+    if node.config.executor == "multi":
         return rclpy.executors.MultiThreadedExecutor(num_threads=4)
-    if kind == "events":
-        from rclpy.experimental.events_executor import EventsExecutor
-
-        return EventsExecutor()
     return rclpy.executors.SingleThreadedExecutor()
 
 

@@ -236,8 +236,8 @@ class NodeConfig(Config):
     )
     executor: str = option(
         "single",
-        "Executor of the callbacks; multi and events are for comparison.",
-        choices=("single", "multi", "events"),
+        "Executor of the callbacks; multi has four threads and is for comparison.",
+        choices=("single", "multi"),
     )
     input: InputConfig = field(default_factory=InputConfig)
     qos: QosConfig = field(default_factory=QosConfig)

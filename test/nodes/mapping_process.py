@@ -203,7 +203,7 @@ class Robot:
             self.spin(1.0 / rate)
 
     def flush(self) -> None:
-        answer = self.call("flush")
+        answer = self.call("flush", timeout=90.0)
         assert answer.success, answer.message
 
     def send_static(self, T: np.ndarray, parent: str, child: str) -> None:

@@ -26,6 +26,7 @@ from scal3r_ros.records import Chunk, ChunkPrediction
 DEFAULTS = {
     "frames": 60, "length": 30.0, "width": 64, "height": 48, "route": "EN", "wobble": 0.0,
     "seconds": 0.0, "load_seconds": 0.0, "constant": False, "fits": 10**6, "fail_from": 10**6,
+    "slow_from": 0, "drift": 0.0,
 }  # fmt: skip
 
 
@@ -38,14 +39,15 @@ class StampOracle(OracleReconstructor):
     """Knows frames by their stamps, so that dropped frames do not confuse it."""
 
     def __init__(self, options: dict) -> None:
-        super().__init__(make_city(options), Spoil())
+        super().__init__(make_city(options), Spoil(scale_drift=options["drift"]))
         self.options = options
         stamps = [self.city.stamp_ns(i) for i in range(len(self.city))]
         self.index_of = {stamp: i for i, stamp in enumerate(stamps)}
         self.absorbed: list[int] = []
 
     def reconstruct(self, chunk: Chunk, contribute: bool = True) -> ChunkPrediction:
-        time.sleep(self.options["seconds"])
+        if chunk.index >= self.options["slow_from"]:
+            time.sleep(self.options["seconds"])
         if len(chunk.frames) > self.options["fits"]:
             raise OutOfDeviceMemory(f"{len(chunk.frames)} frames do not fit")
         if chunk.index >= self.options["fail_from"]:

@@ -138,6 +138,7 @@ def test_overload_thins_but_keeps_overlap(start_mapping, make_robot):
     """A worker ten times too slow: frames are dropped and counted, chunks still share frames."""
     options = {"frames": 200, "length": 40.0, "seconds": 0.6}
     parameters = {"queue.max_frames": 8, "queue.policy": "thin", "gate.max_gap": 0.0}
+    parameters["executor"] = "multi"
     process, robot = start_mapping(options, **parameters), make_robot(options)
     robot.until_active()
     robot.show(range(200), rate=60)
@@ -169,3 +170,46 @@ def test_device_memory_and_device_loss(start_mapping, make_robot):
     assert "simulated device is lost" in robot.status("inference")["message"]
     assert len(robot.heard["map"]) > 0 and robot.call("set_paused", data=True).success
     assert process.stop() == 0
+
+
+def test_a_loop_closure_moves_everything_together(start_mapping, make_robot):
+    """After a correction trajectory, path, pose, /tf and map tell of the same revision."""
+    options = {"frames": 150, "length": 130.0, "route": "ENWSE", "drift": 0.08}
+    parameters = {
+        "chunk.size": 12, "chunk.overlap": 6, "loop.enabled": True, "loop.min_gap": 40,
+        "loop.window": 8, "loop.nms_window": 10, "loop.threshold": 0.5, "queue.max_frames": 200,
+    }  # fmt: skip
+    process, robot = start_mapping(options, **parameters), make_robot(options)
+    robot.until_active()
+    robot.show(range(150))
+    robot.flush()
+    heard = robot.heard
+    robot.until(lambda: len(camera_poses(heard["trajectory"])) == 150, 10, "150 poses")
+    robot.spin(0.5)
+    assert "loop_closed" in process.output
+    before = [m for m in heard["trajectory"] if m.map_revision == 0]
+    drifted = world_from_map(camera_poses(before), robot.city)[3]
+    last = heard["trajectory"][-1]
+    assert last.corrected and len(last.frame_ids) == 150 and last.map_revision >= 2
+    poses = camera_poses([last])
+    assert world_from_map(poses, robot.city)[3] < 0.6 * drifted
+
+    path = {stamp_to_ns(item.header.stamp): item.pose.position for item in heard["path"][-1].poses}
+    assert path.keys() == poses.keys()
+    for stamp, at in path.items():
+        np.testing.assert_allclose([at.x, at.y, at.z], poses[stamp][:3, 3], atol=1e-9)
+    newest = poses[max(poses)][:3, 3]
+    at = heard["pose"][-1].pose.pose.position
+    np.testing.assert_allclose([at.x, at.y, at.z], newest, atol=1e-9)
+    at = robot.transforms("map", "camera_optical_frame")[-1].transform.translation
+    np.testing.assert_allclose([at.x, at.y, at.z], newest, atol=1e-9)
+    loops = next(m for m in heard["graph"][-1].markers if m.ns == "loops")
+    assert loops.action == 0 and len(loops.points) >= 2
+
+    steps = [np.linalg.norm(np.diff(values, axis=0), axis=1) for values in (
+        [np.array([m.pose.pose.position.x, m.pose.pose.position.y, m.pose.pose.position.z])
+         for m in heard["odometry"]],
+        [poses[stamp][:3, 3] for stamp in sorted(poses)],
+    )]  # fmt: skip
+    assert len(steps[0]) == 149 and steps[0].max() < 2.0 * np.median(steps[1]), "odometry jumps"
+    assert process.stop() == 0 and "Traceback" not in process.output

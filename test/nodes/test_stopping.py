@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is absent; run the tests with `make test`")
 
 pytestmark = pytest.mark.ros
-SLOW = {"frames": 60, "seconds": 30.0}
+SLOW = {"frames": 60, "seconds": 30.0, "slow_from": 1}
 
 
 def check_stopped(process, number):
@@ -45,10 +45,13 @@ def test_finalized_and_loading(start_mapping, make_robot):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_active_while_a_chunk_is_computed(start_mapping, make_robot, number):
+def test_active_while_a_chunk_is_computed(start_mapping, make_robot, number, tmp_path):
+    """The chunk in flight is given up, what was mapped before is saved."""
     robot = make_robot(SLOW)
-    process = start_mapping(SLOW)
+    saves = {"autosave.path": str(tmp_path / "map"), "autosave.on_shutdown": True}
+    process = start_mapping(SLOW, **saves)
     robot.until_active()
-    robot.show(range(12))
-    robot.until(lambda: int(robot.fresh_status("input")["decoded"]) >= 8, 10, "a chunk in flight")
+    robot.show(range(16))
+    robot.until(lambda: int(robot.fresh_status("input")["decoded"]) >= 12, 10, "a chunk in flight")
     check_stopped(process, number)
+    assert "saved" in process.output and list((tmp_path / "map").iterdir())
