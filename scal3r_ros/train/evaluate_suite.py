@@ -21,7 +21,12 @@ MODES = ("off", "local", "stream", "batch")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the suite."""
-    parser.add_argument("--suite", choices=("worlds", "real"), default="worlds")
+    parser.add_argument(
+        "--suite",
+        choices=("worlds", "real"),
+        default="worlds",
+        help="held-out worlds, or recordings below --data",
+    )
     parser.add_argument("--checkpoint", default="", help="empty: the embedded one")
     parser.add_argument("--data", type=Path, default=None, help="folder of recordings, suite real")
     parser.add_argument("--sequences", type=int, default=20, help="number of worlds")
@@ -29,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chunk", type=int, default=8, help="frames per chunk")
     parser.add_argument("--overlap", type=int, default=3)
     parser.add_argument("--stride", type=int, default=4, help="map every n-th frame")
+    parser.add_argument("--width", type=int, default=112, help="of the rendered images, pixels")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--device", default="auto")
     parser.add_argument(
@@ -42,26 +48,31 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.suite == "real" and arguments.data is None:
         raise ValueError("suite real needs --data, a folder of recordings with groundtruth.txt")
+    size = (arguments.width * 3 // 4, arguments.width)
     sequences = (
-        world_sequences(arguments.sequences, arguments.frames)
+        world_sequences(arguments.sequences, arguments.frames, size, arguments.stride)
         if arguments.suite == "worlds"
-        else real_sequences(arguments.data)
+        else real_sequences(arguments.data, arguments.stride)
     )
-    results = {(mode, loops): _Case() for mode in arguments.modes for loops in (False, True)}
+    results: dict[tuple[str, bool], _Case] = {
+        (mode, loops): _Case() for mode in arguments.modes for loops in (False, True)
+    }
     for sequence in sequences:
         for (mode, loops), case in results.items():
             case.add(sequence.name, _evaluate(sequence, mode, loops, arguments))
         log.info("%s done", sequence.name)
-    table = _table(results)
-    print(table)
-    if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "table.md").write_text(table + "\n")
-        rows = {
-            f"{mode}{'+loops' if loops else ''}": c.rows for (mode, loops), c in results.items()
-        }
-        (arguments.out / "scores.json").write_text(json.dumps(rows, indent=1) + "\n")
+        if arguments.out:
+            _write(arguments.out, results)
+    print(_table(results))
     return 0
+
+
+def _write(folder: Path, results: dict[tuple[str, bool], _Case]) -> None:
+    """Table and scores of the sequences so far."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "table.md").write_text(_table(results) + "\n")
+    rows = {f"{mode}{'+loops' if loops else ''}": c.rows for (mode, loops), c in results.items()}
+    (folder / "scores.json").write_text(json.dumps(rows, indent=1) + "\n")
 
 
 def _evaluate(sequence, mode: str, loops: bool, arguments: argparse.Namespace):
@@ -75,7 +86,6 @@ def _evaluate(sequence, mode: str, loops: bool, arguments: argparse.Namespace):
         {
             "chunk.size": arguments.chunk,
             "chunk.overlap": arguments.overlap,
-            "gate.stride": arguments.stride,
             "model.checkpoint": arguments.checkpoint,
             "model.device": arguments.device,
             "memory.mode": mode,

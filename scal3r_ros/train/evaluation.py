@@ -74,9 +74,8 @@ def evaluate_sequence(sequence: Sequence, config: Config, inner: Reconstructor) 
     """Map a sequence and compare with the truth."""
     recorder = Recorder(inner)
     mapper = Mapper(config, recorder)
-    frames = sequence.frames[:: config.gate.stride]
     loops = 0
-    for frame in frames:
+    for frame in sequence.frames:
         loops += sum(len(update.loops) for update in mapper.add(frame))
     loops += sum(len(update.loops) for update in mapper.flush())
     poses = mapper.trajectory()

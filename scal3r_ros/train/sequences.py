@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -43,17 +44,19 @@ class Sequence:
 
 
 def world_sequences(
-    count: int, frames: int, size: tuple[int, int] = (126, 168)
+    count: int, frames: int, size: tuple[int, int] = (84, 112), stride: int = 1
 ) -> Iterator[Sequence]:
-    """Tours through held-out worlds, all kinds in turn."""
+    """Tours of so many frames through held-out worlds, all kinds in turn; every `stride`-th frame
+    is rendered."""
     pool = WorldSampler.held_out().textures
     for i in range(count):
         kind = KINDS[i % len(KINDS)]
         made = make_tour(kind, frames, HELD_OUT_SEEDS + 1000 + i, pool)
+        made = replace(made, T_world_camera=made.T_world_camera[::stride])
         slices = [[x.numpy() for x in part] for part in film(made, pool, size)]
         images, depth, solid = (np.concatenate([part[k] for part in slices]) for k in range(3))
         rgb = (images.transpose(0, 2, 3, 1) * 255).round().astype(np.uint8)
-        stamps = [round(n * 1e9 / _RATE) for n in range(frames)]
+        stamps = [round(n * 1e9 / _RATE) for n in range(0, frames, stride)]
         yield Sequence(
             f"{kind}-{i}",
             tuple(Frame(n, stamp, image) for n, (stamp, image) in enumerate(zip(stamps, rgb))),
@@ -64,12 +67,12 @@ def world_sequences(
         )
 
 
-def real_sequences(folder: Path) -> Iterator[Sequence]:
-    """Every recording below `folder` that has a `groundtruth.txt`."""
+def real_sequences(folder: Path, stride: int = 1) -> Iterator[Sequence]:
+    """Every `stride`-th frame of all recordings below `folder` that have a `groundtruth.txt`."""
     for truth in sorted(folder.glob("*/groundtruth.txt")):
         stamps, poses = read_trajectory(truth)
         kept, found = [], []
-        for image in open_source(truth.parent):
+        for image in islice(open_source(truth.parent), 0, None, stride):
             nearest = int(np.abs(stamps - image.stamp_ns).argmin())
             if abs(int(stamps[nearest]) - image.stamp_ns) <= _STAMP_TOLERANCE_NS:
                 frame = image.decode()
