@@ -89,27 +89,25 @@ class Trajectory:
         """Poses in the map; `chunk_covariance` (7, 7) of S_map_chunk, as `PoseGraph.covariances`
         gives it."""
         rows = self._select(frame_ids)
-        columns = self._columns
-        chunks = columns["chunk_index"][rows].tolist()
-        return tuple(
-            TrajectoryPose(
-                int(columns["frame_id"][row]),
-                int(columns["stamp_ns"][row]),
-                T_map_camera,
-                pose_covariance(
-                    columns["covariance"][row],
-                    S_map_chunk[chunk],
-                    columns["T_chunk_camera"][row, :3, 3],
-                    None if chunk_covariance is None else chunk_covariance.get(chunk),
-                ),
-                float(columns["confidence"][row]),
-                chunk,
-                bool(columns["provisional"][row]),
-            )
-            for row, chunk, T_map_camera in zip(
-                rows, chunks, self.matrices(S_map_chunk, columns["frame_id"][rows].tolist())
-            )
+        if not len(rows):
+            return ()
+        columns = {name: values[rows] for name, values in self._columns.items()}
+        chunks = columns["chunk_index"].tolist()
+        S = Sim3.stack([S_map_chunk[chunk] for chunk in chunks])
+        placed = None
+        if chunk_covariance is not None:
+            placed = np.stack([chunk_covariance[chunk] for chunk in chunks])
+        centres = columns["T_chunk_camera"][:, :3, 3]
+        fields = zip(
+            columns["frame_id"].tolist(),
+            columns["stamp_ns"].tolist(),
+            S.move_pose(columns["T_chunk_camera"]),
+            pose_covariance(columns["covariance"], S, centres, placed),
+            columns["confidence"].tolist(),
+            chunks,
+            columns["provisional"].tolist(),
         )
+        return tuple(TrajectoryPose(*values) for values in fields)
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything as arrays, to save and restore."""
@@ -143,22 +141,21 @@ class Trajectory:
 def pose_covariance(
     within: np.ndarray, S_map_chunk: Sim3, position: np.ndarray, of_chunk: np.ndarray | None
 ) -> np.ndarray:
-    """(6, 6) in the map frame of a camera at `position` (3,) in its chunk.
+    """(..., 6, 6) in the map frame of cameras at `position` (..., 3) in their chunks.
 
-    `within` is the pose's covariance in the chunk, rotation about the camera's own axes (rotated
-    with the chunk here);
-    `of_chunk` (7, 7) that of S_map_chunk for right perturbations.
+    `within` (..., 6, 6) is the pose's covariance in the chunk; `of_chunk` (..., 7, 7) that of
+    S_map_chunk for right perturbations.
     """
-    turn = np.zeros((6, 6))
-    turn[:3, :3] = S_map_chunk.scale * S_map_chunk.rotation
-    turn[3:, 3:] = S_map_chunk.rotation
+    turn = np.zeros((*np.shape(S_map_chunk.scale), 6, 6))
+    turn[..., :3, :3] = np.asarray(S_map_chunk.scale)[..., None, None] * S_map_chunk.rotation
+    turn[..., 3:, 3:] = S_map_chunk.rotation
     inside = within
     if of_chunk is not None:
-        lever = np.zeros((6, 7))
-        lever[:3, :3] = np.eye(3)
-        lever[:3, 3:6] = -skew(np.asarray(position))
-        lever[:3, 6] = position
-        lever[3:, 3:6] = np.eye(3)
-        inside = within + lever @ of_chunk @ lever.T
-    covariance = turn @ inside @ turn.T
-    return (covariance + covariance.T) / 2.0
+        lever = np.zeros((*position.shape[:-1], 6, 7))
+        lever[..., :3, :3] = np.eye(3)
+        lever[..., :3, 3:6] = -skew(position)
+        lever[..., :3, 6] = position
+        lever[..., 3:, 3:6] = np.eye(3)
+        inside = within + lever @ of_chunk @ np.swapaxes(lever, -1, -2)
+    covariance = turn @ inside @ np.swapaxes(turn, -1, -2)
+    return (covariance + np.swapaxes(covariance, -1, -2)) / 2.0

@@ -44,7 +44,8 @@ class Voxels:
         """Fuse points (3, N) float32 with colours (3, N) and weights (N,) into voxels of edge
         `size`.
 
-        Coordinates and colour channels come as planes: whole rows are gathered and summed at once.
+        Coordinates and colour channels come as planes. Sums run in the order of the points, so that
+        the result does not depend on the sorting algorithm.
         """
         cells = np.floor(points * np.float32(1.0 / size))
         inside = (np.abs(cells) < REACH).all(axis=0)
@@ -57,16 +58,17 @@ class Voxels:
         for axis in range(3):
             keys <<= 21
             keys |= cells[axis].astype(np.int64) + REACH
-        sums = np.empty((7, len(weights)), np.float32)
-        sums[6] = weights
-        for row, plane in enumerate((*points, *colors)):
-            np.multiply(plane, sums[6], out=sums[row])
-        keys, sums = _sum_runs(keys, sums)
-        order = np.argsort(keys, kind="stable")
-        keys, sums = _sum_runs(keys[order], np.stack([row.take(order) for row in sums]))
-        means = (sums[:6] / sums[6]).T
-        points, colors = np.ascontiguousarray(means[:, :3]), means[:, 3:].astype(np.float16)
-        return Voxels(keys, points, colors, sums[6].copy())
+        order = np.argsort(keys)
+        ordered = keys[order]
+        first = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+        voxel = np.empty(len(keys), np.int64)
+        voxel[order] = np.cumsum(first) - 1
+        total = np.bincount(voxel, weights)
+        means = np.empty((len(total), 6), np.float32)
+        for column, plane in enumerate((*points, *colors)):
+            means[:, column] = np.bincount(voxel, plane * weights) / total
+        points, colors = means[:, :3].copy(), means[:, 3:].astype(np.float16)
+        return Voxels(ordered[first], points, colors, total.astype(np.float32))
 
     def merge(self, other: Voxels) -> Voxels:
         """Union of two grids with the same voxel size; shared voxels become weighted means."""
@@ -95,9 +97,3 @@ class Voxels:
     def coarsen(self, size: float) -> Voxels:
         """The same points in larger voxels of edge `size`."""
         return Voxels.bin(self.points.T, self.colors.T.astype(np.float32), self.weights, size)
-
-
-def _sum_runs(keys: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Add up neighbouring columns (R, N) of equal key; before sorting this halves the work."""
-    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
-    return keys[starts], np.add.reduceat(sums, starts, axis=1)
