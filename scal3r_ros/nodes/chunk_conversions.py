@@ -1,4 +1,4 @@
-"""Chunks, predictions and trajectories as messages, and back into records.
+"""Chunks and predictions as messages, and back into records.
 
 The routing fields of `Chunk` and `ChunkPrediction` (run, generation, round, rank) belong to the
 caller, who sets them on the message.
@@ -12,11 +12,9 @@ import numpy as np
 
 from scal3r_ros.msg import Chunk as ChunkMessage
 from scal3r_ros.msg import ChunkPrediction as PredictionMessage
-from scal3r_ros.msg import ChunkTrajectory
 from scal3r_ros.nodes.conversions import fill, header
-from scal3r_ros.nodes.ros_compat import tf_transformations
 from scal3r_ros.pipeline.reconstructor import ReconstructionFailed
-from scal3r_ros.records import Chunk, ChunkPrediction, Frame, MapUpdate
+from scal3r_ros.records import Chunk, ChunkPrediction, Frame
 
 _UNKNOWN = np.full((3, 3), np.nan)
 
@@ -118,40 +116,6 @@ def prediction_from_message(message: PredictionMessage) -> ChunkPrediction | Rec
         memory_version=message.memory_version,
         timings=dict(zip(message.timing_names, map(float, message.timing_seconds))),
     )
-
-
-def trajectory_message(
-    update: MapUpdate, frame_id: str, child_frame_id: str, run_id: str = ""
-) -> ChunkTrajectory:
-    """Public message of the poses that an update changed."""
-    poses = update.poses
-    newest = max((pose.stamp_ns for pose in poses), default=0)
-    message = ChunkTrajectory(
-        header=header(frame_id, newest),
-        child_frame_id=child_frame_id,
-        run_id=run_id,
-        session=update.session,
-        chunk_index=update.chunk_index,
-        map_revision=update.map_revision,
-        corrected=update.corrected,
-        scale_known=bool(update.scale.known),
-        scale_source=update.scale.source,
-        scale=float(update.scale.value),
-        scale_variance=float(update.scale.variance),
-        scale_frozen=update.scale.frozen,
-    )
-    message.frame_ids = _integers([pose.frame_id for pose in poses], "Q")
-    message.stamps_ns = _integers([pose.stamp_ns for pose in poses], "q")
-    message.pose_chunk_indices = _integers([pose.chunk_index for pose in poses], "Q")
-    matrices = np.array([pose.T_map_camera for pose in poses]).reshape(-1, 4, 4)
-    quaternions = [tf_transformations.quaternion_from_matrix(T) for T in matrices]
-    message.positions = _doubles(matrices[:, :3, 3])
-    message.orientations = _doubles(np.array(quaternions))
-    message.covariances = _doubles(np.array([pose.covariance for pose in poses]))
-    message.confidence = _floats(np.array([pose.confidence for pose in poses]))
-    message.provisional = [bool(pose.provisional) for pose in poses]
-    message.timing_names, message.timing_seconds = _timings(update.timings)
-    return message
 
 
 def _timings(timings: Mapping[str, float]):

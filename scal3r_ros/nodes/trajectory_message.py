@@ -37,7 +37,7 @@ def trajectory_message(
         positions=fill(T[:, :3, 3], "d"),
         orientations=fill(Rotation.from_matrix(T[:, :3, :3]).as_quat(), "d"),
         covariances=fill(covariances, "d"),
-        confidences=fill(np.array([pose.confidence for pose in poses], np.float32), "f"),
+        confidence=fill(np.array([pose.confidence for pose in poses], np.float32), "f"),
         provisional=[bool(pose.provisional) for pose in poses],
         scale_known=bool(scale.known),
         scale_source=scale.source,

@@ -9,6 +9,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 from scal3r_ros.msg import Chunk as ChunkMessage
 from scal3r_ros.msg import ChunkPrediction as PredictionMessage
 from scal3r_ros.nodes import chunk_conversions as cc
+from scal3r_ros.nodes.trajectory_message import trajectory_message
 from scal3r_ros.pipeline.reconstructor import ReconstructionFailed
 from scal3r_ros.records import (
     Chunk,
@@ -118,23 +119,25 @@ def test_every_field_of_the_records_is_carried():
     assert set(Chunk.__dataclass_fields__) - sent == {"frames"}
 
 
-@pytest.mark.parametrize("count", [0, 2])
-def test_trajectory_message(count):
+def test_trajectory_message():
     T = np.eye(4)
     T[:3, 3] = [1, 2, 3]
     poses = tuple(
-        TrajectoryPose(i, 100 + i, T, np.diag(np.arange(6.0)), 0.5, 3, i == 1) for i in range(count)
+        TrajectoryPose(i, 100 + i, T, np.diag(np.arange(6.0)), 0.5, 3, i == 1) for i in range(2)
     )
     none = np.zeros((0, 3), np.float32)
     update = MapUpdate(
         8, 3, 1, poses, none, none.astype(np.uint8), none[:, 0], True,
         ScaleEstimate("odometry", 2.0, 0.1), timings={"alignment": 0.5},
     )  # fmt: skip
-    message = over_the_wire(cc.trajectory_message(update, "map", "camera_optical_frame"))
+    message = over_the_wire(trajectory_message(update, poses, "map", "camera", "run"))
+    assert (message.header.frame_id, message.child_frame_id, message.run_id) == (
+        "map", "camera", "run"
+    )  # fmt: skip
     assert (message.map_revision, message.chunk_index, message.corrected) == (8, 3, True)
     assert (message.scale_known, message.scale, message.scale_source) == (True, 2.0, "odometry")
-    assert list(message.positions) == [1, 2, 3] * count
-    assert list(message.orientations) == [0, 0, 0, 1] * count
-    assert len(message.covariances) == 36 * count
-    assert list(message.provisional) == [False, True][:count]
-    assert list(message.stamps_ns) == [100, 101][:count]
+    assert list(message.positions) == [1, 2, 3] * 2
+    assert list(message.orientations) == [0, 0, 0, 1] * 2
+    assert list(message.covariances) == list(np.diag(np.arange(6.0)).reshape(-1)) * 2
+    assert list(message.provisional) == [False, True] and list(message.confidence) == [0.5, 0.5]
+    assert list(message.stamps_ns) == [100, 101] and message.header.stamp.nanosec == 101
