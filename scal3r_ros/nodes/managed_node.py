@@ -19,6 +19,8 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException, ShutdownException
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.lifecycle.node import LifecycleNodeMixin
+from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 SWITCH_INTERVAL = 0.001
@@ -37,9 +39,12 @@ class ManagedNode(LifecycleNode):
 
     def __init__(self, name: str, **kwargs) -> None:
         self.transition_group = MutuallyExclusiveCallbackGroup()
-        if "callback_group" in inspect.signature(LifecycleNode.__init__).parameters:
-            kwargs.setdefault("callback_group", self.transition_group)
-        super().__init__(name, **kwargs)
+        # Both halves by hand: LifecycleNode does not pass a callback group on, and older ones of
+        # its mixin do not take one.
+        Node.__init__(self, name, **kwargs)
+        accepted = inspect.signature(LifecycleNodeMixin.__init__).parameters
+        group = {"callback_group": self.transition_group} if "callback_group" in accepted else {}
+        LifecycleNodeMixin.__init__(self, **group)
         self.steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self.left_behind: list[str] = []
         """Work that could not be ended in time and still runs; the process must not wait for it."""

@@ -99,6 +99,8 @@ class MappingWorker:
         """Whether to take frames; a chunk in flight is finished in any case."""
         with self._changed:
             self._running = running
+            if running and self.state == READY:
+                self.statistics.failures_in_row, self.reason = 0, ""
             self._changed.notify_all()
 
     def submit(self, command: Callable[[Any], Any]) -> Future:

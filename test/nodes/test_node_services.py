@@ -71,10 +71,12 @@ def test_mapping_continues_after_a_restart(start_mapping, make_robot, tmp_path):
     """Ctrl-C saves; the next process loads and goes on in the same frame, without a jump."""
     options, folder = {"frames": 60}, tmp_path / "map"
     settings = {"autosave.path": str(folder), "autosave.on_shutdown": True, "gate.max_gap": 0.0}
+    settings["autosave.period"] = 1.0
     process, robot = start_mapping(options, **settings), make_robot(options)
     robot.until_active()
     robot.show(range(26))
     robot.until(lambda: robot.fresh_status("input")["processed"] == "26", 10, "all frames mapped")
+    robot.until(lambda: list(folder.glob("*")), 10, "a periodic save")
     first_poses = camera_poses(robot.heard["trajectory"])
     assert process.stop() == 0
     assert f"saved {folder}" in process.output

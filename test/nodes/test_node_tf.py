@@ -132,3 +132,42 @@ def test_map_to_base_waits_for_scale_unless_told_otherwise(start_mapping, make_r
     np.testing.assert_allclose(T[:3, 3] / np.linalg.norm(T[:3, 3]), way, atol=0.01)
     assert way[0] > 0.9, "driving forward is along x"
     assert process.stop() == 0 and "Traceback" not in process.output
+
+
+def test_visual_odometry_fills_the_tree_and_none_leaves_it_alone(start_mapping, make_robot):
+    """map to odom to base without a foreign odometry; then the same robot without broadcasts."""
+    options = {"frames": 60, "length": 30.0}
+    parameters = {"tf.mode": "map_to_odom", "tf.odometry": "visual", "tf.require_scale": False}
+    process, robot = start_mapping(options, **parameters), make_robot(options)
+    robot.send_static(pose(rotation=BODY_OPTICAL), BASE, CAMERA)
+    robot.until_active()
+    robot.show(range(24))
+    robot.flush()
+    robot.until(lambda: len(robot.transforms(ODOM, BASE)) == 24, 5, "odom to base of every frame")
+    T_odom_base = {
+        stamp_to_ns(t.header.stamp): transform_to_matrix(t) for t in robot.transforms(ODOM, BASE)
+    }
+    T_map_odom = transform_to_matrix(robot.transforms("map", ODOM)[-1])
+    at = robot.heard["pose"][-1]
+    composed = T_map_odom @ T_odom_base[stamp_to_ns(at.header.stamp)]
+    position = at.pose.pose.position
+    np.testing.assert_allclose(composed[:3, 3], [position.x, position.y, position.z], atol=1e-6)
+    assert composed[0, 3] > 0, "forward is along x"
+    assert {message.header.frame_id for message in robot.heard["odometry"]} == {ODOM}
+
+    for name in ("deactivate", "cleanup"):
+        assert robot.change_state(name)
+    setter = robot.node.create_client(SetParameters, "/mapping_node/set_parameters")
+    robot.until(setter.service_is_ready)
+    change = Parameter("tf.mode", value="none").to_parameter_msg()
+    future = setter.call_async(SetParameters.Request(parameters=[change]))
+    assert robot.until(lambda: future.done() and future.result()).results[0].successful
+    for name in ("configure", "activate"):
+        assert robot.change_state(name)
+    robot.forget()
+    robot.spin(0.5)
+    robot.show(range(24, 44))
+    robot.flush()
+    robot.until(lambda: robot.heard["pose"], 5, "poses without /tf")
+    assert not robot.heard["tf"]
+    assert process.stop() == 0 and "Traceback" not in process.output

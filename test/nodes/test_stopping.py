@@ -55,3 +55,22 @@ def test_active_while_a_chunk_is_computed(start_mapping, make_robot, number, tmp
     robot.until(lambda: int(robot.fresh_status("input")["decoded"]) >= 12, 10, "a chunk in flight")
     check_stopped(process, number)
     assert "saved" in process.output and list((tmp_path / "map").iterdir())
+
+
+def test_transitions_do_not_wait_for_a_chunk_in_flight(start_mapping, make_robot):
+    robot = make_robot(SLOW)
+    process = start_mapping(SLOW)
+    robot.until_active()
+    robot.show(range(16))
+    robot.until(lambda: int(robot.fresh_status("input")["decoded"]) >= 12, 10, "a chunk in flight")
+    for name, limit in {
+        "deactivate": 1.0,
+        "cleanup": 5.0,
+        "configure": 1.0,
+        "activate": 1.0,
+    }.items():
+        began = time.monotonic()
+        assert robot.change_state(name), name
+        assert time.monotonic() - began < limit, name
+    assert not robot.call("load_map", path="/nowhere").success, "the new worker answers"
+    check_stopped(process, signal.SIGTERM)
