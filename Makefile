@@ -3,9 +3,9 @@ PYTHON ?= python3
 ARGS ?=
 WITH_ROS := tools/with_ros
 
-# make demo BAG=path/to/bag IMAGE_TOPIC=/camera/image VIEW=1
+# make demo BAG=path/to/bag IMAGE_TOPIC=/camera/image CONFIG=parameters.yaml VIEW=1
 DEMO_ARGS := $(if $(BAG),--bag "$(BAG)") $(if $(IMAGE_TOPIC),--image-topic "$(IMAGE_TOPIC)") \
-             $(if $(OUT),--out "$(OUT)") $(if $(VIEW),--view)
+             $(if $(OUT),--out "$(OUT)") $(if $(CONFIG),--config "$(CONFIG)") $(if $(VIEW),--view)
 
 .PHONY: help setup demo test check bench pytest docs clean distclean
 

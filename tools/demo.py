@@ -48,13 +48,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--bag", type=Path, default=BUNDLED_BAG, help="rosbag2 to map")
     parser.add_argument("--image-topic", default="", help="needed if the bag has several cameras")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "demo", help="folder to write")
-    parser.add_argument("--config", type=Path, help="parameter file instead of config/demo.yaml")
+    parser.add_argument("--config", type=Path, help="parameter file (default: sfm)")
     parser.add_argument("--rate", type=float, default=1.0, help="speed of the replay")
     parser.add_argument("--view", action="store_true", help="live page on localhost; stays open")
     arguments = parser.parse_args()
-    bundled = arguments.bag == BUNDLED_BAG
-    if arguments.config is None:
-        arguments.config = ROOT / "config" / ("demo.yaml" if bundled else "mapping.yaml")
+    if arguments.config is None and arguments.bag == BUNDLED_BAG:
+        arguments.config = ROOT / "config" / "demo.yaml"
     arguments.out = arguments.out.absolute()
     return arguments
 
@@ -95,8 +94,12 @@ def conclude(
     recording, conductor: Conductor, reconstructor: str, files: list[str], out: Path
 ) -> str:
     """Compare with the ground truth and write the summary."""
+    mapped_frames = demo_report.count_poses(out / "trajectory.txt")
+    if not mapped_frames:
+        log = out / "logs" / f"{NODE}.log"
+        raise DemoFailed(f"no frame could be mapped; {log} says why, chunk by chunk")
     accuracy = None
-    if recording.truth_topic:
+    if recording.truth_topic and mapped_frames >= 3:
         stamps, truth = demo_recording.true_trajectory(recording)
         picture = out / "against_ground_truth.png"
         accuracy = demo_report.evaluate(out / "trajectory.txt", stamps, truth, picture)
@@ -110,7 +113,7 @@ def conclude(
         "frames_received": int(received["received"]),
         "frames_dropped": int(received["dropped"]),
         "frames_gated": int(received["gated"]),
-        "frames_mapped": demo_report.count_poses(out / "trajectory.txt"),
+        "frames_mapped": mapped_frames,
         "points": int(mapped["points"]),
         "corrections": conductor.corrections,
         "seconds": time.monotonic() - START,
@@ -121,7 +124,11 @@ def conclude(
 
 
 def mapper_command(recording, arguments: argparse.Namespace) -> list[str]:
-    command = [executable(NODE), "--ros-args", "--params-file", str(arguments.config.absolute())]
+    command = [executable(NODE), "--ros-args"]
+    if arguments.config:
+        command += ["--params-file", str(arguments.config.absolute())]
+    else:  # a bag of the user's: what gives a right map without other weights
+        command += ["-p", "model.reconstructor:=sfm"]
     command += ["-p", f"input.image_transport:={recording.transport}"]
     command += ["-p", "qos.image.reliability:=reliable", "-p", "qos.image.depth:=100"]
     command += ["-p", "queue.max_frames:=1000", "-p", "queue.max_megabytes:=1000.0"]

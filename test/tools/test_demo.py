@@ -8,7 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from scal3r_ros.records import Frame
 
 pytest.importorskip("rclpy", reason="rclpy is absent")
 
@@ -70,6 +73,23 @@ def test_interrupted_it_cleans_up(demo, tmp_path, number):
     process.send_signal(number)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 128 + number and "Traceback" not in errors
+    assert processes_of(tmp_path) == []
+
+
+def test_a_bag_that_shows_nothing_fails_with_the_reason(tmp_path, ros_domain):
+    sys.path.insert(0, str(ROOT / "test" / "io"))
+    from recordings import write_bag
+
+    blank = np.full((120, 160, 3), 90, np.uint8)
+    frames = [Frame(i, 10**9 + i * 10**8, blank) for i in range(25)]
+    bag = write_bag(tmp_path / "bag", frames)
+    command = [sys.executable, str(ROOT / "tools" / "demo.py"), "--bag", str(bag), "--rate", "3"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "out")], capture_output=True, text=True
+    )
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "no frame could be mapped" in done.stderr
+    assert "chunk_failed: chunk 0" in (tmp_path / "out" / "logs" / "mapping_node.log").read_text()
     assert processes_of(tmp_path) == []
 
 
