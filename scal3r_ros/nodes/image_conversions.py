@@ -85,11 +85,6 @@ def _checked_image(message: Image) -> Image:
     return tight
 
 
-def rgb_to_image(rgb: np.ndarray, frame_id: str, stamp_ns: int) -> Image:
-    """Message of an (H, W, 3) uint8 picture."""
-    return CvBridge().cv2_to_imgmsg(rgb, "rgb8", header(frame_id, stamp_ns))
-
-
 def depth_to_image(depth: np.ndarray, frame_id: str, stamp_ns: int) -> Image:
     """Message of an (H, W) float32 depth image, NaN where there is none (REP 118)."""
     return CvBridge().cv2_to_imgmsg(depth.astype(np.float32), "32FC1", header(frame_id, stamp_ns))
