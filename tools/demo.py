@@ -62,7 +62,7 @@ def run_demo(recording: demo_recording.Recording, arguments: argparse.Namespace)
     """The steps of the demo; returns the summary."""
     say(f"bag {recording.bag.name}: {recording.images} images on {recording.subscribed_topic}")
     out = empty_folder(arguments.out)
-    isolate()
+    isolate(out / "logs")
     with Processes(out / "logs") as processes:
         processes.start(NODE, mapper_command(recording, arguments))
         rclpy.init()

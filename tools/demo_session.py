@@ -199,10 +199,11 @@ class Conductor:
                 self.problems[concern] = status.message
 
 
-def isolate() -> None:
+def isolate(log_folder: Path) -> None:
     """Talk on this machine only, on a domain of our own unless the user chose one."""
-    os.environ.setdefault("ROS_DOMAIN_ID", str(101 + os.getpid() % 100))
+    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    os.environ["ROS_LOG_DIR"] = str(log_folder)
     os.environ.pop("ROS_STATIC_PEERS", None)
 
 

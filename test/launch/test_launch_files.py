@@ -217,3 +217,20 @@ def test_the_real_launch_shows_the_arguments(path):
     for argument in described(path):
         if argument.kind == "DeclareLaunchArgument":
             assert f"'{argument.name}'" in done.stdout
+
+
+def test_the_aggregator_groups_every_concern_once():
+    pytest.importorskip("rclpy", reason="rclpy is absent")
+    from scal3r_ros.nodes.health import HealthReport
+
+    class Unconfigured:
+        lifecycle_state = "unconfigured"
+
+        def create_publisher(self, *_):
+            return None
+
+    concerns = [c.name for c in HealthReport(Unconfigured())._without_session()]
+    file = yaml.safe_load((ROOT / "config" / "diagnostics.yaml").read_text())
+    groups = file["analyzers"]["ros__parameters"]["mapping"]["analyzers"].values()
+    grouped = [name for group in groups for name in group["contains"]]
+    assert sorted(grouped) == sorted(f"mapping_node: {name}" for name in concerns)
