@@ -98,20 +98,34 @@ class RemoteReconstructor:
         if contribute:
             result = self.reconstruct_round([chunk])[0]
         else:
-            result = self._read(chunk)
+            try:
+                result = self._read(chunk)
+            except ContextUnavailable as error:
+                raise ReconstructionFailed(str(error)) from error
         if isinstance(result, ReconstructionFailed):
             raise result
         return result
 
     def reconstruct_round(self, chunks: Sequence[Chunk]) -> list[Result]:
-        """One round, done again until it is committed; failures of single chunks are results."""
+        """One round, done again until it is committed; failures of single chunks are results.
+
+        A chunk that does not fit into a device raises `OutOfDeviceMemory` only if it is alone,
+        since only then the caller can send a smaller one in its place.
+        """
+        try:
+            return self._reconstruct_round(chunks)
+        except ContextUnavailable as error:
+            return [ReconstructionFailed(str(error)) for _ in chunks]
+
+    def _reconstruct_round(self, chunks: Sequence[Chunk]) -> list[Result]:
         results: dict[int, Result] = {}
         pending = list(chunks)
         after = 0
         for _ in range(self._config.max_attempts):
             attempt = self._try_round(pending, after)
             if attempt.blamed:
-                _raise_if_too_large(attempt.blamed)
+                if len(chunks) == 1:
+                    _raise_if_too_large(attempt.blamed)
                 for answer in attempt.blamed:
                     results[answer.chunk_index] = ReconstructionFailed(answer.failure)
                 pending = [c for c in pending if c.index not in results]
@@ -169,7 +183,7 @@ class RemoteReconstructor:
 
     def _try_round(self, chunks: Sequence[Chunk], after: int) -> _Attempt:
         """Hand out one round and wait for what becomes of it."""
-        group = self._group(after)
+        group = self._client.usable_group(after)
         number = next(self._numbers)
         self._client.forget_answers()
         for rank, share in enumerate(shares(len(chunks), len(group.workers))):
@@ -200,7 +214,7 @@ class RemoteReconstructor:
         complete = len(attempt.answers) == len(chunks)
         if complete and all(a.success for a in attempt.answers.values()):
             return True
-        following = self._group(attempt.group.generation)
+        following = self._client.usable_group(attempt.group.generation)
         return following.committed_round >= attempt.number
 
     def _collect(self, attempt: _Attempt, chunks: Sequence[Chunk]) -> dict[int, Result]:
@@ -216,7 +230,7 @@ class RemoteReconstructor:
         """A prediction from the committed memory, by any worker."""
         after = 0
         for _ in range(self._config.max_attempts):
-            group = self._group(after)
+            group = self._client.usable_group(after)
             number = next(self._reads)
             rank = number % len(group.workers)
             message = chunk_to_message(chunk)
@@ -247,12 +261,6 @@ class RemoteReconstructor:
         message.rank, message.world_size = rank, len(group.workers)
         message.share, message.round_size = share, size
         self._client.send(group.workers[rank], message)
-
-    def _group(self, after: int) -> ContextState:
-        try:
-            return self._client.usable_group(after)
-        except ContextUnavailable as error:
-            raise ReconstructionFailed(str(error)) from error
 
     def _store(self):
         from scal3r_ros.distributed.process_group import join_store

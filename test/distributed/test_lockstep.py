@@ -116,3 +116,19 @@ def test_traffic_is_what_a_ring_needs(hire):
     one_layer = 3 * 32 * 128 * 4
     assert traffic.collectives == 3
     assert traffic.bytes_sent == 3 * ring_bytes(one_layer, 2) == 3 * one_layer
+
+
+def test_bfloat16_on_the_wire_rounds_the_sum_and_halves_the_traffic(hire):
+    crew = hire("a", "b", wire="bfloat16")
+    crew.form("a", "b")
+    chunks = [make_chunk(0), make_chunk(1)]
+    found = predictions(crew.round(1, chunks))
+    whole = tiny_engine()
+    expected = whole.reconstruct_round(chunks)
+    assert 1e-7 < difference(found[0].depth, expected[0].depth) < 0.05
+    states = crew.states()
+    assert_same_bits(states)
+    for name, value in whole.state().arrays.items():
+        if name.startswith("bucket0.layer1"):
+            assert 1e-4 < difference(states["a"][name], value) < 1e-2
+    assert crew.ask("a", "traffic").bytes_sent == 3 * 3 * 32 * 128 * 2

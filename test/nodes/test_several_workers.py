@@ -65,7 +65,7 @@ def open_remote(ros):
     opened = []
 
     def open_(robot, **options):
-        config = DistributedConfig(ready_timeout=PATIENCE, **{**OPTIONS, **options})
+        config = DistributedConfig(**{"ready_timeout": PATIENCE, **OPTIONS, **options})
         client = ContextClient(ros.get_default_context(), f"/{robot.namespace}", "asker", config)
         kind = AsyncRemoteReconstructor if config.policy == "async" else RemoteReconstructor
         opened.append(kind(client, config, robot.workers))
@@ -212,6 +212,7 @@ def test_async_workers_lose_one_and_count_nothing_twice(make_robot, open_remote,
     wait_for_group(remote, FIRST, SECOND)
     rounds = [chunks(2 * i, 2 * i + 1) for i in range(5)]
     remote.reconstruct_round(rounds[0])
+    remote._given_up.add(next(remote._numbers))  # as after a round without workers
     remote.reconstruct(make_chunk(20), contribute=False)
     during(lambda: robot.kill(SECOND), 0.1,
            lambda: [remote.reconstruct_round(r) for r in rounds[1:]])  # fmt: skip
@@ -221,6 +222,15 @@ def test_async_workers_lose_one_and_count_nothing_twice(make_robot, open_remote,
     for name in ("w0", "w1", "w2"):  # the first memory layer depends on nothing but the images
         found, sums = state.arrays[f"bucket0.layer1.{name}"], expected[f"bucket0.layer1.{name}"]
         assert np.linalg.norm(found - sums) <= 1e-5 * np.linalg.norm(sums)
+
+
+def test_without_workers_a_chunk_fails_within_the_time_allowed(make_robot, open_remote):
+    robot = make_robot()
+    robot.start(SYNC)
+    remote = open_remote(robot, ready_timeout=3.0)
+    wait_for(lambda: group(remote), PATIENCE, "context_sync_node")
+    failures = remote.reconstruct_round(chunks(0, 1))
+    assert all("no group of workers" in str(f) for f in failures) and len(failures) == 2
 
 
 def test_services_say_why_they_cannot(make_robot, open_remote, tmp_path):
