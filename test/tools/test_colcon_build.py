@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(1200)]
 pytest.importorskip("rclpy", reason="rclpy is absent")
 pytest.importorskip("colcon_core", reason="colcon is absent")
 
