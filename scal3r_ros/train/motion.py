@@ -53,39 +53,22 @@ def clips(worlds: int, frames: int, dice: Dice, motion: MotionRange) -> Tensor:
     """
     style = dice.uniform(worlds)
     turning, orbiting = style < 0.1, (style > 0.1) & (style < 0.35)
-    paused = dice.coin(0.1, worlds, frames)
-    step = _log_uniform(dice, worlds, motion.translation)
+    step = _log_uniform(dice, worlds, motion.translation) * torch.where(turning, 0.01, 1.0)
     angle = torch.deg2rad(_log_uniform(dice, worlds, motion.rotation))
     heading = dice.direction(worlds) * torch.tensor([1.0, 0.5, 1.0])
-    velocity = (
-        torch.nn.functional.normalize(heading, dim=-1)
-        * torch.where(turning, 0.02, 1.0)[:, None]
-        * step[:, None]
-    )
-    axis = torch.nn.functional.normalize(
-        dice.normal(worlds, 3) * torch.tensor([0.45, 1.0, 0.2]), dim=-1
-    )
+    axis = dice.normal(worlds, 3) * torch.tensor([0.45, 1.0, 0.2])
+    heading, axis = (torch.nn.functional.normalize(x, dim=-1) for x in (heading, axis))
     start = _level_rotation(dice, worlds)
-    spin = axis * angle[:, None]
+    velocity, spin = heading * step[:, None], axis * angle[:, None]
     spin = torch.where(orbiting[:, None], _orbit_spin(velocity, start, dice), spin)
-    jitter = _smooth_noise(dice, worlds, frames)
-    speed = (1 + 0.35 * _smooth_noise(dice, worlds, frames)[..., :1]).clamp(min=0.0) * ~paused[
-        ..., None
-    ]
-    shake = dice.normal(worlds, frames, 3) * 0.06
-    position = torch.cumsum(
-        velocity[:, None] * (speed + 0.0)
-        + step[:, None, None] * (0.35 * jitter + shake) * ~paused[..., None],
-        1,
-    )
-    turn = torch.cumsum(
-        spin[:, None] * speed
-        + angle[:, None, None] * 0.3 * _smooth_noise(dice, worlds, frames) * ~paused[..., None],
-        1,
-    )
-    return poses(
-        start[:, None] @ rotation_from_vector(turn), position - position.mean(1, keepdim=True)
-    )
+    moving = ~dice.coin(0.1, worlds, frames)[..., None]
+    speed = (1 + 0.35 * _smooth_noise(dice, worlds, frames)[..., :1]).clamp(min=0.0)
+    sway = 0.35 * _smooth_noise(dice, worlds, frames) + 0.06 * dice.normal(worlds, frames, 3)
+    wobble = 0.3 * _smooth_noise(dice, worlds, frames)
+    position = torch.cumsum(moving * (velocity[:, None] * speed + step[:, None, None] * sway), 1)
+    turn = torch.cumsum(moving * (spin[:, None] * speed + angle[:, None, None] * wobble), 1)
+    rotation = start[:, None] @ rotation_from_vector(turn)
+    return poses(rotation, position - position.mean(1, keepdim=True))
 
 
 def _log_uniform(dice: Dice, worlds: int, bounds: tuple[float, float]) -> Tensor:

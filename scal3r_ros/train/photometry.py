@@ -1,4 +1,4 @@
-"""What a real camera does to an image: exposure and white-balance drift, blur, vignetting, noise,
+"""What a real camera does to an image: exposure and white-balance drift, blur, noise,
 8-bit levels."""
 
 from __future__ import annotations

@@ -166,3 +166,18 @@ def test_field_of_view_and_focal_length_agree():
 
     focal = focal_length(torch.tensor([1.0, 1.5]), 56)
     assert torch.allclose(field_of_view(focal, (42, 56))[:, 1], torch.tensor([1.0, 1.5]))
+
+
+def test_clips_turn_pause_and_travel():
+    """All styles of motion occur: pure rotation, pauses inside a clip, and long travels."""
+    from scal3r_ros.train.motion import MotionRange, clips
+
+    T = clips(400, 6, Dice(1), MotionRange())
+    steps = (T[:, 1:, :3, 3] - T[:, :-1, :3, 3]).norm(dim=-1)
+    turning = steps.amax(1) < 0.02
+    assert 0.05 < float(turning.float().mean()) < 0.2
+    relative = T[turning][:, 0, :3, :3].transpose(-1, -2) @ T[turning][:, -1, :3, :3]
+    angle = torch.acos(((relative.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2).clamp(-1, 1))
+    assert float(angle.median()) > 0.1
+    assert 0.05 < float((steps == 0).float().mean()) < 0.15
+    assert float(steps.sum(1).median()) > 0.4
