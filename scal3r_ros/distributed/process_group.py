@@ -114,7 +114,7 @@ class Group:
     def close(self) -> None:
         """Leave the group; the other members notice."""
         backend, self._backend = self._backend, None
-        if backend is not None:
+        if hasattr(backend, "abort"):  # before torch 2.6 dropping the reference is all there is
             backend.abort()
 
     def _reduce(self, tensor: Tensor, operation: dist.ReduceOp) -> Tensor:
