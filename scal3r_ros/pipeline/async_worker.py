@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from scal3r_ros.distributed.context_sync import unflatten
+from scal3r_ros.distributed.context_sync import Traffic, unflatten
 from scal3r_ros.distributed.delta_exchange import DeltaExchange, Note, wait_until_drained
 from scal3r_ros.distributed.deltas import DeltaLedger
 from scal3r_ros.distributed.membership import GroupBroken, Origin
@@ -55,6 +55,7 @@ class AsyncWorker(RoundWorker):
     def run(self, number: int, chunks: Sequence[Chunk], share: Share) -> RoundOutcome:
         """Reconstruct one chunk; without a chunk, declare `number` void."""
         oldest_open = number - share.offset
+        self.traffic = self._present_exchange().traffic = Traffic()
         self.ledger.begin(oldest_open)
         self.poll()
         if not chunks:
