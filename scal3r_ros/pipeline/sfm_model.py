@@ -133,9 +133,11 @@ def _options(refine_camera: bool, max_error: float, seed: int, start_angle: floa
     options = pycolmap.IncrementalPipelineOptions()
     options.num_threads = 1
     options.random_seed = seed
-    options.multiple_models = False
+    # A first pair that does not grow is given up for another; the largest model counts.
+    options.multiple_models = True
+    options.max_num_models = 5
     options.extract_colors = False
-    options.min_model_size = 3
+    options.min_model_size = 4
     options.ba_refine_focal_length = refine_camera
     options.ba_refine_extra_params = refine_camera
     # A car drives along its optical axis and a chunk is short: the defaults refuse such pairs.

@@ -1,0 +1,107 @@
+"""Real recordings through structure from motion: accurate, the same from every kind of input, and
+silent where nothing can be known."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "io"))
+from recordings import write_bag, write_video
+
+from scal3r_ros.config import Config
+from scal3r_ros.io.source import open_source
+from scal3r_ros.io.tum import read_trajectory
+from scal3r_ros.options import from_dict
+from scal3r_ros.pipeline import offline
+from scal3r_ros.pipeline.evaluation import score_trajectory
+from scal3r_ros.pipeline.factory import PRESETS, open_reconstructor
+
+pytest.importorskip("pycolmap", reason="pycolmap is absent")
+pytestmark = [pytest.mark.real_data, pytest.mark.slow, pytest.mark.timeout(900)]
+ALLOWED_PERCENT = 0.5
+
+
+def reconstruct(path, out, **options):
+    settings = PRESETS["sfm"] | {"model.reconstructor": "sfm", "sfm.max_features": 1200}
+    config = from_dict(Config, settings)
+    source = open_source(path, **options)
+    return offline.run(config, source, open_reconstructor(config), out)
+
+
+@pytest.fixture(scope="module")
+def kitti(data_dir):
+    return data_dir / "kitti_06_start"
+
+
+@pytest.fixture(scope="module")
+def from_folder(kitti, tmp_path_factory):
+    out = tmp_path_factory.mktemp("folder")
+    reconstruct(kitti, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def frames(kitti):
+    return [image.decode() for image in open_source(kitti)]
+
+
+def test_kitti_in_overlapping_chunks(kitti, from_folder):
+    report = json.loads((from_folder / "report.json").read_text())
+    assert report["counters"]["chunks"] >= 3 and len(report["parts"]) == 1
+    score, _, _ = score_trajectory(from_folder / "trajectory.txt", kitti / "groundtruth.txt")
+    assert score.frames == 51
+    assert score.ate_percent <= ALLOWED_PERCENT, score
+    assert report["parts"][0]["points"] > 1000
+
+
+@pytest.mark.parametrize("storage", ["db3", "mcap"])
+def test_kitti_from_a_bag_gives_the_same_trajectory(frames, from_folder, tmp_path, storage):
+    intrinsics = frames[0].intrinsics - np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
+    bag = write_bag(tmp_path / "bag", stamped(frames), storage, storage == "db3", intrinsics)
+    reconstruct(bag, tmp_path / "out")
+    ours, theirs = (read_trajectory(f / "trajectory.txt") for f in (tmp_path / "out", from_folder))
+    np.testing.assert_array_equal(ours[1], theirs[1])
+    assert (tmp_path / "out/map.ply").read_bytes() == (from_folder / "map.ply").read_bytes()
+
+
+def test_kitti_from_a_lossy_video(kitti, frames, tmp_path):
+    video = write_video(tmp_path / "drive.mp4", frames, rate=10.0)
+    reconstruct(video, tmp_path / "out", camera_info=kitti / "camera_info.yaml")
+    stamps, poses = read_trajectory(tmp_path / "out" / "trajectory.txt")
+    assert len(poses) == 51
+    truth = (kitti / "groundtruth.txt").read_text().splitlines()
+    truth = [line for line in truth if not line.startswith("#")]
+    restamped = [f"{s * 1e-9:.9f} {line.split(maxsplit=1)[1]}" for s, line in zip(stamps, truth)]
+    (tmp_path / "truth.txt").write_text("\n".join(restamped))
+    score, _, _ = score_trajectory(tmp_path / "out/trajectory.txt", tmp_path / "truth.txt")
+    assert score.frames == 51 and score.ate_percent <= ALLOWED_PERCENT, score
+
+
+@pytest.mark.parametrize("name", ["tum_fr3_cabinet", "bags/tum_fr3_cabinet"])
+def test_too_little_texture_is_reported_and_no_wrong_pose_published(data_dir, tmp_path, name):
+    outcome = reconstruct(data_dir / name, tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["counters"]["frames"] == 58
+    tried = report["counters"].get("chunks", 0) + report["counters"].get("chunk_failed", 0)
+    assert tried == 5, report["counters"]
+    failed = [e for e in report["events"] if e[0] == "chunk_failed"]
+    assert len(failed) == report["counters"].get("chunk_failed", 0)
+    assert all(str(index) in message for _, index, message in failed)
+    for path in outcome.files:
+        if path.name.startswith("trajectory") and path.suffix == ".txt" and outcome.frames:
+            truth = data_dir / "tum_fr3_cabinet" / "groundtruth.txt"
+            score, _, _ = score_trajectory(path, truth)
+            assert score.ate_percent < 2.0, score
+
+
+def test_a_hand_held_sequence_runs_through(data_dir, tmp_path):
+    outcome = reconstruct(data_dir / "7scenes_office_nogt", tmp_path)
+    assert outcome.frames >= 40
+
+
+def stamped(frames):
+    """A bag needs stamps other than zero."""
+    return [type(f)(f.id, f.stamp_ns + 10**9, f.rgb, f.intrinsics) for f in frames]
