@@ -7,7 +7,7 @@ plausible for the distance travelled, or when a second loop implies the same cor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -158,6 +158,29 @@ class LoopVerifier:
     def __init__(self, config: LoopConfig) -> None:
         self.config = config
         self._waiting: list[tuple[LoopVerdict, Sim3]] = []
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The verdicts that wait for confirmation as arrays, to save and restore."""
+        verdicts = [verdict for verdict, _ in self._waiting]
+        transforms = [S for verdict, implied in self._waiting for S in (verdict.S_a_b, implied)]
+        poses = Sim3.stack(transforms)
+        return {
+            "ends": np.array([(v.a, v.b) for v in verdicts], np.int64).reshape(-1, 2),
+            "reason": np.array([v.reason for v in verdicts], dtype="U32"),
+            "sigma": np.array([v.sigma for v in verdicts]).reshape(-1, 3),
+            "scale": np.asarray(poses.scale),
+            "rotation": poses.rotation,
+            "translation": poses.translation,
+        }
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Wait for confirmation of what a saved verifier waited for."""
+        poses = Sim3(arrays["scale"], arrays["rotation"], arrays["translation"])
+        self._waiting = []
+        for i, (a, b) in enumerate(arrays["ends"].tolist()):
+            reason, sigma = str(arrays["reason"][i]), np.array(arrays["sigma"][i])
+            verdict = LoopVerdict(False, reason, a, b, poses[2 * i], sigma)
+            self._waiting.append((verdict, poses[2 * i + 1]))
 
     def verify(
         self,

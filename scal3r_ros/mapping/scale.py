@@ -65,9 +65,16 @@ class ScaleEstimator:
         self._frozen = ScaleEstimate(found.source, found.value, found.variance, frozen=True)
         return self._frozen
 
-    def restore(self, estimate: ScaleEstimate) -> None:
-        """Continue with a saved, frozen estimate."""
+    def ratios(self) -> np.ndarray:
+        """(N, 2) ratios metres / map units and their relative standard deviations, to save."""
+        return np.array(self._ratios, dtype=np.float64).reshape(-1, 2)
+
+    def restore(self, estimate: ScaleEstimate, ratios: np.ndarray | None = None) -> None:
+        """Continue with a saved, frozen estimate, or with what was measured until then."""
         self._frozen = estimate if estimate.frozen else None
+        if ratios is not None:
+            self._ratios.clear()
+            self._ratios.extend((float(ratio), float(sigma)) for ratio, sigma in ratios)
 
     def copy_odometry(self, other: ScaleEstimator) -> None:
         """Take over the odometry that another estimator has seen."""

@@ -64,6 +64,21 @@ class LoopSearch:
             frames = self.records.frames(prediction.chunk_index, prediction.frame_ids)
             self.records.put(prediction, {frame.id: frame for frame in frames})
 
+    def state(self) -> dict[str, np.ndarray]:
+        """Descriptors and open verdicts as arrays; the records are files already."""
+        found = {f"loops.{k}": v for k, v in self.detector.state().items()}
+        return found | {f"verdicts.{k}": v for k, v in self._verifier.state().items()}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Continue a saved search."""
+        groups: dict[str, dict[str, np.ndarray]] = {"loops": {}, "verdicts": {}}
+        for name, array in arrays.items():
+            group, _, item = name.partition(".")
+            if group in groups:
+                groups[group][item] = array
+        self.detector = LoopDetector.restore(self._config, groups["loops"])
+        self._verifier.restore(groups["verdicts"])
+
     def copy_records(self, folder: Path) -> None:
         """Put the records next to a saved map, unless they are kept there anyway."""
         _mirror(self.records.folder, folder / RECORDS)

@@ -12,7 +12,6 @@ from pathlib import Path
 from scal3r_ros.config import Config
 from scal3r_ros.io.map_store import read_map, write_map
 from scal3r_ros.mapping.chunking import Chunker
-from scal3r_ros.mapping.loop_closure import LoopDetector
 from scal3r_ros.mapping.parallax import ParallaxGate
 from scal3r_ros.pipeline import saved_map
 from scal3r_ros.pipeline.assembly import MapAssembly
@@ -116,7 +115,7 @@ class Mapper(MapView):
         frame_arrays, frames = saved_map.pack_frames(self._chunker, self._waiting)
         memory_arrays, memory = saved_map.pack_memory(self.reconstructor.state())
         arrays |= frame_arrays | memory_arrays
-        arrays |= {f"loops.{k}": v for k, v in self._loops.detector.state().items()}
+        arrays |= self._loops.state()
         kept, kept_ns = self._parallax.state()
         if kept is not None:
             arrays["parallax.kept"] = kept
@@ -147,8 +146,7 @@ class Mapper(MapView):
         self._waiting = saved_map.unpack_frames(self._chunker, arrays, facts["frames"])
         self._parallax.restore(arrays.get("parallax.kept"), facts["kept_ns"])
         self._loops.fetch_records(Path(folder))
-        loops = {k.removeprefix("loops."): v for k, v in arrays.items() if k.startswith("loops.")}
-        self._loops.detector = LoopDetector.restore(self.config.loop, loops)
+        self._loops.restore(arrays)
         self.counters.update(facts["counters"])
         self.seconds.update(facts["seconds"])
         self.next_frame_id, self.last_stamp_ns = facts["next_frame_id"], facts["last_stamp_ns"]

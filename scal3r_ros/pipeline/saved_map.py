@@ -33,7 +33,8 @@ def pack_assembly(assembly: MapAssembly) -> tuple[Arrays, dict[str, Any]]:
         arrays |= _prefixed("points", assembly.points.state())
     facts: dict[str, Any] = {"part": assembly.part, "revision": assembly.revision}
     scale = assembly.references.scale.estimate
-    facts["scale"] = asdict(scale) if scale.frozen else None
+    facts["scale"] = asdict(scale)
+    arrays["scale.ratios"] = assembly.references.scale.ratios()
     facts["open"] = None
     if assembly.open is not None:
         prediction = assembly.open.prediction
@@ -57,8 +58,8 @@ def unpack_assembly(
         assembly.trajectory = Trajectory.restore(_group("trajectory", arrays))
     if points := _group("points", arrays):
         assembly.points = PointMap.restore(assembly.points.config, points)
-    if facts["scale"] is not None:
-        assembly.references.scale.restore(ScaleEstimate(**facts["scale"]))
+    scale = ScaleEstimate(**facts["scale"])
+    assembly.references.scale.restore(scale, arrays["scale.ratios"])
     if facts["open"] is not None:
         outline = _outline(facts["open"]["outline"])
         prediction = ChunkPrediction(

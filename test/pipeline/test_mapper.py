@@ -9,6 +9,8 @@ from oracle import REALISTIC, OracleReconstructor, Spoil, drive
 from scal3r_ros.config import Config
 from scal3r_ros.io.map_store import BadMapFile
 from scal3r_ros.mapping.chunking import partition
+from scal3r_ros.mapping.loop_closure import LoopVerdict
+from scal3r_ros.mapping.sim3 import Sim3
 from scal3r_ros.options import from_dict
 from scal3r_ros.pipeline.mapper import MAP_FILE, Mapper
 from scal3r_ros.pipeline.reconstructor import OutOfDeviceMemory, ReconstructionFailed
@@ -150,9 +152,7 @@ def test_a_saved_map_goes_on_as_if_never_interrupted(street, tmp_path, stop):
         np.testing.assert_array_equal(ours.T_map_camera, theirs.T_map_camera)
         np.testing.assert_array_equal(ours.covariance, theirs.covariance)
     for name in ("points", "colors", "confidence"):
-        np.testing.assert_array_equal(
-            getattr(second.cloud(), name), getattr(whole.cloud(), name)
-        )
+        np.testing.assert_array_equal(getattr(second.cloud(), name), getattr(whole.cloud(), name))
     assert second.counters == whole.counters
     assert second.reconstructor.version == whole.reconstructor.version
     assert len(second._loops.records._frame_ids) == len(whole._loops.records._frame_ids)
@@ -301,3 +301,24 @@ def test_all_chunks_failing_gives_an_empty_map_and_no_pose(street):
     assert {e.name for u in updates for e in u.events} == {"chunk_failed"}
     assert mapper.trajectory() == () and len(mapper.cloud()) == 0
     assert not any(u.poses for u in updates)
+
+
+def test_a_saved_map_remembers_unfinished_measurements(street, tmp_path):
+    """Scale ratios not yet frozen, and loops that wait for a second one."""
+    settings = config(scale__source="odometry", scale__max_relative_sigma=1e-6)
+    first = Mapper(settings, OracleReconstructor(street, REALISTIC))
+    for i in range(len(street)):
+        first.observe_odometry(street.stamp_ns(i), street.T_world_camera[i])
+    run(street, first)
+    implied = Sim3(1.5, np.eye(3), np.ones(3))
+    verdict = LoopVerdict(False, "drift", 0, 3, implied, np.full(3, 0.1))
+    first._loops._verifier._waiting.append((verdict, implied.inverse()))
+    assert first.scale.known and not first.scale.frozen
+    first.save(tmp_path)
+    second = Mapper(settings, OracleReconstructor(street, REALISTIC))
+    second.load(tmp_path)
+    assert second.scale == first.scale
+    ((found, correction),) = second._loops._verifier._waiting
+    assert (found.a, found.b, found.reason, found.accepted) == (0, 3, "drift", False)
+    np.testing.assert_array_equal(found.S_a_b.matrix(), implied.matrix())
+    np.testing.assert_array_equal(correction.matrix(), implied.inverse().matrix())
