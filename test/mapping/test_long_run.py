@@ -17,8 +17,8 @@ BLANK = np.zeros((2, 2, 3), np.uint8)
 
 @pytest.fixture(scope="module")
 def laps() -> City:
-    """Two laps around one block, 640 m."""
-    return drive(frames=800, length=640.0, width=48, height=16, route="ENWSENWS")
+    """Two laps around one block, 400 m."""
+    return drive(frames=500, length=400.0, width=48, height=16, route="ENWSENWS")
 
 
 def explore(city: City, spoil: Spoil, config: Config) -> tuple[Mapper, list[MapUpdate]]:
@@ -43,10 +43,10 @@ def test_loops_leave_a_tenth_of_the_drift_of_a_whole_kitti_sequence():
 
 
 def test_look_alike_places_are_tried_and_rejected(laps):
-    one_lap = City(laps.T_world_camera[:380], laps.block, laps.width, laps.height, laps.focal)
+    one_lap = City(laps.T_world_camera[:235], laps.block, laps.width, laps.height, laps.focal)
     config = Config()
     honest, _ = explore(one_lap, REALISTIC, config)
-    spoil = replace(REALISTIC, aliases=((50, 200), (110, 300)))
+    spoil = replace(REALISTIC, aliases=((40, 130), (70, 190)))
     fooled, updates = explore(one_lap, spoil, config)
     events = [event.name for update in updates for event in update.events]
     assert "loop_rejected" in events
@@ -59,7 +59,7 @@ def test_look_alike_places_are_tried_and_rejected(laps):
 
 
 def test_a_lost_chunk_is_rejoined_by_the_second_lap(laps):
-    spoil = replace(REALISTIC, dropped=(5,))
+    spoil = replace(REALISTIC, dropped=(4,))
     mapper, updates = explore(laps, spoil, Config())
     events = [event.name for update in updates for event in update.events]
     assert "chunk_failed" in events
