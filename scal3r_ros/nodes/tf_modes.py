@@ -108,7 +108,7 @@ def broadcast_edges(config: TfConfig, camera_frame: str) -> tuple[Edge, ...]:
     return ()
 
 
-def other_parent(edge: Edge, parents: dict[str, set[str]]) -> str | None:
-    """A parent that somebody else gives to the edge's child; a frame may have only one."""
-    others = parents.get(edge.child, set()) - {edge.parent}
+def other_parent(edge: Edge, parents: set[str]) -> str | None:
+    """Which of the child's parents is not ours; a frame may have only one."""
+    others = parents - {edge.parent}
     return min(others) if others else None

@@ -7,6 +7,7 @@ odometry at the stamp of the image, the metric scale, and that nobody else owns 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,7 +22,6 @@ from scal3r_ros.nodes.ros_compat import (
     TransformBroadcaster,
     TransformException,
     TransformListener,
-    frame_parent,
 )
 from scal3r_ros.nodes.tf_modes import (
     Edge,
@@ -34,11 +34,40 @@ from scal3r_ros.nodes.tf_modes import (
 )
 from scal3r_ros.records import ScaleEstimate, TrajectoryPose
 
+FOREIGN_SECONDS = 5.0
+"""How long a foreign parent that is heard no more still keeps us from broadcasting."""
 ROBOT_MODES = ("map_to_odom", "map_to_base")
 
 
 class NotKnownYet(RuntimeError):
     """Something that a transform depends on is missing; the message says what to provide."""
+
+
+class WatchedBuffer(Buffer):
+    """Remembers every parent that a frame is given; a buffer itself only knows the last one."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        self._heard: dict[str, dict[str, float]] = {}
+        super().__init__(*args, **kwargs)
+
+    def set_transform(self, transform, authority) -> None:
+        self._note(transform, time.monotonic() + FOREIGN_SECONDS)
+        super().set_transform(transform, authority)
+
+    def set_transform_static(self, transform, authority) -> None:
+        self._note(transform, float("inf"))
+        super().set_transform_static(transform, authority)
+
+    def parents(self, child: str) -> set[str]:
+        """Parents of a frame that were heard lately, or for good from a static publisher."""
+        now = time.monotonic()
+        heard = list(self._heard.get(child, {}).items())
+        return {parent for parent, until in heard if until > now}
+
+    def _note(self, transform, until: float) -> None:
+        parents = self._heard.setdefault(transform.child_frame_id, {})
+        parent = transform.header.frame_id
+        parents[parent] = max(until, parents.get(parent, 0.0))
 
 
 class Transforms:
@@ -52,7 +81,7 @@ class Transforms:
         """True if another publisher owns the child frame."""
         self.odometry = OdometryHistory(config.buffer)
         self._lock = threading.Lock()
-        self._buffer = Buffer(cache_time=Duration(seconds=config.buffer), node=node)
+        self._buffer = WatchedBuffer(cache_time=Duration(seconds=config.buffer), node=node)
         self._listener = TransformListener(self._buffer, node, spin_thread=False)
         self._broadcaster = TransformBroadcaster(node) if config.mode != "none" else None
         self._node = node
@@ -128,8 +157,7 @@ class Transforms:
     def check_parents(self, camera_frame: str) -> bool:
         """Refuse frames that somebody else publishes; a frame has one parent."""
         for edge in broadcast_edges(self.config, camera_frame):
-            parent = frame_parent(self._buffer, edge.child)
-            other = other_parent(edge, {edge.child: {parent} if parent else set()})
+            other = other_parent(edge, self._buffer.parents(edge.child))
             if other is not None:
                 self.refused = True
                 self.problem = (
@@ -137,7 +165,8 @@ class Transforms:
                     f"the other publisher"
                 )
                 return False
-        self.refused = False
+        if self.refused:
+            self.refused, self.problem = False, ""
         return True
 
     def rebroadcast(self, stream_now_ns: int, seconds: float) -> None:

@@ -139,7 +139,7 @@ class Robot:
         while (left := deadline - time.monotonic()) > 0:
             self.executor.spin_once(timeout_sec=left)
 
-    def until(self, condition: Callable, timeout: float = 10.0, what: str = "condition"):
+    def until(self, condition: Callable, timeout: float = 20.0, what: str = "condition"):
         """Spin until the condition holds; what it gave."""
         deadline = time.monotonic() + timeout
         while not (result := condition()):
@@ -224,7 +224,7 @@ class Robot:
     def fresh_status(self, concern: str) -> dict:
         """Diagnostics sent after this call."""
         self.heard["diagnostics"].clear()
-        return self.until(lambda: self.status(concern), 5, f"diagnostics {concern}")
+        return self.until(lambda: self.status(concern), 20, f"diagnostics {concern}")
 
     def transforms(self, parent: str, child: str) -> list:
         """All transforms heard of one edge: (stamp_ns, message)."""

@@ -22,9 +22,10 @@ def test_no_frame_is_lost_while_large_clouds_are_published(start_mapping, make_r
         **{
             "chunk.size": 20, "chunk.overlap": 10, "map.voxel_size": 0.004,
             "publish.map_interval": 1.0, "publish.map_points": 650000, "publish.depth": False,
+            "qos.image.depth": 30,
         },
     )  # fmt: skip
-    robot = make_robot(listen=False)
+    robot = make_robot(listen=False, camera_qos=30)
     sizes = []
     for topic, qos in (("map", LATCHED), ("cloud", 200)):
         robot.node.create_subscription(

@@ -59,7 +59,7 @@ def test_every_service_in_every_state(start_mapping, make_robot, tmp_path):
     assert robot.fresh_status("input")["unaccepted"] == "8"
     assert robot.call("reset").success
     empty = robot.until(
-        lambda: robot.heard["map"] and robot.heard["map"][-1].width == 0, 5, "an empty map"
+        lambda: robot.heard["map"] and robot.heard["map"][-1].width == 0, 20, "an empty map"
     )
     assert empty
     assert robot.change_state("cleanup") and robot.state() == "unconfigured"
@@ -75,8 +75,8 @@ def test_mapping_continues_after_a_restart(start_mapping, make_robot, tmp_path):
     process, robot = start_mapping(options, **settings), make_robot(options)
     robot.until_active()
     robot.show(range(26))
-    robot.until(lambda: robot.fresh_status("input")["processed"] == "26", 10, "all frames mapped")
-    robot.until(lambda: list(folder.glob("*")), 10, "a periodic save")
+    robot.until(lambda: robot.fresh_status("input")["processed"] == "26", 20, "all frames mapped")
+    robot.until(lambda: list(folder.glob("*")), 20, "a periodic save")
     first_poses = camera_poses(robot.heard["trajectory"])
     assert process.stop() == 0
     assert f"saved {folder}" in process.output
@@ -88,7 +88,7 @@ def test_mapping_continues_after_a_restart(start_mapping, make_robot, tmp_path):
     answer = robot.call("load_map")
     assert answer.success, answer.message
     assert answer.frames >= 20 and answer.points > 500
-    robot.until(lambda: robot.heard["map"], 5, "the loaded map")
+    robot.until(lambda: robot.heard["map"], 20, "the loaded map")
     assert robot.heard["map"][-1].width > 500
     robot.show(range(26, 50))
     robot.flush()

@@ -61,8 +61,8 @@ def test_map_to_odom_corrects_an_odometry_source(start_mapping, make_robot):
     robot.send_static(T_base_camera, BASE, CAMERA)
     robot.spin(0.5)
     drive(range(24, 100))
-    robot.until(lambda: robot.fresh_status("scale")["level"] == 0, 10, "metric scale")
-    robot.until(lambda: robot.transforms("map", ODOM), 10, "map to odom")
+    robot.until(lambda: robot.fresh_status("scale")["level"] == 0, 20, "metric scale")
+    robot.until(lambda: robot.transforms("map", ODOM), 20, "map to odom")
     robot.flush()
     robot.spin(0.5)
     heard = robot.transforms("map", ODOM)
@@ -79,7 +79,7 @@ def test_map_to_odom_corrects_an_odometry_source(start_mapping, make_robot):
         np.testing.assert_allclose(found[:3, :3], true[:3, :3], atol=0.01)
 
     robot.send_static(pose(), "world", ODOM)
-    robot.until(lambda: robot.fresh_status("tf")["level"] == 2, 5, "a refused frame")
+    robot.until(lambda: robot.fresh_status("tf")["level"] == 2, 20, "a refused frame")
     assert "odom already has the parent world" in robot.status("tf")["message"]
     robot.heard["tf"].clear()
     drive(range(100, 112))
@@ -93,7 +93,7 @@ def test_map_to_base_waits_for_scale_unless_told_otherwise(start_mapping, make_r
     robot.until_active()
     robot.send_static(pose(rotation=BODY_OPTICAL), BASE, CAMERA)
     robot.show(range(12))
-    robot.until(lambda: "no metric scale" in robot.fresh_status("tf")["message"], 10)
+    robot.until(lambda: "no metric scale" in robot.fresh_status("tf")["message"], 20)
     assert not robot.transforms("map", BASE)
 
     setter = robot.node.create_client(SetParameters, "/mapping_node/set_parameters")
@@ -109,7 +109,7 @@ def test_map_to_base_waits_for_scale_unless_told_otherwise(start_mapping, make_r
     refused = set_parameter("tf.require_scale", False)
     assert not refused.successful and "unconfigured" in refused.reason
     assert set_parameter("publish.map_interval", 0.5).successful
-    refused = set_parameter("publish.map_points", 10)
+    refused = set_parameter("publish.map_points", 20)
     assert not refused.successful
     for name in ("deactivate", "cleanup"):
         assert robot.change_state(name)
@@ -121,7 +121,7 @@ def test_map_to_base_waits_for_scale_unless_told_otherwise(start_mapping, make_r
     robot.spin(0.5)
     robot.show(range(12, 32))
     robot.flush()
-    transforms = robot.until(lambda: robot.transforms("map", BASE), 5, "map to base")
+    transforms = robot.until(lambda: robot.transforms("map", BASE), 20, "map to base")
     T = transform_to_matrix(transforms[-1])
     assert stamp_to_ns(transforms[-1].header.stamp) == robot.city.stamp_ns(31)
     first, last = robot.city.T_world_camera[12], robot.city.T_world_camera[31]
@@ -143,7 +143,7 @@ def test_visual_odometry_fills_the_tree_and_none_leaves_it_alone(start_mapping, 
     robot.until_active()
     robot.show(range(24))
     robot.flush()
-    robot.until(lambda: len(robot.transforms(ODOM, BASE)) == 24, 5, "odom to base of every frame")
+    robot.until(lambda: len(robot.transforms(ODOM, BASE)) == 24, 20, "odom to base of every frame")
     T_odom_base = {
         stamp_to_ns(t.header.stamp): transform_to_matrix(t) for t in robot.transforms(ODOM, BASE)
     }
@@ -168,6 +168,6 @@ def test_visual_odometry_fills_the_tree_and_none_leaves_it_alone(start_mapping, 
     robot.spin(0.5)
     robot.show(range(24, 44))
     robot.flush()
-    robot.until(lambda: robot.heard["pose"], 5, "poses without /tf")
+    robot.until(lambda: robot.heard["pose"], 20, "poses without /tf")
     assert not robot.heard["tf"]
     assert process.stop() == 0 and "Traceback" not in process.output

@@ -52,7 +52,7 @@ def test_active_while_a_chunk_is_computed(start_mapping, make_robot, number, tmp
     process = start_mapping(SLOW, **saves)
     robot.until_active()
     robot.show(range(16))
-    robot.until(lambda: int(robot.fresh_status("input")["decoded"]) >= 12, 10, "a chunk in flight")
+    robot.until(lambda: int(robot.fresh_status("input")["decoded"]) >= 12, 20, "a chunk in flight")
     check_stopped(process, number)
     assert "saved" in process.output and list((tmp_path / "map").iterdir())
 
@@ -62,7 +62,7 @@ def test_transitions_do_not_wait_for_a_chunk_in_flight(start_mapping, make_robot
     process = start_mapping(SLOW)
     robot.until_active()
     robot.show(range(16))
-    robot.until(lambda: int(robot.fresh_status("input")["decoded"]) >= 12, 10, "a chunk in flight")
+    robot.until(lambda: int(robot.fresh_status("input")["decoded"]) >= 12, 20, "a chunk in flight")
     for name, limit in {
         "deactivate": 1.0,
         "cleanup": 5.0,
