@@ -142,11 +142,16 @@ class AlignmentConfig(Section):
     )
     huber_delta: float = option(
         0.1,
-        "Residual where weights begin to fall, relative to the typical scene distance of the chunk "
-        "(absolute chunk units with compat).",
+        "Residual below which a match is an inlier, relative to the typical scene distance of the "
+        "chunk; with compat Huber's threshold in chunk units.",
         minimum=0.0,
     )
-    iterations: int = option(5, "Rounds of iterative reweighting.", minimum=0)
+    iterations: int = option(
+        5,
+        "Rounds of iterative reweighting; twice as many without compat, where outliers get no"
+        " weight at all.",
+        minimum=0,
+    )
     max_points: int = option(
         200000, "Pixel correspondences used per overlap; 0 uses all.", minimum=0
     )
