@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import select
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,15 +19,20 @@ from pathlib import Path
 import rclpy
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock as ClockMessage
 from std_srvs.srv import SetBool
 
 from scal3r_ros.io.bag import open_bag
 from scal3r_ros.io.source import BadInput
 from scal3r_ros.nodes.conversions import ns_to_stamp
+
+
+class Interrupted(Exception):
+    """The user, or whoever started this process, wants it to end."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +84,16 @@ class Pace:
 class BagPlayer(Node):
     """Publishers for the topics of a bag, /clock, and a service that pauses."""
 
-    def __init__(self, bag: Path, topics: Sequence[str], pace: Pace, clock_rate: float) -> None:
+    def __init__(
+        self,
+        bag: Path,
+        topics: Sequence[str],
+        pace: Pace,
+        clock_rate: float,
+        interrupted: threading.Event,
+    ) -> None:
         super().__init__("bag_player")
-        self._bag, self._pace = bag, pace
+        self._bag, self._pace, self._interrupted = bag, pace, interrupted
         self.publishers_by_topic = self._create_publishers(set(topics))
         self.create_service(SetBool, "~/set_paused", self._set_paused)
         if clock_rate > 0:
@@ -128,9 +142,7 @@ class BagPlayer(Node):
         self._started = True
 
     def publish(self, message: Recorded) -> None:
-        """Send one message; raises `ExternalShutdownException` after an interrupt."""
-        if not self.context.ok():
-            raise ExternalShutdownException
+        """Send one message."""
         self.publishers_by_topic[message.topic].publish(message.data)
 
     def toggle_paused(self) -> None:
@@ -138,12 +150,19 @@ class BagPlayer(Node):
         self._pace.set_paused(not self._pace.paused)
         self.get_logger().info("paused" if self._pace.paused else "playing")
 
+    def require_uninterrupted(self) -> None:
+        """Raises `Interrupted` once the process has been asked to end."""
+        if self._interrupted.is_set():
+            raise Interrupted
+
     def wait_until_received(self, seconds: float) -> None:
         """Give reliable subscribers time to take what is still on the way."""
         deadline = time.monotonic() + seconds
         for publisher in self.publishers_by_topic.values():
-            left = max(0.0, deadline - time.monotonic())
-            publisher.wait_for_all_acked(Duration(seconds=left))
+            while not publisher.wait_for_all_acked(Duration(seconds=0.1)):
+                self.require_uninterrupted()
+                if time.monotonic() > deadline:
+                    return
 
     def _tick(self) -> None:
         if self._started:
@@ -190,8 +209,10 @@ def play(player: BagPlayer, pace: Pace, rounds: int, keyboard: bool) -> int:
                 player.start(message.stamp_ns)
                 first = False
             executor.spin_once(timeout_sec=0)
+            player.require_uninterrupted()
             while (left := pace.seconds_until(message.stamp_ns)) > 0:
                 executor.spin_once(timeout_sec=min(left, 0.1))
+                player.require_uninterrupted()
                 if keyboard and select.select([sys.stdin], [], [], 0)[0]:
                     sys.stdin.readline()
                     player.toggle_paused()
@@ -213,6 +234,7 @@ def wait_for_subscribers(player: BagPlayer, topics: Sequence[str], seconds: floa
         while not player.publishers_by_topic[topic].get_subscription_count():
             if time.monotonic() > deadline:
                 raise BadInput(f"nobody subscribed to {topic} within {seconds:g} s")
+            player.require_uninterrupted()
             rclpy.spin_once(player, timeout_sec=0.1)
 
 
@@ -242,12 +264,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Play as the command line says; 0 at the end and when interrupted, 1 with a reason else."""
-    rclpy.init(args=["--ros-args", *arguments.ros_args] if arguments.ros_args else [])
+    interrupted = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: interrupted.set())
+    ros_args = ["--ros-args", *arguments.ros_args] if arguments.ros_args else []
+    # rclpy's own handlers would end the context under a publication.
+    rclpy.init(args=ros_args, signal_handler_options=SignalHandlerOptions.NO)
     try:
         pace = Pace(arguments.rate, arguments.start_paused)
-        player = BagPlayer(arguments.bag, arguments.topics, pace, arguments.clock)
+        player = BagPlayer(arguments.bag, arguments.topics, pace, arguments.clock, interrupted)
         wait_for_subscribers(player, arguments.wait_for, arguments.wait_seconds)
-        time.sleep(arguments.delay)
+        interrupted.wait(arguments.delay)
         keyboard = sys.stdin is not None and sys.stdin.isatty()
         if keyboard:
             player.get_logger().info("press Enter to pause and to go on")
@@ -256,7 +283,7 @@ def run(arguments: argparse.Namespace) -> int:
     except (BadInput, ValueError) as error:
         print(f"scal3r play: {error}", file=sys.stderr)
         return 1
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except Interrupted:
         pass
     finally:
         rclpy.try_shutdown()
