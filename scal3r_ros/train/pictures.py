@@ -52,7 +52,8 @@ def _depth_colours(depth: torch.Tensor, solid: torch.Tensor) -> torch.Tensor:
 
 
 def draw_curves(run: Path, path: Path, baselines: dict[str, float] | None = None) -> None:
-    """Validation scores over samples: rotation, direction, depth, and the match error."""
+    """Validation scores over samples: rotation, direction, depth, and the match error. Lines mark
+    new stages, each of which has its own image size, chunk length and validation sets."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -79,6 +80,10 @@ def draw_curves(run: Path, path: Path, baselines: dict[str, float] | None = None
     axes[3].plot(samples, [row["match_same"] for row in rows], ":", label="same place")
     axes[3].set(xlabel="thousand chunks", title="match error, patches")
     axes[3].legend(fontsize=7)
+    for axis in axes:
+        for before, after in zip(rows, rows[1:]):
+            if before["stage"] != after["stage"]:
+                axis.axvline((before["samples"] + after["samples"]) / 2000, color="grey", lw=0.6)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=90)
 
