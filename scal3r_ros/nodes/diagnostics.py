@@ -168,10 +168,18 @@ def time_concern(sim_time: bool, now_ns: int, counts: Mapping[str, int],
     return Concern("time", findings, values)
 
 
-def tf_concern(mode: str, problem: str, refused: bool, active: bool) -> Concern:
+def tf_concern(
+    mode: str, problem: str, refused: bool, active: bool, correction: tuple[float, float]
+) -> Concern:
     """Whether transforms are broadcast, and if not, why."""
     findings = [(ERROR if refused else WARN, problem)] if problem and active else []
-    return Concern("tf", findings, {"mode": mode})
+    metres, radians = correction
+    values = {
+        "mode": mode,
+        "correction left [m]": f"{metres:.3f}",
+        "correction left [rad]": f"{radians:.4f}",
+    }
+    return Concern("tf", findings, values)
 
 
 def diagnostic_array(

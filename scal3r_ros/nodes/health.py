@@ -55,6 +55,7 @@ class HealthReport:
             diagnostics.tf_concern(
                 session.config.tf.mode, session.transforms.problem, session.transforms.refused,
                 active,
+                session.transforms.correction,
             ),
         ]  # fmt: skip
 

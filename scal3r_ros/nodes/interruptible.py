@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,8 +29,6 @@ class InterruptibleReconstructor:
         self.round_size = inner.round_size
         self.last_prediction: ChunkPrediction | None = None
         """Newest prediction of a sequence chunk."""
-        self.busy_since: float | None = None
-        """Steady time at which the call in progress began."""
         self._inner = inner
         self._interrupted = threading.Event()
         self._calls: queue.SimpleQueue = queue.SimpleQueue()
@@ -102,9 +99,7 @@ class InterruptibleReconstructor:
     def _serve(self) -> None:
         while (call := self._calls.get()) is not None:
             function, answer = call
-            self.busy_since = time.monotonic()
             try:
                 answer.put((True, function()))
             except BaseException as error:  # raised again where the call was made
                 answer.put((False, error))
-            self.busy_since = None

@@ -94,13 +94,6 @@ class MapPublisher:
             except queue.Full:
                 continue
 
-    def wait_until_idle(self, timeout: float) -> bool:
-        """Whether everything handed over was published within `timeout` seconds."""
-        deadline = time.monotonic() + timeout
-        while self._waiting.unfinished_tasks and time.monotonic() < deadline:
-            time.sleep(0.01)
-        return not self._waiting.unfinished_tasks
-
     def stop(self, timeout: float) -> bool:
         """End the thread; False if it is still publishing after `timeout` seconds."""
         self._stopping.set()

@@ -46,10 +46,6 @@ class TimeGuard:
         self._suspect: tuple[int, Any] | None = None
         self._clock_jumped = False
 
-    @property
-    def newest_stamp_ns(self) -> int | None:
-        return self._newest
-
     def clock_jumped_back(self) -> None:
         """The ROS clock went back: the next older stamp is a jump without further evidence."""
         self._clock_jumped = True

@@ -53,8 +53,8 @@ def test_silent_clock_is_told_and_zero_is_not_a_time():
 def test_map_over_budget_and_refused_transform():
     assert diagnostics.map_concern(10, 3_000_000, 2.0, 0, 5, "floor").level == WARN
     assert diagnostics.map_concern(10, 1_000_000, 2.0, 0, 5, "floor").level == OK
-    assert diagnostics.tf_concern("map_to_base", "taken", True, True).level == ERROR
-    assert diagnostics.tf_concern("map_to_base", "taken", True, False).level == OK
+    assert diagnostics.tf_concern("map_to_base", "taken", True, True, (0.0, 0.0)).level == ERROR
+    assert diagnostics.tf_concern("map_to_base", "taken", True, False, (0.0, 0.0)).level == OK
 
 
 def test_message_names_the_worst_first_and_all_of_it():
