@@ -64,6 +64,20 @@ def distance_to_surface(world, city):
     return np.min([np.abs(world[:, 2]), *faces[0].T, *faces[1].T], axis=0)
 
 
+def check_depth(robot, scale):
+    """The newest depth image is the true one of its stamp, its camera_info the city's camera."""
+    heard = robot.heard
+    depth, info = heard["depth"][-1], heard["camera_info"][-1]
+    assert depth.encoding == "32FC1" and depth.header.stamp == info.header.stamp
+    metres = scale * np.frombuffer(bytes(depth.data), "<f4").reshape(depth.height, depth.width)
+    index = [robot.city.stamp_ns(i) for i in range(60)].index(stamp_to_ns(depth.header.stamp))
+    truth = robot.city.render(np.array([index]))[0][0]
+    np.testing.assert_array_equal(np.isnan(metres), np.isnan(truth))
+    np.testing.assert_allclose(metres, truth, rtol=1e-3)
+    focal, centre = robot.city.intrinsics[0, 0], robot.city.intrinsics[0, 2]
+    assert (info.k[0], info.k[2]) == pytest.approx((focal, centre - 0.5))
+
+
 def test_a_hand_held_camera(start_mapping, make_robot, tmp_path):
     """Everything that leaves the node tells the same, true story; a late listener hears it too."""
     options = {"frames": 60}
@@ -110,15 +124,7 @@ def test_a_hand_held_camera(start_mapping, make_robot, tmp_path):
     path = heard["path"][-1]
     assert [stamp_to_ns(p.header.stamp) for p in path.poses] == sorted(poses)
 
-    depth, info = heard["depth"][-1], heard["camera_info"][-1]
-    assert depth.encoding == "32FC1" and depth.header.stamp == info.header.stamp
-    metres = scale * np.frombuffer(bytes(depth.data), "<f4").reshape(depth.height, depth.width)
-    index = [robot.city.stamp_ns(i) for i in range(60)].index(stamp_to_ns(depth.header.stamp))
-    truth = robot.city.render(np.array([index]))[0][0]
-    np.testing.assert_array_equal(np.isnan(metres), np.isnan(truth))
-    np.testing.assert_allclose(metres, truth, rtol=1e-3)
-    focal, centre = robot.city.intrinsics[0, 0], robot.city.intrinsics[0, 2]
-    assert (info.k[0], info.k[2]) == pytest.approx((focal, centre - 0.5))
+    check_depth(robot, scale)
     assert {m.ns for m in heard["graph"][-1].markers} == {"nodes", "chain", "loops"}
 
     late = []
