@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from std_srvs.srv import SetBool
 from scal3r_ros.io.bag import open_bag
 from scal3r_ros.io.source import BadInput
 from scal3r_ros.nodes.conversions import ns_to_stamp
+from scal3r_ros.nodes.pace import Pace
 
 
 class Interrupted(Exception):
@@ -44,41 +45,6 @@ class Recorded:
     """When it was recorded."""
     data: bytes
     """CDR, as recorded."""
-
-
-class Pace:
-    """Maps bag time to steady time at a rate, and stands still while paused."""
-
-    def __init__(self, rate: float, paused: bool, now: Callable[[], float] = time.monotonic):
-        if not rate > 0:
-            raise ValueError(f"rate must be positive, found {rate}")
-        self._rate, self._now = rate, now
-        self._anchor, self._bag_ns, self._paused = now(), 0, paused
-
-    @property
-    def paused(self) -> bool:
-        return self._paused
-
-    def restart(self, bag_ns: int) -> None:
-        """Bag time is `bag_ns` now."""
-        self._anchor, self._bag_ns = self._now(), bag_ns
-
-    def set_paused(self, paused: bool) -> None:
-        """Stop or go on; the time spent paused does not count."""
-        self.restart(self.bag_time())
-        self._paused = paused
-
-    def bag_time(self) -> int:
-        """Bag time now, nanoseconds."""
-        if self._paused:
-            return self._bag_ns
-        return self._bag_ns + int((self._now() - self._anchor) * self._rate * 1e9)
-
-    def seconds_until(self, bag_ns: int) -> float:
-        """Steady seconds until bag time reaches `bag_ns`; infinite while paused."""
-        if self._paused:
-            return float("inf")
-        return (bag_ns - self.bag_time()) / 1e9 / self._rate
 
 
 class BagPlayer(Node):

@@ -20,7 +20,7 @@ from std_srvs.srv import SetBool
 from tf2_msgs.msg import TFMessage
 
 from scal3r_ros.nodes.conversions import stamp_to_ns
-from scal3r_ros.nodes.play import Pace
+from scal3r_ros.nodes.pace import Pace
 
 pytestmark = pytest.mark.ros
 START = 1_600_000_000_000_000_000
