@@ -26,6 +26,10 @@ from scal3r_ros.records import Event, MapUpdate
 WORK = ".resume"
 """Folder in the output folder with what `--resume` needs; gone after a complete run."""
 _KEPT_EVENTS = 1000
+_BAD_STAMPS = {
+    "duplicate_stamp": "repeats the stamp before",
+    "backward_stamp": "has a stamp earlier than the one before",
+}
 log = logging.getLogger(__name__)
 
 Progress = Callable[[int, Mapper], None]
@@ -78,6 +82,7 @@ def run(
     out = Path(out)
     session = _Session(config, source, reconstructor, out, resume)
     error = session.feed(progress, save_every)
+    log.info("everything is read; mapping what is left")
     updates = session.mapper.flush()
     if config.memory.mode == "finalize":
         updates += session.mapper.finalize()
@@ -146,6 +151,11 @@ class _Session:
 
     def finish(self, input_error: str) -> Outcome:
         """Write the results, then forget what resuming needed."""
+        for reason, text in _BAD_STAMPS.items():
+            if count := self._gate.counts[reason]:
+                message = f"{count} images were left out: each {text}; check the recording"
+                log.warning("%s: %s", reason, message)
+                self._journal.events.append(Event(reason, message))
         facts: dict[str, Any] = {
             "source": self._source.description,
             "gate": dict(self._gate.counts),

@@ -192,6 +192,26 @@ def test_gate_drops_are_counted_and_frames_numbered_after_it(city, tmp_path):
     assert reconstructor.ids == set(range(FRAMES // 2))
 
 
+def test_repeated_and_backward_stamps_are_left_out_and_said(city, tmp_path):
+    class Stuttering(Drive):
+        def __iter__(self):
+            for image in super().__iter__():
+                yield image
+                if image.id % 10 == 9:
+                    yield replace(image, stamp_ns=image.stamp_ns - 10**9 * (image.id % 20 == 19))
+
+    outcome = run(city, tmp_path / "bad", source=Stuttering(city))
+    assert outcome.frames == FRAMES
+    assert [(e.name, e.message.split()[0]) for e in outcome.events] == [
+        ("duplicate_stamp", "2"),
+        ("backward_stamp", "2"),
+    ]
+    run(city, tmp_path / "good")
+    for name in ("trajectory.txt", "map.ply"):
+        good, bad = (tmp_path / kind / name for kind in ("good", "bad"))
+        assert good.read_bytes() == bad.read_bytes()
+
+
 def test_a_frame_with_all_pixels_invalid_does_no_harm(city, tmp_path):
     class Blinded(OracleReconstructor):
         def reconstruct(self, chunk, contribute=True):
