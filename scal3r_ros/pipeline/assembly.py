@@ -88,12 +88,16 @@ class MapAssembly:
         self.points.move(self.graph.nodes)
         self.revision += 1
 
-    def become_metric(self, metres_per_unit: float) -> None:
-        """Rescale the map once, when its scale is known, as one revision."""
-        S_metric_map = Sim3(metres_per_unit, np.eye(3), np.zeros(3))
+    def fix_scale(self) -> bool:
+        """Rescale the map once, when its scale is known well enough, as one revision."""
+        scale = self.references.scale
+        if not scale.ready:
+            return False
+        S_metric_map = Sim3(scale.freeze().value, np.eye(3), np.zeros(3))
         self.graph.transform(S_metric_map)
         self.points.transform(S_metric_map)
         self.revision += 1
+        return True
 
     def poses(self, frame_ids: Iterable[int] | None = None) -> tuple[TrajectoryPose, ...]:
         """Poses of the given frames (default: all) in order of time."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,13 +22,8 @@ from scal3r_ros.pipeline.reconstructor import (
     ReconstructionFailed,
     Reconstructor,
 )
-from scal3r_ros.records import (
-    Chunk,
-    ChunkPrediction,
-    Event,
-    Frame,
-    MapUpdate,
-)
+from scal3r_ros.pipeline.stopwatch import timed
+from scal3r_ros.records import Chunk, ChunkPrediction, Event, Frame, MapUpdate
 
 Outcome = ChunkPrediction | ReconstructionFailed
 MAP_FILE = "map_state.npz"
@@ -50,6 +44,8 @@ class Mapper(MapView):
     def _start(self) -> None:
         self.counters: Counter[str] = Counter()
         self.seconds: Counter[str] = Counter()
+        self.consistent = True
+        """False while a chunk is half integrated: an interrupted map of that kind is not saved."""
         self.next_frame_id = 0
         self.last_stamp_ns: int | None = None
         self._parallax = ParallaxGate(self.config.gate)
@@ -59,29 +55,37 @@ class Mapper(MapView):
         self._loops = LoopSearch(self.config.loop, self.config.alignment, self._folder)
         self._history: list[tuple[ChunkOutline, LoopTrial | None]] = []
 
+    def _restart(self) -> None:
+        mount = self._assembly.references.T_base_camera
+        self._start()
+        self.set_camera_mount(mount)
+
     def add(self, frame: Frame, starts_session: bool = False) -> list[MapUpdate]:
-        """Take the next frame; returns what changed, usually nothing until a chunk is full."""
-        updates = self.start_session() if starts_session else []
-        self.next_frame_id = max(self.next_frame_id, frame.id + 1)
-        self.last_stamp_ns = frame.stamp_ns
-        self.counters["frames"] += 1
-        if not self._parallax.admit(frame.rgb, frame.stamp_ns):
-            self.counters["no_parallax"] += 1
-            return updates
-        chunk = self._chunker.push(frame)
-        return updates + (self._enqueue(chunk) if chunk else [])
+        """Take the next frame; tells what changed, usually nothing until a chunk is full."""
+        with self._changing():
+            updates = self._run_due()
+            updates += self.start_session() if starts_session else []
+            self.next_frame_id = max(self.next_frame_id, frame.id + 1)
+            self.last_stamp_ns = frame.stamp_ns
+            self.counters["frames"] += 1
+            if not self._parallax.admit(frame.rgb, frame.stamp_ns):
+                self.counters["no_parallax"] += 1
+                return updates
+            chunk = self._chunker.push(frame)
+            return updates + (self._enqueue(chunk) if chunk else [])
 
     def flush(self) -> list[MapUpdate]:
         """Map what is waiting and confirm provisional poses; the next frame continues the chain."""
-        updates = []
-        while chunk := self._chunker.flush():
-            updates += self._enqueue(chunk)
-        while self._waiting:
-            updates += self._run_round()
-        last = self._assembly.open
-        if last is not None and last.waiting:
-            updates.append(self._finish(last.outline, self._assembly.confirm()))
-        return updates
+        with self._changing():
+            updates = self._run_due()
+            while chunk := self._chunker.flush():
+                updates += self._enqueue(chunk)
+            while self._waiting:
+                updates += self._run_round()
+            last = self._assembly.open
+            if last is not None and last.waiting:
+                updates.append(self._finish(last.outline, self._assembly.confirm()))
+            return updates
 
     def start_session(self) -> list[MapUpdate]:
         """End the chain of chunks: the next frame shares nothing with those before."""
@@ -105,24 +109,22 @@ class Mapper(MapView):
         """Forget the map and the memory."""
         self._loops.records.clear()
         self.reconstructor.reset()
-        mount = self._assembly.references.T_base_camera
-        self._start()
-        self.set_camera_mount(mount)
+        self._restart()
 
     def save(self, folder: str | Path) -> None:
-        """Save everything needed to go on later in the same map frame; atomic."""
-        arrays, assembly = saved_map.pack_assembly(self._assembly)
-        frame_arrays, frames = saved_map.pack_frames(self._chunker, self._waiting)
-        memory_arrays, memory = saved_map.pack_memory(self.reconstructor.state())
-        arrays |= frame_arrays | memory_arrays
+        """Save everything needed to go on later in the same map frame; atomic.
+
+        Raises `RuntimeError` if an interrupt left a chunk half integrated.
+        """
+        if not self.consistent:
+            raise RuntimeError("a chunk is half integrated; go on from an earlier save")
+        memory = self.reconstructor.state()
+        arrays, facts = saved_map.pack(self._assembly, self._chunker, self._waiting, memory)
         arrays |= self._loops.state()
         kept, kept_ns = self._parallax.state()
         if kept is not None:
             arrays["parallax.kept"] = kept
-        facts = {
-            "assembly": assembly,
-            "frames": frames,
-            "memory": memory,
+        facts |= {
             "counters": dict(self.counters),
             "seconds": dict(self.seconds),
             "next_frame_id": self.next_frame_id,
@@ -139,9 +141,7 @@ class Mapper(MapView):
         """
         arrays, facts = read_map(Path(folder) / MAP_FILE)
         self.reconstructor.restore(saved_map.unpack_memory(arrays, facts["memory"]))
-        mount = self._assembly.references.T_base_camera
-        self._start()
-        self.set_camera_mount(mount)
+        self._restart()
         saved_map.unpack_assembly(self._assembly, arrays, facts["assembly"])
         self._waiting = saved_map.unpack_frames(self._chunker, arrays, facts["frames"])
         self._parallax.restore(arrays.get("parallax.kept"), facts["kept_ns"])
@@ -153,18 +153,29 @@ class Mapper(MapView):
 
     def _enqueue(self, chunk: Chunk) -> list[MapUpdate]:
         self._waiting.append(chunk)
-        return self._run_round() if len(self._waiting) >= self.reconstructor.round_size else []
+        return self._run_due()
+
+    def _run_due(self) -> list[MapUpdate]:
+        """Full rounds; one can be left over from an interrupt."""
+        updates = []
+        while len(self._waiting) >= self.reconstructor.round_size:
+            updates += self._run_round()
+        return updates
 
     def _run_round(self) -> list[MapUpdate]:
-        count = self.reconstructor.round_size
-        chunks, self._waiting = self._waiting[:count], self._waiting[count:]
-        with self._timed("reconstruct"):
-            chunks, outcomes, events = self._reconstruct(chunks)
-        updates = []
-        for chunk, outcome in zip(chunks, outcomes):
-            updates.append(self._integrate(chunk, outcome, events))
-            events = []
-        return updates
+        """The chunks wait on if this is interrupted, so that a saved map has lost nothing."""
+        due = self._waiting[: self.reconstructor.round_size]
+        changing, self.consistent = self.consistent, True
+        try:
+            with timed(self.seconds, "reconstruct"):
+                chunks, outcomes, events = self._reconstruct(due)
+        except Exception:
+            del self._waiting[: len(due)]
+            raise
+        self.consistent = changing
+        del self._waiting[: len(due)]
+        notes = [events, *([] for _ in chunks[1:])]
+        return [self._integrate(*item) for item in zip(chunks, outcomes, notes)]
 
     def _reconstruct(
         self, chunks: list[Chunk]
@@ -180,6 +191,7 @@ class Mapper(MapView):
                     raise
                 size = max(len(chunks[0].frames) * 3 // 4, smallest)
                 chunks = [self._chunker.shrink(chunks[0], size)]
+                self._waiting[0] = chunks[0]
                 text = f"{error}; chunks have {size} frames from now on"
                 events.append(Event("chunk_shrunk", text, chunks[0].index))
 
@@ -192,17 +204,17 @@ class Mapper(MapView):
         self._history.append((outline, None))
         self.counters["chunks"] += 1
         self.counters["frames_missing"] += len(outcome.missing_ids)
-        with self._timed("align_and_fuse"):
+        with timed(self.seconds, "align_and_fuse"):
             joined = self._assembly.join(outline, outcome)
-        with self._timed("record"):
+        with timed(self.seconds, "record"):
             self._loops.record(outcome, {frame.id: frame for frame in chunk.frames})
         return self._finish(outline, joined, events, outcome.timings)
 
     def _finish(self, outline: ChunkOutline, joined: Joined, events=(), timings=None) -> MapUpdate:
         """Loops and scale after a change, and the update that tells about all of it."""
-        with self._timed("loops"):
+        with timed(self.seconds, "loops"):
             loops, loop_events = self._close_loops(outline, joined)
-        corrected = self._fix_scale() or bool(loops)
+        corrected = self._assembly.fix_scale() or bool(loops)
         events = [*events, *joined.events, *loop_events]
         return self._update(outline, joined, events, corrected, loops, timings)
 
@@ -245,15 +257,8 @@ class Mapper(MapView):
                 self._loops.tie(trial, outcome, self._assembly)
         self._assembly.confirm()
         self._assembly.correct()
-        self._fix_scale()
+        self._assembly.fix_scale()
         return events
-
-    def _fix_scale(self) -> bool:
-        scale = self._assembly.references.scale
-        if scale.ready:
-            self._assembly.become_metric(scale.freeze().value)
-            return True
-        return False
 
     def _update(
         self,
@@ -281,7 +286,12 @@ class Mapper(MapView):
         )
 
     @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds[stage] += time.perf_counter() - started
+    def _changing(self) -> Iterator[None]:
+        """Mark the map inconsistent until the block ends or fails, but not if it is interrupted."""
+        before, self.consistent = self.consistent, False
+        try:
+            yield
+        except Exception:
+            self.consistent = before
+            raise
+        self.consistent = before

@@ -81,12 +81,12 @@ def run(
     """
     out = Path(out)
     session = _Session(config, source, reconstructor, out, resume)
-    error = session.feed(progress, save_every)
-    log.info("everything is read; mapping what is left")
-    updates = session.mapper.flush()
-    if config.memory.mode == "finalize":
-        updates += session.mapper.finalize()
-    session.take(updates)
+    try:
+        error = session.feed(progress, save_every)
+        session.drain()
+    except KeyboardInterrupt:
+        session.save_for_resume()
+        raise
     return session.finish(error)
 
 
@@ -105,7 +105,10 @@ class _Session:
         self._gate = FrameGate(config.gate)
         self._journal = _Journal()
         self._identity = _identity(config, source, reconstructor)
-        resumes = resume and (self._work / MAP_FILE).is_file()
+        self._resumable = config.memory.mode != "finalize"
+        if resume and not self._resumable:
+            log.warning("memory.mode finalize needs all chunks in memory, so it starts again")
+        resumes = resume and self._resumable and (self._work / MAP_FILE).is_file()
         if resumes:
             self._check_identity()
         else:
@@ -133,10 +136,20 @@ class _Session:
             if not self.mapper.next_frame_id:
                 raise
             return str(error)
-        except KeyboardInterrupt:
-            self._save()
-            raise
         return ""
+
+    def drain(self) -> None:
+        """Map what is waiting at the end."""
+        log.info("everything is read; mapping what is left")
+        self.take(self.mapper.flush())
+        if self.mapper.config.memory.mode == "finalize":
+            self.take(self.mapper.finalize())
+
+    def save_for_resume(self) -> None:
+        """Save after an interrupt, unless it fell into the middle of a change of the map; then the
+        last save counts."""
+        if self._resumable and self.mapper.consistent:
+            self._save()
 
     def take(self, updates: Sequence[MapUpdate]) -> None:
         """Note what happened; draw a depth map now and then."""
@@ -171,7 +184,7 @@ class _Session:
     def _save_if_due(self, save_every: float) -> None:
         """Save now and then, and never for more than a tenth of the time."""
         started = time.monotonic()
-        if started - self._saved_at >= self._pause:
+        if self._resumable and started - self._saved_at >= self._pause:
             self._save()
             self._saved_at = time.monotonic()
             self._pause = max(save_every, 10.0 * (self._saved_at - started))

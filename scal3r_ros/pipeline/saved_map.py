@@ -23,6 +23,17 @@ _PREDICTED = ("T_chunk_camera", "intrinsics", "depth", "confidence", "rgb")
 _OPTIONAL = ("descriptors", "points")
 
 
+def pack(
+    assembly: MapAssembly, chunker: Chunker, waiting: Iterable[Chunk], memory: MemoryState
+) -> tuple[Arrays, dict[str, Any]]:
+    """Everything of a mapper that is large."""
+    arrays, map_facts = pack_assembly(assembly)
+    frame_arrays, frame_facts = pack_frames(chunker, waiting)
+    memory_arrays, memory_facts = pack_memory(memory)
+    facts = {"assembly": map_facts, "frames": frame_facts, "memory": memory_facts}
+    return arrays | frame_arrays | memory_arrays, facts
+
+
 def pack_assembly(assembly: MapAssembly) -> tuple[Arrays, dict[str, Any]]:
     """Graph, trajectory, points, the open chunk and the scale."""
     arrays: Arrays = {}

@@ -6,7 +6,6 @@ aligns them. Features and matches of frames that chunks share are computed once.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -21,6 +20,7 @@ from scal3r_ros.pipeline.sfm_calibration import SelfCalibration, from_refined, p
 from scal3r_ros.pipeline.sfm_features import Features, extract, match, verify
 from scal3r_ros.pipeline.sfm_model import Model, build
 from scal3r_ros.pipeline.sfm_places import describe, learn_words
+from scal3r_ros.pipeline.stopwatch import timed
 from scal3r_ros.records import Chunk, ChunkPrediction, Frame
 
 _NEIGHBOURS = (1, 2, 3, 4, 5, 8, 12)
@@ -60,14 +60,14 @@ class SfmReconstructor:
             self._calibrate(chunk)
         seconds: dict[str, float] = {}
         frames = [self._rectified(frame) for frame in chunk.frames]
-        with _Clock(seconds, "features"):
+        with timed(seconds, "features"):
             features = [self._features_of(frame) for frame in frames]
         camera = _common_camera(frames)
-        with _Clock(seconds, "places"):
+        with timed(seconds, "places"):
             descriptors = self._describe(features, contribute)
-        with _Clock(seconds, "matching"):
+        with timed(seconds, "matching"):
             geometries = self._match(chunk, features, descriptors, camera)
-        with _Clock(seconds, "mapping"):
+        with timed(seconds, "mapping"):
             model = build(
                 features, geometries, camera, False, self._config.max_error, self._config.seed
             )
@@ -173,20 +173,6 @@ class SfmReconstructor:
         if len(self._geometries) > _CACHED_FRAMES * 2 * len(_NEIGHBOURS):
             kept = self._features.keys()
             self._geometries = {ids: g for ids, g in self._geometries.items() if kept >= set(ids)}
-
-
-class _Clock:
-    """Adds the seconds of a block to a table."""
-
-    def __init__(self, table: dict[str, float], stage: str) -> None:
-        self._table, self._stage = table, stage
-
-    def __enter__(self) -> None:
-        self._start = time.perf_counter()
-
-    def __exit__(self, *exception: object) -> None:
-        spent = time.perf_counter() - self._start
-        self._table[self._stage] = self._table.get(self._stage, 0.0) + spent
 
 
 def _pairs(chunk: Chunk, descriptors: np.ndarray) -> Iterator[tuple[int, int]]:

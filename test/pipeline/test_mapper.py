@@ -79,6 +79,7 @@ def test_the_newest_frames_are_provisional_until_the_next_chunk(street):
     assert confirmed == {8: 0, 9: 0, 10: 0, 11: 0, 12: 1, 13: 1, 14: 1, 15: 1}
 
 
+@pytest.mark.slow
 def test_a_loop_closure_reissues_everything_under_one_revision():
     whole = drive(frames=1500)
     city = replace(whole, T_world_camera=whole.T_world_camera[:500])
@@ -235,7 +236,7 @@ class Finalizing(OracleReconstructor):
         return super().reconstruct(chunk, contribute)
 
     def finalize(self):
-        better = OracleReconstructor(self.city, replace(REALISTIC, scale_drift=0, yaw_drift=0))
+        better = OracleReconstructor(self.city)
         return [better.reconstruct(chunk) for chunk in self.seen]
 
 
@@ -246,7 +247,7 @@ def test_finalize_maps_everything_again_under_the_next_revision(street):
     updates = mapper.finalize()
     assert updates[-1].corrected and updates[-1].map_revision == mapper.map_revision == 1
     assert len(updates[-1].poses) == 60
-    assert relative_error(street, mapper.trajectory()) < 0.5 * before
+    assert relative_error(street, mapper.trajectory()) < 1e-5 < before
 
 
 def test_odometry_makes_the_map_metric_once(street):

@@ -15,6 +15,7 @@ from scal3r_ros.io.source import BadInput, SourceImage
 from scal3r_ros.io.tum import read_trajectory
 from scal3r_ros.options import from_dict
 from scal3r_ros.pipeline import offline
+from scal3r_ros.pipeline.assembly import MapAssembly
 
 CONFIG = from_dict(Config, {"chunk.size": 12, "chunk.overlap": 6})
 FRAMES = 48
@@ -101,6 +102,50 @@ def test_a_killed_run_resumes_from_its_last_save(city, tmp_path):
     with pytest.raises(Killed):
         run(city, tmp_path / "cut", source=Drive(city, 33, Killed()), save_every=0.0)
     assert (tmp_path / "cut" / offline.WORK / "map_state.npz").exists()
+    run(city, tmp_path / "cut", resume=True)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+class PressesCtrlC(OracleReconstructor):
+    """The user interrupts while a chunk is being reconstructed."""
+
+    def __init__(self, city, spoil, at):
+        super().__init__(city, spoil)
+        self.at = at
+
+    def reconstruct(self, chunk, contribute=True):
+        if chunk.index == self.at:
+            raise KeyboardInterrupt
+        return super().reconstruct(chunk, contribute)
+
+
+@pytest.mark.parametrize("at", [0, 3, 6])
+def test_an_interrupt_inside_a_chunk_loses_nothing(city, tmp_path, at):
+    run(city, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        offline.run(CONFIG, Drive(city), PressesCtrlC(city, REALISTIC, at), tmp_path / "cut")
+    assert (tmp_path / "cut" / offline.WORK / "map_state.npz").exists()
+    run(city, tmp_path / "cut", resume=True)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def test_an_interrupt_in_the_middle_of_a_change_falls_back_to_the_last_save(
+    city, tmp_path, monkeypatch
+):
+    run(city, tmp_path / "whole")
+    real, calls = MapAssembly.join, []
+
+    def interrupted(self, outline, prediction):
+        calls.append(outline.index)
+        joined = real(self, outline, prediction)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return joined
+
+    monkeypatch.setattr(MapAssembly, "join", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(city, tmp_path / "cut", save_every=0.0)
+    monkeypatch.setattr(MapAssembly, "join", real)
     run(city, tmp_path / "cut", resume=True)
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
