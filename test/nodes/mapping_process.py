@@ -92,9 +92,7 @@ class MappingProcess:
 class Robot:
     """Camera, TF and a listener to everything that the mapping node says."""
 
-    def __init__(
-        self, ros, options: dict | None = None, camera_qos=10, listen=True
-    ) -> None:
+    def __init__(self, ros, options: dict | None = None, camera_qos=10, listen=True) -> None:
         self.ros = ros
         self.city = make_city({**DEFAULTS, **(options or {})})
         self.node = ros.create_node("robot")
