@@ -114,19 +114,26 @@ class _Case:
         values = [e.ate for e in self.evaluated if np.isfinite(e.ate)]
         return f"{np.median(values):.1f}" if values else "-"
 
+    def parts(self) -> str:
+        return f"{np.median([e.parts for e in self.evaluated]):.0f}"
+
+    def standstill(self) -> str:
+        return f"{np.median([e.ate_still for e in self.evaluated]):.1f}"
+
 
 def _table(results: dict) -> str:
     """Medians over all frame pairs and chunks of all sequences, as a Markdown table."""
     lines = [
         "| | rotation, deg | direction, deg | AbsRel | delta < 1.25 | fov, deg | ATE, % "
-        "| ATE with loops, % |",
-        "|---|---|---|---|---|---|---|---|",
+        "| ATE with loops, % | parts |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     first = next(iter(results.values()))
     lines += _baseline_rows(first)
     for mode in dict.fromkeys(mode for mode, _ in results):
         plain, closed = results[mode, False], results[mode, True]
-        lines.append(f"| memory {mode} | {_cells(plain)} | {plain.ate()} | {closed.ate()} |")
+        whole = f"{plain.ate()} | {closed.ate()} | {plain.parts()}"
+        lines.append(f"| memory {mode} | {_cells(plain)} | {whole} |")
     return "\n".join(lines)
 
 
@@ -150,10 +157,11 @@ def _baseline_rows(case: _Case) -> list[str]:
 
     from scal3r_ros.train.scores import Scores, baseline
 
-    targets = [t for e in case.evaluated for t in e.targets]
+    targets, still = [t for e in case.evaluated for t in e.targets], case.standstill()
     if not targets:
-        return []
+        return [f"| standstill | - | - | - | - | - | {still} | {still} | - |"]
     depth = torch.cat([t.log_depth for t in targets]).mean((0, 1))
     motion = torch.cat([t.encoding[..., :3] for t in targets]).mean(0)
     summary = Scores.join([baseline(t, depth, motion) for t in targets]).summary()
-    return [f"| no rotation, mean motion, mean depth | {_summary_cells(summary)} | - | - |"]
+    name = "no rotation, mean motion, mean depth, standstill"
+    return [f"| {name} | {_summary_cells(summary)} | {still} | {still} | - |"]

@@ -58,13 +58,14 @@ class Evaluated:
     """One sequence under one configuration.
 
     chunk_scores: errors of frame pairs and depth, None without true depth. targets: their truths,
-    for baselines. ate: RMSE after a similarity, in per cent of the path. kept: frames that were
-    mapped, of all. parts: pieces that the map fell into.
+    for baselines. ate: RMSE after a similarity, in per cent of the path; ate_still: that of a
+    camera that never moves. kept: frames that were mapped. parts: pieces that the map fell into.
     """
 
     chunk_scores: Scores | None
     targets: list[Targets]
     ate: float
+    ate_still: float
     kept: int
     parts: int
     loops: int
@@ -84,6 +85,7 @@ def evaluate_sequence(sequence: Sequence, config: Config, inner: Reconstructor) 
         Scores.join([s for s, _ in scored]) if scored else None,
         [t for _, t in scored],
         trajectory_error(sequence, [p.frame_id for p in poses], [p.T_map_camera for p in poses]),
+        standstill_error(sequence),
         len(poses),
         len(set(mapper.graph().parts)) if poses else 0,
         loops,
@@ -98,6 +100,13 @@ def trajectory_error(sequence: Sequence, ids: list[int], poses: list[np.ndarray]
     truth = sequence.T_world_camera[ids][:, :3, 3]
     S = weighted_similarity(found, truth, np.ones(len(ids)))
     residual = np.linalg.norm(S.apply(found) - truth, axis=1)
+    return float(100 * np.sqrt((residual**2).mean()) / sequence.path_length)
+
+
+def standstill_error(sequence: Sequence) -> float:
+    """The same error of a trajectory that stays at one point: what every estimate has to beat."""
+    positions = sequence.T_world_camera[:, :3, 3]
+    residual = np.linalg.norm(positions - positions.mean(0), axis=1)
     return float(100 * np.sqrt((residual**2).mean()) / sequence.path_length)
 
 

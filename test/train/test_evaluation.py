@@ -1,5 +1,7 @@
 """Scores of whole sequences, with the truth played back as predictions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,11 @@ from scal3r_ros.config import Config  # noqa: E402
 from scal3r_ros.options import from_dict  # noqa: E402
 from scal3r_ros.pipeline.reconstructor import MemoryState  # noqa: E402
 from scal3r_ros.records import ChunkPrediction  # noqa: E402
-from scal3r_ros.train.evaluation import evaluate_sequence, trajectory_error  # noqa: E402
+from scal3r_ros.train.evaluation import (  # noqa: E402
+    evaluate_sequence,
+    standstill_error,
+    trajectory_error,
+)
 from scal3r_ros.train.sequences import real_sequences, world_sequences  # noqa: E402
 
 
@@ -88,6 +94,18 @@ def test_trajectory_error_ignores_a_similarity_and_counts_the_rest(sequence):
     moved[:, :3, 3] += 2.5 * noise
     expected = 100 * np.sqrt((noise**2).sum(1).mean()) / sequence.path_length
     assert trajectory_error(sequence, ids, list(moved)) == pytest.approx(expected, rel=0.35)
+
+
+def test_standstill_on_a_circle_is_its_radius(sequence):
+    """A closed circle: the error is the radius over the circumference."""
+    angle = np.linspace(0, 2 * np.pi, 721)
+    T = np.tile(np.eye(4), (721, 1, 1))
+    T[:, 0, 3], T[:, 2, 3] = 3 * np.cos(angle), 3 * np.sin(angle)
+    circle = replace(sequence, T_world_camera=T)
+    assert standstill_error(circle) == pytest.approx(100 / (2 * np.pi), rel=1e-2)
+    collapsed = [np.eye(4) for _ in range(24)]
+    with pytest.raises(ValueError):
+        trajectory_error(sequence, list(range(24)), collapsed)
 
 
 @pytest.mark.real_data
