@@ -51,7 +51,10 @@ def known_limits(config: Config) -> str:
 
 @contextmanager
 def opened_reconstructor(config: Config) -> Iterator[Reconstructor]:
-    """As `open_reconstructor`; the other processes that it may hold end with the block."""
+    """As `open_reconstructor`; the other processes that it may hold end with the block.
+
+    After an error there is nothing to agree on with them: this process ends, and torchrun the rest.
+    """
     reconstructor = open_reconstructor(config)
     yield reconstructor
     if hasattr(reconstructor, "close"):
