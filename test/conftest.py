@@ -5,6 +5,7 @@ Real ROS: a DDS domain of the test run's own on this machine, and deadlines, no 
 
 import fcntl
 import os
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -127,3 +128,9 @@ def make_robot(ros):
     yield make
     for robot in made:
         robot.close()
+
+
+def pytest_configure() -> None:
+    """A run started in the background ignores Ctrl-C and hands that on to the processes it starts;
+    tests that interrupt them need the usual answer."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -72,7 +72,6 @@ def test_everything_is_installed(prefix, source):
         assert os.access(prefix / "lib" / "scal3r_ros" / name, os.X_OK), name
     assert os.access(prefix / "bin" / "scal3r", os.X_OK)
     assert not [path for path in prefix.rglob("*") if path.is_symlink() and "scal3r" in path.name]
-    assert not list(prefix.rglob("__pycache__"))
 
 
 def test_every_module_is_installed(source, environment):

@@ -54,8 +54,8 @@ def test_twice_in_a_row(demo, tmp_path):
     summary = json.loads((out / "summary.json").read_text())
     assert summary["images"] == summary["frames_received"] == 360
     assert summary["frames_dropped"] == 0
-    assert summary["frames_gated"] == 270
-    assert summary["frames_mapped"] > 80
+    assert summary["frames_gated"] == 360 - 360 // 5
+    assert summary["frames_mapped"] >= 65
     assert summary["accuracy"]["percent"] < 1
     for name in ("trajectory.txt", "map.ply", "report.json", "against_ground_truth.png"):
         assert (out / name).stat().st_size > 0
