@@ -24,6 +24,9 @@ def prefix(tmp_path_factory) -> Path:
     base = tmp_path_factory.mktemp("colcon")
     unwanted = shutil.ignore_patterns(".*", "build", "install", "log", "out", "__pycache__")
     source = Path(shutil.copytree(ROOT, base / "source", ignore=unwanted))
+    stale = source / "scal3r_ros" / "__pycache__" / "deleted_module.cpython-311.pyc"
+    stale.parent.mkdir()
+    stale.write_bytes(b"left by a run from the checkout")
     command = [sys.executable, "-m", "colcon", "--log-base", base / "log", "build"]
     command += [
         "--paths",
@@ -72,6 +75,7 @@ def test_everything_is_installed(prefix, source):
         assert os.access(prefix / "lib" / "scal3r_ros" / name, os.X_OK), name
     assert os.access(prefix / "bin" / "scal3r", os.X_OK)
     assert not [path for path in prefix.rglob("*") if path.is_symlink() and "scal3r" in path.name]
+    assert not list(prefix.rglob("deleted_module*"))  # caches of the checkout stay behind
 
 
 def test_every_module_is_installed(source, environment):
