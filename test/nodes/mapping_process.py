@@ -201,8 +201,20 @@ class Robot:
             self.spin(1.0 / rate)
 
     def flush(self) -> None:
+        """Have everything mapped, and hear all that the node says about it."""
         answer = self.call("flush", timeout=90.0)
         assert answer.success, answer.message
+        self.until_quiet()
+
+    def until_quiet(self, seconds: float = 0.5, timeout: float = 20.0) -> None:
+        """Spin until no map output has come for `seconds`; topics arrive in any order."""
+        deadline = time.monotonic() + timeout
+        heard, since = -1, time.monotonic()
+        while time.monotonic() < min(since + seconds, deadline):
+            self.executor.spin_once(timeout_sec=0.02)
+            now = sum(len(self.heard[name]) for name in OUTPUTS)
+            if now != heard:
+                heard, since = now, time.monotonic()
 
     def send_static(self, T: np.ndarray, parent: str, child: str) -> None:
         self.tf_static.publish(TFMessage(transforms=[matrix_to_transform(T, parent, child, 0)]))
@@ -223,6 +235,25 @@ class Robot:
         """Diagnostics sent after this call."""
         self.heard["diagnostics"].clear()
         return self.until(lambda: self.status(concern), 20, f"diagnostics {concern}")
+
+    def until_status(self, concern: str, timeout: float = 20.0, **values) -> dict:
+        """Diagnostics of a concern once they show `values`; a report sent earlier may lag behind.
+
+        `message` may be a part of the text. Raises AssertionError with the newest report.
+        """
+
+        def shown() -> dict | None:
+            status = self.status(concern)
+            if status is None:
+                return None
+            said = values.get("message", "") in status["message"]
+            exact = {key: value for key, value in values.items() if key != "message"}
+            return status if said and exact.items() <= status.items() else None
+
+        try:
+            return self.until(shown, timeout, f"diagnostics {concern} with {values}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; newest: {self.status(concern)}") from None
 
     def transforms(self, parent: str, child: str) -> list:
         """All transforms heard of one edge: (stamp_ns, message)."""

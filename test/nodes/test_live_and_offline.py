@@ -66,7 +66,7 @@ def test_live_replay_and_offline_agree(start_mapping, make_robot, tmp_path):
         command, check=True, timeout=60, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}
     )
     robot.flush()
-    assert robot.fresh_status("input")["processed"] == "42"
+    robot.until_status("input", processed="42")
     robot.until(lambda: len(camera_poses(robot.heard["trajectory"])) == 42, 20, "42 poses")
     live = camera_poses(robot.heard["trajectory"])
     live_points, _, _ = cloud_by_hand(robot.heard["map"][-1])

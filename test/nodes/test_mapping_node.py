@@ -133,12 +133,16 @@ def test_a_hand_held_camera(start_mapping, make_robot, tmp_path):
     assert late[-1].width == heard["map"][-1].width
 
     for concern, level in {"input": 0, "inference": 0, "map": 0, "scale": 1, "tf": 0}.items():
-        status = robot.fresh_status(concern)
-        assert status["level"] == level, (concern, status)
-    counts = robot.status("input")
-    assert {counts[hop] for hop in ("received", "queued", "decoded", "processed")} == {"32"}
-    assert "units of its own" in robot.status("scale")["message"]
+        robot.until_status(concern, level=level)
+    robot.until_status("input", received="32", queued="32", decoded="32", processed="32")
+    robot.until_status("scale", message="units of its own")
     assert process.stop() == 0 and "Traceback" not in process.output
+
+
+def all_accounted_for(counts):
+    """Every frame received was dropped or processed (none is waiting)."""
+    processed, dropped = int(counts["processed"]), int(counts["dropped"])
+    return processed > 0 and int(counts["received"]) == dropped + processed
 
 
 def test_overload_thins_but_keeps_overlap(start_mapping, make_robot):
@@ -150,12 +154,16 @@ def test_overload_thins_but_keeps_overlap(start_mapping, make_robot):
     robot.until_active()
     robot.show(range(200), rate=60)
     robot.flush()
-    counts = robot.fresh_status("input")
-    assert int(counts["dropped"]) > 40
-    assert int(counts["received"]) == int(counts["dropped"]) + int(counts["processed"])
+    robot.until(lambda: all_accounted_for(robot.status("input")), 20, "every frame's fate")
+    assert int(robot.status("input")["dropped"]) > 40
     messages = robot.heard["trajectory"]
-    covered = sorted({s for message in messages for s in message.stamps_ns})
-    assert covered[-1] - covered[0] > 0.9 * (robot.city.stamp_ns(199) - robot.city.stamp_ns(0))
+
+    def covered_ns():
+        stamps = {stamp for message in messages for stamp in message.stamps_ns}
+        return max(stamps) - min(stamps) if stamps else 0
+
+    sent_ns = robot.city.stamp_ns(199) - robot.city.stamp_ns(0)
+    robot.until(lambda: covered_ns() > 0.9 * sent_ns, 20, "poses from start to end")
     assert {message.session for message in messages} == {0}, "one chain from start to end"
     assert world_from_map(camera_poses(messages), robot.city)[3] < 0.05
     assert process.stop() == 0
@@ -168,13 +176,11 @@ def test_device_memory_and_device_loss(start_mapping, make_robot):
     process, robot = start_mapping(options), make_robot(options)
     robot.until_active()
     robot.show(range(16))
-    robot.until(lambda: "shrunk" in robot.fresh_status("gpu")["message"], 20, "shrunk chunks")
-    assert robot.status("gpu")["level"] == 1
+    robot.until_status("gpu", level=1, message="shrunk")
     poses = robot.until(lambda: camera_poses(robot.heard["trajectory"]), 20)
     assert world_from_map(poses, robot.city)[3] < 0.01
     robot.show(range(16, 40))
-    robot.until(lambda: robot.fresh_status("inference")["level"] == 2, 20, "a reported failure")
-    assert "simulated device is lost" in robot.status("inference")["message"]
+    robot.until_status("inference", level=2, message="simulated device is lost")
     assert len(robot.heard["map"]) > 0 and robot.call("set_paused", data=True).success
     assert process.stop() == 0
 

@@ -57,10 +57,8 @@ def test_malformed_messages_are_counted_and_left_out(start_mapping, make_robot):
     robot.image.publish(good(12, stamp_ns=0))
     robot.show(range(12, 24))
     robot.flush()
-    counts = robot.fresh_status("input")
-    assert counts["malformed"] == "4" and counts["decoded"] == "20"
-    assert counts["malformed_camera_info"] == "2"
-    assert robot.status("time")["unstamped"] == "1"
+    robot.until_status("input", malformed="4", decoded="20", malformed_camera_info="2")
+    robot.until_status("time", unstamped="1")
     assert process.output.count("dropped a malformed image") == 1, "throttled"
     assert "numbers that are not finite" in process.output
     robot.until(lambda: len(camera_poses(robot.heard["trajectory"])) == 20, 20, "20 poses")
@@ -81,15 +79,14 @@ def test_reliable_and_best_effort_cameras_and_a_mismatch(start_mapping, make_rob
     reliable.until(lambda: asked() == [ReliabilityPolicy.RELIABLE], 20, "a reliable subscription")
     reliable.camera_info.publish(calibration(reliable.city, d=[-0.2, 0.05, 0.0, 0.0, 0.0]))
     reliable.show(range(8))
-    reliable.until(lambda: reliable.fresh_status("input")["received"] == "8", 20)
+    reliable.until_status("input", received="8")
     weak = reliable.node.create_publisher(Image, "image", BEST_EFFORT)
     reliable.until(lambda: asked() == [ReliabilityPolicy.BEST_EFFORT], 20, "a weaker subscription")
     reliable.until(lambda: weak.get_subscription_count() == 1, 20)
     for i in range(8, 12):
         weak.publish(reliable.image_message(i))
         reliable.spin(0.05)
-    reliable.until(lambda: reliable.fresh_status("input")["received"] == "12", 20)
-    assert reliable.status("input")["level"] == 0
+    reliable.until_status("input", received="12", level=0)
     assert process.stop() == 0
 
     reliable.until(lambda: reliable.node.count_publishers("/mapping_node/map") == 0, 20)
@@ -138,20 +135,17 @@ def test_stamps_that_jump_repeat_and_pause(start_mapping, make_robot):
     ]
     robot.show(order)
     robot.flush()
-    assert robot.fresh_status("time")["duplicate"] == "1"
-    assert robot.status("time")["reordered"] == "1" and robot.status("time")["gap"] == "1"
+    robot.until_status("time", duplicate="1", reordered="1", gap="1")
+    robot.until(lambda: len(camera_poses(robot.heard["trajectory"])) == 24, 20, "24 poses")
     sessions = {message.session for message in robot.heard["trajectory"]}
     assert sessions == {0, 1}, "the gap starts a chain of its own"
-    robot.until(lambda: len(camera_poses(robot.heard["trajectory"])) == 24, 20, "24 poses")
-    assert "unconnected" in robot.status("tf")["message"] or robot.status("tf")["level"] == 1
+    robot.until_status("tf", level=1)
 
     robot.forget()
     robot.show(range(16))
     robot.flush()
-    status = robot.fresh_status("time")
-    assert status["jump_back"] == "1" and float(status["last jump [s]"]) < -2.0
-    robot.spin(0.3)
-    assert {message.session for message in robot.heard["trajectory"]} >= {2}
+    assert float(robot.until_status("time", jump_back="1")["last jump [s]"]) < -2.0
+    robot.until(lambda: any(m.session == 2 for m in robot.heard["trajectory"]), 20, "a new session")
     poses = camera_poses(m for m in robot.heard["trajectory"] if m.session == 2)
     assert min(poses) == robot.city.stamp_ns(0), "no frame of the new lap is lost"
     assert process.stop() == 0 and "Traceback" not in process.output
@@ -179,12 +173,14 @@ def test_simulated_time_that_starts_late_and_loops(start_mapping, make_robot):
     before = robot.until(lambda: robot.heard["trajectory"], 5)[-1]
     lap(range(12))
     robot.flush()
-    assert robot.status("time")["jump_back"] == "1" or (
-        robot.fresh_status("time")["jump_back"] == "1"
-    )
-    path = robot.heard["path"][-1]
-    stamps = [stamp_to_ns(item.header.stamp) for item in path.poses]
-    assert stamps == [robot.city.stamp_ns(i) for i in range(12)], "only the new lap is left"
+    robot.until_status("time", jump_back="1")
+    new_lap = [robot.city.stamp_ns(i) for i in range(12)]
+
+    def only_the_new_lap():
+        path = robot.heard["path"][-1]
+        return [stamp_to_ns(item.header.stamp) for item in path.poses] == new_lap
+
+    robot.until(only_the_new_lap, 20, "a path of the new lap alone")
     assert before.header.stamp.sec >= 4
     assert process.stop() == 0 and "Traceback" not in process.output
 
@@ -213,8 +209,7 @@ def test_compressed_images_and_a_camera_that_waits(start_mapping, make_robot):
     held = robot.fresh_status("input")
     assert int(held["received"]) < 40, "the middleware holds what the queue cannot take"
     assert int(held["queued"]) - int(held["decoded"]) <= 6
-    robot.until(lambda: robot.fresh_status("input")["processed"] == "40", 30, "all frames mapped")
-    assert robot.status("input")["dropped"] == "0"
+    robot.until_status("input", 30, processed="40", dropped="0")
     robot.flush()
     robot.until(lambda: len(camera_poses(robot.heard["trajectory"])) == 40, 20, "40 poses")
     assert process.stop() == 0 and "Traceback" not in process.output

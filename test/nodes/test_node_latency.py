@@ -45,7 +45,7 @@ def test_no_frame_is_lost_while_large_clouds_are_published(start_mapping, make_r
         robot.spin(max(0.001, began + sent / RATE - now))
     robot.spin(1.0)
     robot.listen_to_diagnostics()
-    counts = robot.fresh_status("input")
+    counts = robot.until_status("input", received=str(sent))
     points = int(robot.fresh_status("map")["points"])
     assert process.stop() == 0
     line = next(line for line in process.output.splitlines() if line.startswith("TIMES"))

@@ -34,7 +34,7 @@ def test_every_service_in_every_state(start_mapping, make_robot, tmp_path):
     assert not robot.call("load_map", path=str(tmp_path / "nowhere")).success
     answers = call_all()
     assert {name: a.success for name, a in answers.items()} == dict.fromkeys(CALLS, True), answers
-    assert robot.fresh_status("input")["message"] == "not active"
+    robot.until_status("input", message="not active")
 
     assert robot.change_state("activate")
     robot.until_active()
@@ -45,8 +45,7 @@ def test_every_service_in_every_state(start_mapping, make_robot, tmp_path):
     robot.show(range(8, 24))
     answers = call_all()
     assert all(answer.success for answer in answers.values()), answers
-    counts = robot.fresh_status("input")
-    assert counts["unaccepted"] == "4" and counts["received"] == "24"
+    robot.until_status("input", unaccepted="4", received="24")
     assert robot.call("finalize").message.startswith("memory.mode is stream")
     assert not robot.call("save_map", path="/proc/nowhere/map").success
 
@@ -56,7 +55,7 @@ def test_every_service_in_every_state(start_mapping, make_robot, tmp_path):
     robot.show(range(40, 44))
     answers = call_all()
     assert all(answer.success for answer in answers.values()), answers
-    assert robot.fresh_status("input")["unaccepted"] == "8"
+    robot.until_status("input", unaccepted="8")
     assert robot.call("reset").success
     empty = robot.until(
         lambda: robot.heard["map"] and robot.heard["map"][-1].width == 0, 20, "an empty map"
@@ -75,7 +74,7 @@ def test_mapping_continues_after_a_restart(start_mapping, make_robot, tmp_path):
     process, robot = start_mapping(options, **settings), make_robot(options)
     robot.until_active()
     robot.show(range(26))
-    robot.until(lambda: robot.fresh_status("input")["processed"] == "26", 20, "all frames mapped")
+    robot.until_status("input", processed="26")
     robot.until(lambda: list(folder.glob("*")), 20, "a periodic save")
     first_poses = camera_poses(robot.heard["trajectory"])
     assert process.stop() == 0

@@ -55,13 +55,12 @@ def test_map_to_odom_corrects_an_odometry_source(start_mapping, make_robot):
     drive(range(24))
     robot.spin(1.0)
     assert not robot.transforms("map", ODOM), "broadcast without base to camera"
-    robot.until(lambda: f"no transform {BASE} <- {CAMERA}" in robot.fresh_status("tf")["message"])
-    assert robot.status("tf")["level"] == 1
+    robot.until_status("tf", level=1, message=f"no transform {BASE} <- {CAMERA}")
 
     robot.send_static(T_base_camera, BASE, CAMERA)
     robot.spin(0.5)
     drive(range(24, 100))
-    robot.until(lambda: robot.fresh_status("scale")["level"] == 0, 20, "metric scale")
+    robot.until_status("scale", level=0)
     robot.until(lambda: robot.transforms("map", ODOM), 20, "map to odom")
     robot.flush()
     robot.spin(0.5)
@@ -79,8 +78,7 @@ def test_map_to_odom_corrects_an_odometry_source(start_mapping, make_robot):
         np.testing.assert_allclose(found[:3, :3], true[:3, :3], atol=0.01)
 
     robot.send_static(pose(), "world", ODOM)
-    robot.until(lambda: robot.fresh_status("tf")["level"] == 2, 20, "a refused frame")
-    assert "odom already has the parent world" in robot.status("tf")["message"]
+    robot.until_status("tf", level=2, message="odom already has the parent world")
     robot.heard["tf"].clear()
     drive(range(100, 112))
     assert not robot.transforms("map", ODOM)

@@ -40,7 +40,7 @@ def test_finalized_and_loading(start_mapping, make_robot):
     check_stopped(process, signal.SIGTERM)
     process = start_mapping({"load_seconds": 60.0})
     robot.until_state("active")
-    assert robot.fresh_status("inference")["level"] == 1
+    robot.until_status("inference", level=1)
     check_stopped(process, signal.SIGINT)
 
 
