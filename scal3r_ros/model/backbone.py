@@ -45,8 +45,7 @@ class ImageEncoder(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=_EPS)
 
     def forward(self, images: Tensor) -> Tensor:
-        mean, std = images.new_tensor(_MEAN), images.new_tensor(_STD)
-        tokens = self.patch_embed((images - mean[:, None, None]) / std[:, None, None])
+        tokens = self.patch_embed(_normalised(images))
         height, width = images.shape[-2:]
         cls_position, position = self.position_embedding(
             (height // self.patch_size, width // self.patch_size)
@@ -68,3 +67,9 @@ class ImageEncoder(nn.Module):
             square, size=grid, mode="bicubic", antialias=True, align_corners=False
         )
         return cls_position, resized.flatten(2).transpose(1, 2)
+
+
+def _normalised(images: Tensor) -> Tensor:
+    """Channel by channel with plain numbers: a tensor of them would make a GPU wait."""
+    channels = zip(images.unbind(1), _MEAN, _STD)
+    return torch.stack([(channel - mean) / std for channel, mean, std in channels], dim=1)
