@@ -9,6 +9,7 @@ from pathlib import Path
 PARTS = {
     "model": "scal3r_ros.bench.model",
     "mapping": "scal3r_ros.bench.mapping",
+    "shortcuts": "scal3r_ros.bench.shortcuts",
     "distributed": "scal3r_ros.bench.distributed",
 }
 
