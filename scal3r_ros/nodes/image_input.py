@@ -21,6 +21,8 @@ from scal3r_ros.nodes.time_guard import Released, TimeGuard
 
 CALIBRATION_WAIT = 2.0
 """Seconds of images that wait at most for the first camera_info."""
+ANNOUNCEMENT_WAIT = 0.5
+"""Seconds after the first image within which a publisher of camera_info may be discovered."""
 
 
 class BackpressureGroup(MutuallyExclusiveCallbackGroup):
@@ -41,7 +43,8 @@ class ImageInput:
         self.config, self.frames = config, frames
         self.accepting = False
         self.counts: Counter[str] = Counter()
-        """Hops: received, unaccepted (inactive or paused), gated."""
+        """Hops: received, unaccepted (inactive or paused), gated; and how many went on without the
+        calibration that was asked for."""
         self.guard = TimeGuard(config.time)
         self.gate = FrameGate(config.gate)
         self.camera_frame = ""
@@ -55,6 +58,7 @@ class ImageInput:
         self._newest = (0, 0)
         self._uncalibrated: list[Ticket] | None = [] if config.input.camera_info else None
         """First frames, which wait for the first camera_info; None once that is settled."""
+        self._uncalibrated_since = 0.0
         block = config.queue.policy == "block"
         group = BackpressureGroup(frames) if block else MutuallyExclusiveCallbackGroup()
         compressed = config.input.image_transport == "compressed"
@@ -152,6 +156,7 @@ class ImageInput:
                 self.counts["gated"] += 1
                 continue
             message, calibration = frame.item
+            calibration = calibration or self.calibration
             resets = frame.jumped_back and self.config.time.on_jump_back == "reset"
             self._enqueue(
                 Ticket(
@@ -167,21 +172,32 @@ class ImageInput:
     def _enqueue(self, ticket: Ticket) -> None:
         """Queue a frame; the first ones wait for their calibration if one is being published."""
         if self._uncalibrated is None:
-            self.frames.put(ticket)
+            self._put(ticket)
             return
+        if not self._uncalibrated:
+            self._uncalibrated_since = time.monotonic()
         self._uncalibrated.append(ticket)
         waited = ticket.stamp_ns - self._uncalibrated[0].stamp_ns
-        announced = self._node.count_publishers(self._node.resolve_topic_name("camera_info"))
         late = waited > CALIBRATION_WAIT * 1e9
         many = len(self._uncalibrated) >= self.config.queue.max_frames
-        if self.calibration or not announced or late or many:
+        if self.calibration or late or many or not self._calibration_is_expected():
             self._settle_calibration()
+
+    def _calibration_is_expected(self) -> bool:
+        """Somebody publishes camera_info, or may just not be discovered yet."""
+        if time.monotonic() - self._uncalibrated_since < ANNOUNCEMENT_WAIT:
+            return True
+        return self._node.count_publishers(self._node.resolve_topic_name("camera_info")) > 0
 
     def _settle_calibration(self) -> None:
         """Whether or not there is a calibration, frames wait no longer."""
         waiting, self._uncalibrated = self._uncalibrated or [], None
         for ticket in waiting:
-            self.frames.put(replace(ticket, calibration=self.calibration))
+            self._put(replace(ticket, calibration=self.calibration))
+
+    def _put(self, ticket: Ticket) -> None:
+        self.counts["uncalibrated"] += ticket.calibration is None and self.config.input.camera_info
+        self.frames.put(ticket)
 
     def _note_source(self, message: Image | CompressedImage) -> None:
         self.encoding = message.encoding if isinstance(message, Image) else message.format
@@ -211,8 +227,18 @@ class ImageInput:
             return
         self.calibration_problem = ""
         if not _same(calibration, self.calibration):
+            self._tell_late(calibration)
             self.calibration = calibration
         self._settle_calibration()
+
+    def _tell_late(self, calibration: Calibration | None) -> None:
+        """The map so far is of images that the new calibration would have undistorted."""
+        distorted = calibration is not None and calibration.distortion.any()
+        if self.counts["uncalibrated"] and distorted:
+            self._node.get_logger().warning(
+                f"{self.counts['uncalibrated']} images were mapped before the first camera_info, "
+                "distorted as they came; call ~/reset if they bend the map"
+            )
 
 
 def _same(a: Calibration | None, b: Calibration | None) -> bool:
