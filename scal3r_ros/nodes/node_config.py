@@ -44,7 +44,8 @@ class TopicQosConfig(Section):
 class QosConfig(Section):
     """Quality of service of the inputs; that of the outputs is fixed."""
 
-    image: TopicQosConfig = field(default_factory=TopicQosConfig)
+    image: TopicQosConfig = field(default_factory=lambda: TopicQosConfig(depth=30))
+    """One second of a camera at 30 Hz: callbacks may be held up that long without a loss."""
     odometry: TopicQosConfig = field(default_factory=lambda: TopicQosConfig(depth=50))
 
 

@@ -97,8 +97,12 @@ class ConstantReconstructor(StampOracle):
         )
 
 
+TIMES_OF = 360
+"""Image callbacks whose times are printed together."""
+
+
 class CallbackTimes:
-    """Measures every image callback from inside the process; reported when it ends."""
+    """Measures every image callback from inside the process."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -110,19 +114,25 @@ class CallbackTimes:
             original(receiver, message)
             self.seconds.append(time.monotonic() - began)
             self.waits.append(began - stamp_to_ns(message.header.stamp) * 1e-9)
+            if len(self.seconds) == TIMES_OF:
+                print("TIMES", self.report(), flush=True)
 
         ImageInput._on_image = timed
 
     def report(self) -> str:
-        def figures(values):
-            return np.percentile(values, [50, 99, 100]).round(6).tolist() if values else []
-
-        return json.dumps({"callback": figures(self.seconds), "arrival": figures(self.waits)})
+        """Median, 99th percentile and largest of the callbacks since the last report."""
+        measured = {"callback": self.seconds, "arrival": self.waits}
+        text = json.dumps(
+            {k: np.percentile(v, [50, 99, 100]).round(6).tolist() for k, v in measured.items()}
+        )
+        self.seconds.clear()
+        self.waits.clear()
+        return text
 
 
 def main() -> int:
     options = {**DEFAULTS, **json.loads(sys.argv[1])}
-    times = CallbackTimes()
+    CallbackTimes()
 
     def make_mapper(node, config):
         from scal3r_ros.pipeline.mapper import Mapper
@@ -132,14 +142,12 @@ def main() -> int:
         reconstructor = InterruptibleReconstructor(kind(options))
         return Mapper(config, reconstructor), reconstructor
 
-    code = run(
+    return run(
         lambda: MappingNode(make_mapper),
         sys.argv[:1] + sys.argv[2:],
         make_executor,
         lambda node: node.config.autostart,
     )
-    print("TIMES", times.report(), flush=True)
-    return code
 
 
 if __name__ == "__main__":
