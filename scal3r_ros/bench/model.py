@@ -14,64 +14,29 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
+from scal3r_ros.bench.model_cases import Case, Result, cases, header, row, verdicts
 from scal3r_ros.bench.naive_schedule import run_naively
-from scal3r_ros.bench.network_cost import chunk_cost
+from scal3r_ros.bench.network_cost import ChunkCost, chunk_cost
 from scal3r_ros.config import MemoryConfig
 from scal3r_ros.model.architecture import Architecture, Numerics, preset
 from scal3r_ros.model.checkpoint import LoadedNetwork
 from scal3r_ros.model.network import Scal3R
 from scal3r_ros.pipeline.chunk_job import network_order
 from scal3r_ros.pipeline.inference import Scal3RReconstructor
+from scal3r_ros.pipeline.reconstructor import OutOfDeviceMemory
 from scal3r_ros.records import Chunk, Frame
 
 MIB = 1 << 20
-_HEADER = "case s/chunk cpu_s frame/s TFLOP of_matmul device host growth".split()
-
-
-@dataclass(frozen=True)
-class Case:
-    """One row of the table."""
-
-    preset: str
-    schedule: str
-    """`stream` or `naive`."""
-    precision: str
-    frames: int
-    height: int
-    width: int
-    chunks: int
-    """Timed chunks; half of a chunk's frames are shared with the one before."""
-    device: str
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a case measured; memory in MiB."""
-
-    case: Case
-    seconds_per_chunk: float
-    cpu_seconds_per_chunk: float
-    """Processor time of all threads; unlike the wall clock it does not depend on neighbours."""
-    frames_per_second: float
-    tflop_per_chunk: float
-    matmul_tflops: float
-    """Measured rate of large matrix products on this device in the case's format."""
-    share_of_matmul: float
-    weights: float
-    peak_device: float
-    """Beyond the weights; 0 without a GPU."""
-    peak_host: float
-    """Largest resident size of the process."""
-    host_growth: float
-    """Growth of that from the second timed chunk to the last."""
+_OUT_OF_MEMORY = 3
+"""Exit status of a case that does not fit into the device."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,68 +50,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> list[Result]:
     """Run all cases, print the table and write the results as JSON."""
     if args.case:
-        print(json.dumps(asdict(run_case(Case(**json.loads(args.case))))))
+        _answer(Case(**json.loads(args.case)))
         return []
     device = args.device
     if device == "auto":
         device = "cuda:0" if torch.cuda.is_available() else "cpu"
     results = []
-    print(
-        _row(
-            (
-                "case",
-                "s/chunk",
-                "cpu s",
-                "frame/s",
-                "TFLOP",
-                "of matmul",
-                "device",
-                "host",
-                "growth",
-            )
-        )
-    )
+    print(header())
     for case in cases(device, args.quick):
         result = in_own_process(case)
-        print(_row(_cells(result)), flush=True)
+        print(row(result), flush=True)
         results.append(result)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    machine = _machine(device)
-    content = {"machine": machine, "results": [asdict(result) for result in results]}
+    content = {
+        "machine": _machine(device),
+        "verdicts": verdicts(results),
+        "results": [asdict(result) for result in results],
+    }
     args.out.write_text(json.dumps(content, indent=1) + "\n")
-    print(f"memory in MiB: device beyond the weights, host resident; {machine}\nwrote {args.out}")
+    print("memory in MiB: device beyond the weights, host resident;", content["machine"])
+    print("\n".join(content["verdicts"]), f"wrote {args.out}", sep="\n")
     return results
 
 
-def cases(device: str, quick: bool) -> Iterator[Case]:
-    """Tiny network on the CPU everywhere; the published size too where there is a GPU."""
-    tiny = Case("scal3r-tiny", "stream", "float32", 12, 168, 224, 3, "cpu")
-    if quick:
-        tiny = replace(tiny, frames=2, height=56, width=56, chunks=2)
-    yield tiny
-    yield replace(tiny, schedule="naive")
-    small = replace(tiny, frames=4, height=84, width=112)
-    if quick:
-        small = tiny
-    for chunks in (3, 4) if quick else (3, 30):
-        yield replace(small, chunks=chunks)
-    if device == "cpu":
-        return
-    for height in (392, 154):
-        full = Case("scal3r", "stream", "bfloat16", 60, height, 518, 4, device)
-        yield full
-        yield replace(full, precision="float32", chunks=2)
-        yield replace(full, schedule="naive", precision="float32", chunks=2)
-
-
 def in_own_process(case: Case) -> Result:
-    """Measure a case in a fresh interpreter."""
+    """Measure a case in a fresh interpreter; with half the frames if the device is too small."""
     command = [sys.executable, "-m", "scal3r_ros.bench.model", "--case", json.dumps(asdict(case))]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode == _OUT_OF_MEMORY and case.frames > 2:
+        print(f"{case.name} does not fit into {case.device}; half the frames:", flush=True)
+        return in_own_process(replace(case, frames=case.frames // 2))
     if done.returncode:
         raise RuntimeError(f"{case} ended with status {done.returncode}; see the lines above")
     values = json.loads(done.stdout.splitlines()[-1])
     return Result(**{**values, "case": Case(**values["case"])})
+
+
+def _answer(case: Case) -> None:
+    try:
+        print(json.dumps(asdict(run_case(case))))
+    except (OutOfDeviceMemory, torch.cuda.OutOfMemoryError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(_OUT_OF_MEMORY)
 
 
 def run_case(case: Case) -> Result:
@@ -161,16 +106,19 @@ def run_case(case: Case) -> Result:
     timed = _time_naive if case.schedule == "naive" else _time_stream
     seconds, cpu_seconds, growth = timed(network, case)
     peak_device = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else weights
-    operations = _operations(sizes, case)
-    rate = matmul_rate(device, getattr(torch, case.precision))
+    cost = _cost(sizes, case)
+    dtype = getattr(torch, case.precision)
+    rate = matmul_rate(device, dtype)
     return Result(
         case=case,
         seconds_per_chunk=seconds,
         cpu_seconds_per_chunk=cpu_seconds,
         frames_per_second=case.frames / seconds,
-        tflop_per_chunk=operations / 1e12,
+        tflop_per_chunk=cost.total / 1e12,
+        tflop_by_part={part: value / 1e12 for part, value in vars(cost).items()},
         matmul_tflops=rate / 1e12,
-        share_of_matmul=operations / seconds / rate,
+        attention_tflops=attention_rate(sizes, case, device, dtype) / 1e12,
+        share_of_matmul=cost.total / seconds / rate,
         weights=weights / MIB,
         peak_device=(peak_device - weights) / MIB,
         peak_host=_resident_peak(),
@@ -190,13 +138,31 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Operations per second of large square matrix products, best of five."""
     size = 8192 if device.type == "cuda" else 1024
     a = torch.randn(size, size, device=device).to(dtype)
-    best = float("inf")
+    return 2 * size**3 / _shortest(lambda: a @ a, device)
+
+
+def attention_rate(
+    sizes: Architecture, case: Case, device: torch.device, dtype: torch.dtype
+) -> float:
+    """Operations per second of attention over all tokens of the case's chunk, best of five."""
+    height, width = case.height // sizes.patch_size, case.width // sizes.patch_size
+    tokens = case.frames * (height * width + sizes.special_tokens)
+    shape = (1, sizes.num_heads, tokens, sizes.embed_dim // sizes.num_heads)
+    q = torch.randn(shape, device=device).to(dtype)
+    seconds = _shortest(lambda: F.scaled_dot_product_attention(q, q, q), device)
+    return 4 * tokens**2 * sizes.embed_dim / seconds
+
+
+def _shortest(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of the quickest of five runs after a first one."""
+    seconds = []
     for _ in range(6):
-        started = time.perf_counter()
-        a @ a
         _synchronize(device)
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best
+        started = time.perf_counter()
+        work()
+        _synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds[1:])
 
 
 def _time_stream(network: Scal3R, case: Case) -> tuple[float, float, float]:
@@ -250,11 +216,11 @@ def random_chunks(case: Case, count: int) -> Iterator[Chunk]:
         yield Chunk(index, 0, frames, shared)
 
 
-def _operations(sizes: Architecture, case: Case) -> float:
+def _cost(sizes: Architecture, case: Case) -> ChunkCost:
     grid = (case.height // sizes.patch_size, case.width // sizes.patch_size)
     naive = case.schedule == "naive"
     new = case.frames if naive else case.frames - case.frames // 2
-    return chunk_cost(sizes, case.frames, new, grid, points=naive).total
+    return chunk_cost(sizes, case.frames, new, grid, points=naive)
 
 
 def _synchronize(device: torch.device) -> None:
@@ -271,26 +237,6 @@ def _machine(device: str) -> str:
     if device != "cpu":
         name = torch.cuda.get_device_name(device)
     return f"{name}, {os.cpu_count()} CPU cores, torch {torch.__version__}"
-
-
-def _cells(result: Result) -> Sequence[Any]:
-    c = result.case
-    name = f"{c.preset} {c.schedule} {c.precision} {c.frames}x{c.width}x{c.height}, {c.chunks}"
-    return (
-        f"{name} on {c.device}",
-        f"{result.seconds_per_chunk:.3f}",
-        f"{result.cpu_seconds_per_chunk:.3f}",
-        f"{result.frames_per_second:.1f}",
-        f"{result.tflop_per_chunk:.3g}",
-        f"{result.share_of_matmul:.0%}",
-        f"{result.peak_device:.0f}",
-        f"{result.peak_host:.0f}",
-        f"{result.host_growth:.0f}",
-    )
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"{cells[0]:<58}" + "".join(f"{cell:>10}" for cell in cells[1:])
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 
 from scal3r_ros.mapping.camera import decode_cameras
 from scal3r_ros.model.chunk_state import ChunkState
@@ -42,18 +43,16 @@ def to_prediction(job: ChunkJob, raw: Prediction, absorbed: int) -> Outcome:
     poses, intrinsics = decode_cameras(raw.camera[0].cpu().numpy()[back], height, width)
     if not (np.isfinite(poses).all() and np.isfinite(intrinsics).all()):
         return not_finite(job.chunk.index)
-    depth, confidence = (x[0].cpu().numpy()[back] for x in (raw.depth, raw.depth_confidence))
-    known = np.isfinite(depth) & np.isfinite(confidence)
-    points = None
-    if raw.points is not None:
-        points = raw.points[0].cpu().numpy()[back]
+    depth, confidence = raw.depth[0, back], raw.depth_confidence[0, back]
+    known = depth.isfinite() & confidence.isfinite()  # on the device: these are tens of megabytes
+    points = None if raw.points is None else raw.points[0, back].cpu().numpy()
     return ChunkPrediction(
         chunk_index=job.chunk.index,
         frame_ids=job.chunk.frame_ids,
         T_chunk_camera=poses,
         intrinsics=intrinsics,
-        depth=np.where(known, depth, np.float32(np.nan)),
-        confidence=np.where(known, confidence, np.float32(0)),
+        depth=depth.where(known, torch.nan).cpu().numpy(),
+        confidence=confidence.where(known, 0.0).cpu().numpy(),
         rgb=job.rgb,
         descriptors=job.descriptors,
         points=points,

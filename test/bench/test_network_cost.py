@@ -2,7 +2,8 @@
 
 import argparse
 import json
-from dataclasses import replace
+import subprocess
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from scal3r_ros.bench import model
+from scal3r_ros.bench.model_cases import Case, Result, verdicts
 from scal3r_ros.bench.naive_schedule import run_naively
 from scal3r_ros.bench.network_cost import chunk_cost
 from scal3r_ros.model.architecture import Architecture
@@ -62,5 +64,41 @@ def test_benchmark_prints_and_writes_every_case(tmp_path, capfd):
     stored = json.loads(out.read_text())["results"]
     assert [r["case"]["schedule"] for r in stored] == ["stream", "naive", "stream", "stream"]
     assert all(r.frames_per_second > 0 and 0 < r.share_of_matmul < 1 for r in results)
+    assert all(sum(r.tflop_by_part.values()) == pytest.approx(r.tflop_per_chunk) for r in results)
     table = capfd.readouterr().out
     assert all(f"{r.case.schedule} {r.case.precision}" in table for r in results)
+    assert "not measured on this machine" in table
+
+
+def measured(schedule, precision, fps, peak_gib, share):
+    case = Case("scal3r", schedule, precision, 60, 392, 518, 2, "cuda:0")
+    return Result(case, 60 / fps, 1.0, fps, 524.0, {}, 700.0, 400.0, share, 4830.0,
+                  1024 * peak_gib, 6000.0, 0.0)  # fmt: skip
+
+
+def test_verdicts_tell_what_holds_on_a_large_gpu():
+    naive = measured("naive", "float32", 4.0, 20.0, 0.4)
+    good = verdicts([measured("stream", "bfloat16", 41.0, 5.0, 0.55), naive])
+    assert [line.rpartition(": ")[2] for line in good] == ["holds"] * 3
+    bad = verdicts([naive, measured("stream", "bfloat16", 39.0, 9.0, 0.45)])
+    assert [line.rpartition(": ")[2] for line in bad] == ["DOES NOT HOLD"] * 3
+    assert "9.8 times" in bad[1] and "400" in bad[2]
+    (only,) = verdicts([naive])
+    assert "not measured" in only
+
+
+def test_a_case_that_does_not_fit_is_run_with_fewer_frames(monkeypatch, capsys):
+    tried = []
+
+    def run(command, **options):
+        case = Case(**json.loads(command[-1]))
+        tried.append(case.frames)
+        if case.frames > 15:
+            return subprocess.CompletedProcess(command, 3, "")
+        result = replace(measured("stream", "bfloat16", 9.0, 1.0, 0.1), case=case)
+        return subprocess.CompletedProcess(command, 0, json.dumps(asdict(result)))
+
+    monkeypatch.setattr(model.subprocess, "run", run)
+    found = model.in_own_process(Case("scal3r", "stream", "bfloat16", 60, 392, 518, 2, "cuda:0"))
+    assert tried == [60, 30, 15] and found.case.frames == 15
+    assert capsys.readouterr().out.count("does not fit") == 2

@@ -5,7 +5,10 @@ import torch
 from golden_files import WatchedNetwork, check_outputs, chunks_of, load, weights
 from small_network import random_images, random_network
 
-from scal3r_ros.bench.model import Case, run_case
+from scal3r_ros.bench.model import run_case
+from scal3r_ros.bench.model_cases import Case
+from scal3r_ros.model.memory import ContextMemory
+from scal3r_ros.model.schedule import run_round
 
 pytestmark = [
     pytest.mark.gpu,
@@ -36,6 +39,20 @@ def test_bfloat16_blocks_stay_near_float32_on_the_device(exact_products):
     (rounded,) = random_network(blocks="bfloat16").to("cuda")(images)
     error = (rounded.depth - exact.depth).norm() / exact.depth.norm()
     assert 0 < error < 0.05
+
+
+def test_no_layer_waits_for_the_device():
+    """An operation that would make the host wait for the device raises an error."""
+    network = random_network(blocks="bfloat16").to("cuda")
+    images = random_images(1, 3).to("cuda")
+    tokens = network.encode(images[0])[None]
+    states = [network.begin(tokens, network.grid(images), points=True)]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        run_round(network, states, ContextMemory().round())
+        network.decode(states[0])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.slow
