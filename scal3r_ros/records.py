@@ -8,7 +8,7 @@ nanoseconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,6 +51,9 @@ class Chunk:
     loop chunks."""
     kind: str = "sequence"
     """`sequence` or `loop`."""
+    first_size: tuple[int, int] | None = None
+    """Height and width of the first image of the sequence: it decides what all images are resized
+    to, whoever reconstructs the chunk. None: of the first one that the reconstructor sees."""
 
     def __post_init__(self) -> None:
         ids = self.frame_ids
@@ -189,3 +192,9 @@ class MapUpdate:
     """Frame id pairs of loops accepted with this chunk."""
     events: tuple[Event, ...] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
+
+
+def split_images(pixels: np.ndarray, sizes: Sequence[Sequence[int]]) -> list[np.ndarray]:
+    """Views of images (h, w, 3) that lie one behind the other in `pixels`."""
+    ends = np.cumsum([np.prod(size, dtype=int) for size in sizes])
+    return [part.reshape(size) for part, size in zip(np.split(pixels, ends[:-1]), sizes)]

@@ -8,6 +8,7 @@ the earlier chunk and the rest to the later one, so that every frame is owned ex
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from scal3r_ros.config import ChunkConfig
 from scal3r_ros.records import Chunk, Frame
@@ -53,6 +54,8 @@ class Chunker:
         self._next_index = 0
         self._buffer: list[Frame] = []
         self._overlap_ids: tuple[int, ...] = ()
+        self.first_size: tuple[int, int] | None = None
+        """Of the first frame ever pushed; see `Chunk`."""
 
     @property
     def pending(self) -> tuple[Frame, ...]:
@@ -86,6 +89,8 @@ class Chunker:
             raise ValueError(
                 f"frame ids must increase: {frame.id} came after {self._buffer[-1].id}"
             )
+        if self.first_size is None:
+            self.first_size = frame.rgb.shape[:2]
         self._buffer.append(frame)
         return self._emit() if len(self._buffer) >= self.size else None
 
@@ -123,12 +128,18 @@ class Chunker:
         later = [frame for frame in self._buffer if frame.id > chunk.frames[-1].id]
         self._keep(chunk.frames[:size])
         self._buffer += [*chunk.frames[size:], *later]
-        return Chunk(chunk.index, chunk.session, chunk.frames[:size], chunk.overlap_ids, chunk.kind)
+        return replace(chunk, frames=chunk.frames[:size])
 
     def restore(
-        self, pending: Sequence[Frame], overlap: int, session: int, next_index: int
+        self,
+        pending: Sequence[Frame],
+        overlap: int,
+        session: int,
+        next_index: int,
+        first_size: tuple[int, int] | None = None,
     ) -> None:
         """Continue a saved chain: its pending frames, of which the first `overlap` were shared."""
+        self.first_size = first_size
         self._buffer = list(pending)
         self._overlap_ids = tuple(frame.id for frame in self._buffer[:overlap])
         self.session, self._next_index = session, next_index
@@ -136,7 +147,9 @@ class Chunker:
     def _emit(self) -> Chunk:
         frames = tuple(self._buffer[: self.size])
         rest = self._buffer[len(frames) :]
-        chunk = Chunk(self.next_index(), self.session, frames, self._overlap_ids)
+        chunk = Chunk(
+            self.next_index(), self.session, frames, self._overlap_ids, first_size=self.first_size
+        )
         self._keep(frames)
         self._buffer += rest
         return chunk

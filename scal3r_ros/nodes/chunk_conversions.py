@@ -14,29 +14,27 @@ from scal3r_ros.msg import Chunk as ChunkMessage
 from scal3r_ros.msg import ChunkPrediction as PredictionMessage
 from scal3r_ros.nodes.conversions import fill, header
 from scal3r_ros.pipeline.reconstructor import ReconstructionFailed
-from scal3r_ros.records import Chunk, ChunkPrediction, Frame
+from scal3r_ros.records import Chunk, ChunkPrediction, Frame, split_images
 
 _UNKNOWN = np.full((3, 3), np.nan)
 
 
 def chunk_to_message(chunk: Chunk, frame_id: str = "") -> ChunkMessage:
-    """Message of a chunk whose frames all have one size; `ValueError` if they do not."""
-    shapes = {frame.rgb.shape for frame in chunk.frames}
-    if len(shapes) != 1:
-        raise ValueError(f"chunk {chunk.index} holds frames of several sizes: {sorted(shapes)}")
-    height, width, _ = shapes.pop()
+    """Message of a chunk."""
     message = ChunkMessage(
         header=header(frame_id, max(frame.stamp_ns for frame in chunk.frames)),
         index=chunk.index,
         session=chunk.session,
         kind=chunk.kind,
-        height=height,
-        width=width,
     )
+    if chunk.first_size is not None:
+        message.first_height, message.first_width = chunk.first_size
+    message.heights = _integers([frame.rgb.shape[0] for frame in chunk.frames], "I")
+    message.widths = _integers([frame.rgb.shape[1] for frame in chunk.frames], "I")
     message.frame_ids = _integers(chunk.frame_ids, "Q")
     message.stamps_ns = _integers([frame.stamp_ns for frame in chunk.frames], "q")
     message.overlap_ids = _integers(chunk.overlap_ids, "Q")
-    message.rgb = fill(np.stack([frame.rgb for frame in chunk.frames]), "B")
+    message.rgb = fill(np.concatenate([frame.rgb.ravel() for frame in chunk.frames]), "B")
     known = [_UNKNOWN if f.intrinsics is None else f.intrinsics for f in chunk.frames]
     if any(frame.intrinsics is not None for frame in chunk.frames):
         message.intrinsics = _doubles(np.stack(known))
@@ -46,7 +44,10 @@ def chunk_to_message(chunk: Chunk, frame_id: str = "") -> ChunkMessage:
 def chunk_from_message(message: ChunkMessage) -> Chunk:
     """The chunk of a message; `ValueError` if its arrays do not fit together."""
     count = len(message.frame_ids)
-    images = _shaped(message.rgb, np.uint8, (count, message.height, message.width, 3), "rgb")
+    heights = _shaped(message.heights, np.uint32, (count,), "heights").tolist()
+    widths = _shaped(message.widths, np.uint32, (count,), "widths").tolist()
+    sizes = [(height, width, 3) for height, width in zip(heights, widths)]
+    pixels = _shaped(message.rgb, np.uint8, (sum(3 * h * w for h, w, _ in sizes),), "rgb")
     stamps = _shaped(message.stamps_ns, np.int64, (count,), "stamps_ns")
     matrices: Sequence[np.ndarray | None] = [None] * count
     if len(message.intrinsics):
@@ -54,10 +55,20 @@ def chunk_from_message(message: ChunkMessage) -> Chunk:
         matrices = [None if np.isnan(K[0, 0]) else K for K in stack]
     frames = tuple(
         Frame(int(i), int(stamp), rgb, K)
-        for i, stamp, rgb, K in zip(message.frame_ids, stamps, images, matrices)
+        for i, stamp, rgb, K in zip(
+            message.frame_ids, stamps, split_images(pixels, sizes), matrices
+        )
     )
     overlap = tuple(map(int, message.overlap_ids))
-    return Chunk(message.index, message.session, frames, overlap, message.kind)
+    first = (message.first_height, message.first_width)
+    return Chunk(
+        message.index,
+        message.session,
+        frames,
+        overlap,
+        message.kind,
+        first if all(first) else None,
+    )
 
 
 def prediction_to_message(prediction: ChunkPrediction) -> PredictionMessage:
@@ -123,7 +134,7 @@ def _timings(timings: Mapping[str, float]):
 
 
 def _integers(values: Sequence[int], typecode: str):
-    return fill(np.array(values, np.int64 if typecode == "q" else np.uint64), typecode)
+    return fill(np.array(values, np.dtype(typecode)), typecode)
 
 
 def _doubles(values: np.ndarray):

@@ -77,6 +77,7 @@ class Scal3RReconstructor:
     def reset(self) -> None:
         """Forget everything absorbed, the image size of the sequence included."""
         self.memory = self._empty_memory()
+        self._first_size: tuple[int, int] | None = None
         self._target: tuple[int, int] | None = None
         self._cache = EncoderCache()
         self._staged: Round | None = None
@@ -217,9 +218,10 @@ class Scal3RReconstructor:
 
     def _prepared(self, chunk: Chunk) -> np.ndarray:
         patch = self.network.architecture.patch_size
-        if self._target is None:
-            height, width = chunk.frames[0].rgb.shape[:2]
-            self._target = target_size(height, width, self._image_size, patch)
+        first = chunk.first_size or self._first_size or chunk.frames[0].rgb.shape[:2]
+        if first != self._first_size:
+            self._first_size, self._target = first, target_size(*first, self._image_size, patch)
+            self._cache = EncoderCache()
         return np.stack([prepare_image(f.rgb, self._target, patch).rgb for f in chunk.frames])
 
     def _run(self, jobs: Sequence[ChunkJob], memory: RoundMemory) -> None:

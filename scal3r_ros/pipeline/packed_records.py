@@ -10,7 +10,7 @@ import numpy as np
 
 from scal3r_ros.distributed.packing import pack, unpack
 from scal3r_ros.pipeline.reconstructor import ReconstructionFailed
-from scal3r_ros.records import Chunk, ChunkPrediction, Frame
+from scal3r_ros.records import Chunk, ChunkPrediction, Frame, split_images
 
 Result = ChunkPrediction | ReconstructionFailed
 _UNKNOWN = np.full((3, 3), np.nan)
@@ -18,12 +18,12 @@ _ARRAYS = ("T_chunk_camera", "intrinsics", "depth", "confidence", "rgb", "descri
 
 
 def pack_chunks(command: dict[str, Any], chunks: Sequence[Chunk]) -> bytes:
-    """A command with chunks; the frames of one chunk have one size."""
+    """A command with chunks."""
     arrays: dict[str, np.ndarray] = {}
     heads = []
     for i, chunk in enumerate(chunks):
         known = [_UNKNOWN if f.intrinsics is None else f.intrinsics for f in chunk.frames]
-        arrays[f"{i}.rgb"] = np.stack([frame.rgb for frame in chunk.frames])
+        arrays[f"{i}.rgb"] = np.concatenate([frame.rgb.ravel() for frame in chunk.frames])
         arrays[f"{i}.intrinsics"] = np.stack(known).astype(np.float64)
         heads.append(
             {
@@ -33,6 +33,8 @@ def pack_chunks(command: dict[str, Any], chunks: Sequence[Chunk]) -> bytes:
                 "overlap_ids": list(chunk.overlap_ids),
                 "frame_ids": list(chunk.frame_ids),
                 "stamps_ns": [frame.stamp_ns for frame in chunk.frames],
+                "sizes": [frame.rgb.shape for frame in chunk.frames],
+                "first_size": chunk.first_size,
             }
         )
     return pack({"command": json.dumps(command), "chunks": json.dumps(heads)}, arrays)
@@ -42,15 +44,25 @@ def unpack_chunks(data: bytes) -> tuple[dict[str, Any], list[Chunk]]:
     header, arrays = unpack(data)
     chunks = []
     for i, head in enumerate(json.loads(header["chunks"])):
-        matrices = arrays[f"{i}.intrinsics"]
         frames = tuple(
             Frame(number, stamp, rgb, None if np.isnan(K[0, 0]) else K)
             for number, stamp, rgb, K in zip(
-                head["frame_ids"], head["stamps_ns"], arrays[f"{i}.rgb"], matrices
+                head["frame_ids"],
+                head["stamps_ns"],
+                split_images(arrays[f"{i}.rgb"], head["sizes"]),
+                arrays[f"{i}.intrinsics"],
             )
         )
+        first = head["first_size"]
         chunks.append(
-            Chunk(head["index"], head["session"], frames, tuple(head["overlap_ids"]), head["kind"])
+            Chunk(
+                head["index"],
+                head["session"],
+                frames,
+                tuple(head["overlap_ids"]),
+                head["kind"],
+                tuple(first) if first else None,
+            )
         )
     return json.loads(header["command"]), chunks
 

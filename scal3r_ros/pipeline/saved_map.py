@@ -101,6 +101,7 @@ def pack_frames(chunker: Chunker, waiting: Iterable[Chunk]) -> tuple[Arrays, dic
         "session": chunker.session,
         "next_index": chunker.upcoming_index,
         "size": chunker.size,
+        "first_size": chunker.first_size,
         "waiting": [asdict(ChunkOutline.of(chunk)) for chunk in waiting],
     }
     return arrays, facts
@@ -123,11 +124,19 @@ def unpack_frames(
             intrinsics if intrinsics.any() else None,
         )
     pending = [frames[i] for i in facts["pending"]]
-    chunker.restore(pending, facts["overlap"], facts["session"], facts["next_index"])
+    known = facts.get("first_size")  # absent from maps of older versions
+    first_size = tuple(known) if known else None
+    chunker.restore(pending, facts["overlap"], facts["session"], facts["next_index"], first_size)
     chunker.size = facts["size"]
     outlines = [_outline(values) for values in facts["waiting"]]
     return [
-        Chunk(o.index, o.session, tuple(frames[i] for i in o.frame_ids), o.overlap_ids)
+        Chunk(
+            o.index,
+            o.session,
+            tuple(frames[i] for i in o.frame_ids),
+            o.overlap_ids,
+            first_size=first_size,
+        )
         for o in outlines
     ]
 

@@ -73,6 +73,13 @@ def make_chunk(index: int, frames: int = 3) -> Chunk:
     return Chunk(index, 0, tuple(images), (first,) if index else ())
 
 
+def of_mixed_sizes(chunk: Chunk) -> Chunk:
+    """The same chunk of a sequence that began with 56 x 56 and has lower images among it, the first
+    ones of some chunks too."""
+    frames = tuple(replace(f, rgb=f.rgb[:40]) if f.id % 3 == 2 else f for f in chunk.frames)
+    return replace(chunk, frames=frames, first_size=(56, 56))
+
+
 @dataclass(frozen=True)
 class Hazard:
     """How a worker comes to grief in its next round: at exchange number `exchange` of it."""

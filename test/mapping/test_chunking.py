@@ -113,6 +113,16 @@ def test_saved_chain_continues_with_the_same_chunks():
     assert [c.overlap_ids for c in found] == [c.overlap_ids for c in expected]
 
 
+def test_every_chunk_knows_the_size_of_the_first_image_of_all():
+    first = np.zeros((3, 5, 3), np.uint8)
+    chunker = Chunker(ChunkConfig(size=4, overlap=1))
+    chunks = stream(chunker, [Frame(0, 0, first), *frames(12, first=1)])
+    chunker.start_session()
+    chunks += stream(chunker, frames(4, first=20))
+    chunks += [chunker.shrink(chunks[-1], 3)]
+    assert {c.first_size for c in chunks} == {(3, 5)} and len(chunks) == 6
+
+
 def test_frames_must_arrive_in_order():
     chunker = Chunker(ChunkConfig())
     chunker.push(Frame(5, 0, IMAGE))

@@ -44,10 +44,11 @@ def assert_same_fields(found, expected):
 
 
 @pytest.mark.parametrize("known", [(), (0, 1, 2), (1,)])
-def test_chunk_round_trip(known):
+@pytest.mark.parametrize("first_size", [None, (6, 8)])
+def test_chunk_round_trip(known, first_size):
     K = np.array([[300.0, 0, 4], [0, 301, 3], [0, 0, 1]])
-    frames = tuple(frame(10 + i, K + i if i in known else None) for i in range(3))
-    chunk = Chunk(7, 2, frames, (10, 11), "sequence")
+    frames = tuple(frame(10 + i, K + i if i in known else None, (6 + i, 8)) for i in range(3))
+    chunk = Chunk(7, 2, frames, (10, 11), "sequence", first_size)
     message = cc.chunk_to_message(chunk, "camera_optical_frame")
     found = cc.chunk_from_message(over_the_wire(message))
     assert_same_fields(found, chunk)
@@ -56,12 +57,7 @@ def test_chunk_round_trip(known):
         assert_same_fields(ours, theirs)
 
 
-def test_chunk_of_unequal_frames_is_refused():
-    with pytest.raises(ValueError, match="several sizes"):
-        cc.chunk_to_message(Chunk(0, 0, (frame(0), frame(1, size=(8, 8)))))
-
-
-@pytest.mark.parametrize("field", ["rgb", "stamps_ns", "intrinsics"])
+@pytest.mark.parametrize("field", ["rgb", "stamps_ns", "intrinsics", "heights", "widths"])
 def test_chunk_message_with_a_short_array_is_refused(field):
     K = np.eye(3)
     message = cc.chunk_to_message(Chunk(0, 0, (frame(0, K), frame(1, K))))
@@ -116,7 +112,7 @@ def test_every_field_of_the_records_is_carried():
     sent = set(PredictionMessage.get_fields_and_field_types())
     assert set(ChunkPrediction.__dataclass_fields__) - sent == {"T_chunk_camera", "timings"}
     sent = set(ChunkMessage.get_fields_and_field_types())
-    assert set(Chunk.__dataclass_fields__) - sent == {"frames"}
+    assert set(Chunk.__dataclass_fields__) - sent == {"frames", "first_size"}
 
 
 def test_trajectory_message():

@@ -12,7 +12,7 @@ pytest.importorskip("rclpy", reason="rclpy is absent; run the tests with `make t
 pytest.importorskip("torch", reason="torch is absent; run the tests with `make test`")
 sys.path.insert(0, str(Path(__file__).parents[1] / "distributed"))
 
-from crew import make_chunk, tiny_network  # noqa: E402
+from crew import make_chunk, of_mixed_sizes, tiny_network  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 from worker_processes import FIRST, SECOND, SYNC, THIRD, WAITS, Robot, wait_for  # noqa: E402
 
@@ -203,6 +203,16 @@ def test_sync_node_killed_and_restarted(make_robot, open_remote, alone, tmp_path
     assert remote.state().version == 6
     assert_same(remote.reconstruct_round(chunks(6, 7)), alone.reconstruct_round(chunks(6, 7)))
     assert "damaged snapshot refused" in robot.log(SYNC).read_text()
+
+
+def test_every_worker_brings_images_to_the_size_of_the_sequence(make_robot, open_remote, alone):
+    robot = make_robot()
+    robot.start(SYNC, FIRST, SECOND)
+    remote = open_remote(robot)
+    wait_for_group(remote, FIRST, SECOND, state=("ready",))
+    mixed = [of_mixed_sizes(chunk) for chunk in chunks(0, 1)]
+    assert mixed[1].frames[0].rgb.shape == (40, 56, 3), "not what the second worker sees first"
+    assert_same(remote.reconstruct_round(mixed), alone.reconstruct_round(mixed))
 
 
 def test_async_workers_lose_one_and_count_nothing_twice(make_robot, open_remote, alone):

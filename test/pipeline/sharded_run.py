@@ -3,7 +3,7 @@
 import sys
 
 import numpy as np
-from crew import make_chunk
+from crew import make_chunk, of_mixed_sizes
 
 from scal3r_ros.config import load
 from scal3r_ros.pipeline.factory import open_reconstructor
@@ -16,7 +16,7 @@ def main(options: str, out: str) -> int:
     if is_helper():
         return serve(config)
     reconstructor = open_reconstructor(config)
-    chunks = [make_chunk(i, frames=3 + i % 2) for i in range(5)]
+    chunks = [of_mixed_sizes(make_chunk(i, frames=3 + i % 2)) for i in range(5)]
     depths = []
     while chunks:
         taken, chunks = chunks[: reconstructor.round_size], chunks[reconstructor.round_size :]

@@ -270,6 +270,9 @@ def test_point_head_and_images_of_other_sizes(folder):
     assert found.points.shape == (4, 56, 84, 3)
     assert np.isfinite(found.points).all()
     assert set(found.timings) == {"encode", "layers", "heads"}
+    late = open_scal3r(model, MemoryConfig())
+    rest = Chunk(0, 0, mixed[2:], first_size=mixed[0].rgb.shape[:2])
+    assert late.reconstruct(rest).depth.shape == (2, 56, 84)
 
 
 def test_single_frame_chunk(folder):

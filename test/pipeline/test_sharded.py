@@ -39,7 +39,8 @@ def checkpoint(tmp_path_factory):
 
 
 def test_two_processes_are_one(tmp_path, checkpoint):
-    """Rounds of three chunks, whoever does them; memory saved, reset and restored on all."""
+    """Rounds of three chunks, whoever does them, images of mixed sizes; memory saved, reset and
+    restored on all."""
     options = f"""
 model: {{checkpoint: {checkpoint}, device: cpu, threads: 1}}
 distributed: {{round_size: 3}}
