@@ -28,7 +28,12 @@ from scal3r_ros.config import Config, read_options
 from scal3r_ros.io.source import BadInput, open_source
 from scal3r_ros.nodes.node_config import NodeConfig
 from scal3r_ros.options import flatten, from_dict
-from scal3r_ros.pipeline.factory import PRESETS, known_limits, opened_reconstructor
+from scal3r_ros.pipeline.factory import (
+    PRESETS,
+    known_limits,
+    opened_reconstructor,
+    preset_options,
+)
 from scal3r_ros.pipeline.mapper import Mapper
 from scal3r_ros.pipeline.offline import Outcome
 from scal3r_ros.pipeline.offline import run as map_recording
@@ -95,8 +100,12 @@ def build_config(args: argparse.Namespace) -> Config:
         "memory.mode": args.mode,
     }
     chosen = file | given | {name: value for name, value in named.items() if value is not None}
-    reconstructor = chosen.get("model.reconstructor", Config().model.reconstructor)
-    return from_dict(Config, {**PRESETS.get(reconstructor, {}), **chosen})
+    usual = Config().model
+    preset = preset_options(
+        chosen.get("model.reconstructor", usual.reconstructor),
+        chosen.get("model.checkpoint", usual.checkpoint),
+    )
+    return from_dict(Config, {**preset, **chosen})
 
 
 def _file_options(path: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from scal3r_ros.nodes.mapping_session import MappingSession
 from scal3r_ros.nodes.node_config import NodeConfig
 from scal3r_ros.nodes.services import NotPossible, Services
 from scal3r_ros.options import from_dict, to_dict
-from scal3r_ros.pipeline.factory import PRESETS
+from scal3r_ros.pipeline.factory import preset_options
 
 LIVE = ("publish", "autosave", "input.timeout")
 """Parameters that take effect at once; the others at the next configure."""
@@ -55,10 +55,12 @@ class MappingNode(ManagedNode):
         )
 
     def _defaults(self) -> NodeConfig:
-        """Defaults that suit the reconstructor the user has chosen."""
-        chosen = self._parameter_overrides.get("model.reconstructor")
-        name = chosen.value if chosen is not None else NodeConfig().model.reconstructor
-        return from_dict(NodeConfig, {**to_dict(NodeConfig()), **PRESETS.get(name, {})})
+        """Defaults that suit the reconstructor and the weights the user has chosen."""
+        values = to_dict(NodeConfig())
+        names = ("model.reconstructor", "model.checkpoint")
+        given = [self._parameter_overrides.get(name) for name in names]
+        chosen = [values[n] if g is None else g.value for n, g in zip(names, given)]
+        return from_dict(NodeConfig, {**values, **preset_options(*chosen)})
 
     def configure(self) -> None:
         self.config = self._read_parameters()

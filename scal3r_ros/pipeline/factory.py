@@ -23,6 +23,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 """Options that differ from the general defaults because of how a reconstructor works."""
 
+EMBEDDED_PRESET: Mapping[str, Any] = {"chunk.size": 8, "chunk.overlap": 3}
+"""The same for the network that is embedded in the package: the chunks that it was trained on."""
+
 
 EMBEDDED_LIMITS = (
     "the embedded network is a demonstration whose poses cannot be relied on (see MODEL_CARD.md); "
@@ -41,6 +44,13 @@ def open_reconstructor(config: Config) -> Reconstructor:
     if config.model.reconstructor == "sfm":
         return _open_sfm(config)
     return _open_scal3r(config)
+
+
+def preset_options(reconstructor: str, checkpoint: str) -> Mapping[str, Any]:
+    """Defaults that suit a reconstructor, by dotted name; what the user sets counts before them."""
+    if reconstructor == "scal3r" and not checkpoint:
+        return EMBEDDED_PRESET
+    return PRESETS.get(reconstructor, {})
 
 
 def known_limits(config: Config) -> str:
