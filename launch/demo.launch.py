@@ -4,36 +4,24 @@ ros2 launch scal3r_ros demo.launch.py rviz:=true
 """
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
+from launch.actions import IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
-from launch_ros.substitutions import FindPackageShare
+from launch.substitutions import LaunchConfiguration
 
-PACKAGE = "scal3r_ros"
+from scal3r_ros.nodes.launch_parts import TRUE_FALSE, argument, shared_file
 
 
 def generate_launch_description():
-    share = FindPackageShare(PACKAGE)
-    mapping = PathJoinSubstitution([share, "launch", "mapping.launch.py"])
     return LaunchDescription(
         [
-            DeclareLaunchArgument(
-                "rviz",
-                default_value="false",
-                choices=["true", "false"],
-                description="Also start RViz.",
-            ),
-            DeclareLaunchArgument(
-                "bag_rate", default_value="0.25", description="Speed of the bag, 1 is real time."
-            ),
-            DeclareLaunchArgument(
-                "save_to", default_value="out/demo", description="Folder for the map."
-            ),
+            argument("rviz", "false", "Also start RViz.", TRUE_FALSE),
+            argument("bag_rate", "0.25", "Speed of the bag, 1 is real time."),
+            argument("save_to", "out/demo", "Folder for the map."),
             IncludeLaunchDescription(
-                PythonLaunchDescriptionSource(mapping),
+                PythonLaunchDescriptionSource(shared_file("launch", "mapping.launch.py")),
                 launch_arguments={
-                    "bag": PathJoinSubstitution([share, "demo", "loop_room"]),
-                    "params_file": PathJoinSubstitution([share, "config", "demo.yaml"]),
+                    "bag": shared_file("demo", "loop_room"),
+                    "params_file": shared_file("config", "demo.yaml"),
                     "image_topic": "/camera/image_raw",
                     "image_transport": "compressed",
                     "device": "cpu",

@@ -7,7 +7,6 @@ import posixpath
 
 from launch import LaunchDescription
 from launch.actions import (
-    DeclareLaunchArgument,
     EmitEvent,
     ExecuteProcess,
     IncludeLaunchDescription,
@@ -18,119 +17,104 @@ from launch.actions import (
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
-from launch_ros.substitutions import FindPackageShare
 
-PACKAGE = "scal3r_ros"
+from scal3r_ros.nodes.launch_parts import (
+    TRUE_FALSE,
+    argument,
+    device,
+    lifecycle_node,
+    namespace,
+    node_arguments,
+    params_file,
+    shared_file,
+    values,
+)
+
 NODE = "mapping_node"
-TRUE_FALSE = ["true", "false"]
 
 
 def generate_launch_description():
-    config = PathJoinSubstitution([FindPackageShare(PACKAGE), "config", "mapping.yaml"])
-    return LaunchDescription(
-        [
-            DeclareLaunchArgument(
-                "namespace", default_value="", description="Namespace of all nodes started here."
-            ),
-            DeclareLaunchArgument(
-                "params_file",
-                default_value=config,
-                description="YAML file with the node's parameters; arguments given here beat it.",
-            ),
-            DeclareLaunchArgument(
-                "image_topic",
-                default_value="image",
-                description="Base topic of the camera images, without /compressed.",
-            ),
-            DeclareLaunchArgument(
-                "camera_info_topic",
-                default_value="",
-                description="Calibration of the camera; empty takes camera_info beside the images.",
-            ),
-            DeclareLaunchArgument(
-                "odom_topic",
-                default_value="odom",
-                description="Odometry, read only if the parameter input.odometry is true.",
-            ),
-            DeclareLaunchArgument(
-                "imu_topic",
-                default_value="imu",
-                description="Inertial sensor, read only if the parameter map.alignment is imu.",
-            ),
-            DeclareLaunchArgument(
-                "image_transport",
-                default_value="",
-                choices=["", "raw", "compressed"],
-                description="raw or compressed (<image_topic>/compressed); empty leaves it to "
-                "params_file.",
-            ),
-            DeclareLaunchArgument(
-                "use_sim_time",
-                default_value="auto",
-                choices=["auto", *TRUE_FALSE],
-                description="Take time from /clock; auto does so when a bag is played.",
-            ),
-            DeclareLaunchArgument(
-                "bag",
-                default_value="",
-                description="rosbag2 to play with /clock; at its end the rest of the stream is "
-                "processed and the launch stops.",
-            ),
-            DeclareLaunchArgument(
-                "bag_delay",
-                default_value="5.0",
-                description="Seconds before the bag starts, for the nodes to find each other.",
-            ),
-            DeclareLaunchArgument(
-                "bag_rate", default_value="1.0", description="Speed of the bag, 1 is real time."
-            ),
-            DeclareLaunchArgument(
-                "save_to",
-                default_value="",
-                description="Folder in which the map is saved on shutdown; empty leaves it to "
-                "params_file.",
-            ),
-            DeclareLaunchArgument(
-                "rviz", default_value="false", choices=TRUE_FALSE, description="Also start RViz."
-            ),
-            DeclareLaunchArgument(
-                "device",
-                default_value="",
-                description="auto, cpu, cuda or cuda:N; empty leaves it to params_file.",
-            ),
-            DeclareLaunchArgument(
-                "num_gpus",
-                default_value="1",
-                description="1 runs the network inside mapping_node; more start one "
-                "reconstruction_node per GPU and the context_sync_node.",
-            ),
-            DeclareLaunchArgument(
-                "remote_gpus",
-                default_value="0",
-                description="GPUs of other machines, on which multi_gpu.launch.py runs.",
-            ),
-            DeclareLaunchArgument(
-                "log_level",
-                default_value="info",
-                choices=["debug", "info", "warn", "error", "fatal"],
-                description="Least severity that the nodes log.",
-            ),
-            DeclareLaunchArgument(
-                "autostart",
-                default_value="true",
-                choices=TRUE_FALSE,
-                description="Configure and activate at start; false waits for a lifecycle manager.",
-            ),
-            OpaqueFunction(function=start_everything),
-        ]
-    )
+    return LaunchDescription([*arguments(), OpaqueFunction(function=start_everything)])
+
+
+def arguments():
+    return [*stream_arguments(), *bag_arguments(), *machine_arguments(), *node_arguments()]
+
+
+def stream_arguments():
+    """Where images and measurements come from."""
+    return [
+        namespace("Namespace of all nodes started here."),
+        params_file(),
+        argument("image_topic", "image", "Base topic of the camera images, without /compressed."),
+        argument(
+            "camera_info_topic",
+            "",
+            "Calibration of the camera; empty takes camera_info beside the images.",
+        ),
+        argument(
+            "odom_topic", "odom", "Odometry, read only if the parameter input.odometry is true."
+        ),
+        argument(
+            "imu_topic",
+            "imu",
+            "Inertial sensor, read only if the parameter map.alignment is imu.",
+        ),
+        argument(
+            "image_transport",
+            "",
+            "raw or compressed (<image_topic>/compressed); empty leaves it to params_file.",
+            ["", "raw", "compressed"],
+        ),
+        argument(
+            "use_sim_time",
+            "auto",
+            "Take time from /clock; auto does so when a bag is played.",
+            ["auto", *TRUE_FALSE],
+        ),
+    ]
+
+
+def bag_arguments():
+    """A recording in place of a camera, and what is kept."""
+    return [
+        argument(
+            "bag",
+            "",
+            "rosbag2 to play with /clock; at its end the rest of the stream is processed and the "
+            "launch stops.",
+        ),
+        argument(
+            "bag_delay", "5.0", "Seconds before the bag starts, for the nodes to find each other."
+        ),
+        argument("bag_rate", "1.0", "Speed of the bag, 1 is real time."),
+        argument(
+            "save_to",
+            "",
+            "Folder in which the map is saved on shutdown; empty leaves it to params_file.",
+        ),
+        argument("rviz", "false", "Also start RViz.", TRUE_FALSE),
+    ]
+
+
+def machine_arguments():
+    """Where the network runs."""
+    return [
+        device(),
+        argument(
+            "num_gpus",
+            "1",
+            "1 runs the network inside mapping_node; more start one reconstruction_node per GPU "
+            "and the context_sync_node.",
+        ),
+        argument("remote_gpus", "0", "GPUs of other machines, on which multi_gpu.launch.py runs."),
+    ]
 
 
 def start_everything(context):
     """The nodes that the arguments ask for; runs when all of them are known."""
-    given = {name: LaunchConfiguration(name).perform(context) for name in ARGUMENTS}
+    given = values(context, arguments())
     workers = int(given["num_gpus"]) + int(given["remote_gpus"])
     actions = [mapping_node(given, workers if workers > 1 else 0)]
     if workers > 1:
@@ -142,21 +126,11 @@ def start_everything(context):
     return actions
 
 
-ARGUMENTS = (
-    "namespace", "params_file", "image_topic", "camera_info_topic", "odom_topic", "imu_topic",
-    "image_transport", "use_sim_time", "bag", "bag_delay", "bag_rate", "save_to", "rviz", "device",
-    "num_gpus", "remote_gpus", "log_level", "autostart",
-)  # fmt: skip
-
-
 def mapping_node(given, workers):
-    """The node itself; only what the user gave overrides the parameter file."""
+    """The node itself."""
     image = given["image_topic"]
     info = given["camera_info_topic"] or posixpath.join(posixpath.dirname(image), "camera_info")
-    overrides = {
-        "use_sim_time": sim_time(given),
-        "autostart": given["autostart"] == "true",
-    }
+    overrides = {"use_sim_time": sim_time(given)}
     if given["image_transport"]:
         overrides["input.image_transport"] = given["image_transport"]
     if given["device"]:
@@ -166,12 +140,11 @@ def mapping_node(given, workers):
         overrides["autosave.on_shutdown"] = True
     if workers:
         overrides["worker.count"] = workers
-    return Node(
-        package=PACKAGE,
-        executable=NODE,
-        name=NODE,
-        namespace=given["namespace"],
-        parameters=[given["params_file"], overrides],
+    return lifecycle_node(
+        given,
+        NODE,
+        given["namespace"],
+        overrides,
         remappings=[
             ("image", image),
             ("image/compressed", f"{image}/compressed"),
@@ -179,26 +152,21 @@ def mapping_node(given, workers):
             ("odom", given["odom_topic"]),
             ("imu", given["imu_topic"]),
         ],
-        arguments=["--ros-args", "--log-level", f"{NODE}:={given['log_level']}"],
-        output="screen",
-        emulate_tty=True,
-        sigterm_timeout="10",
     )
 
 
 def workers_on_this_machine(given):
-    launch_file = PathJoinSubstitution([FindPackageShare(PACKAGE), "launch", "multi_gpu.launch.py"])
+    launch_file = shared_file("launch", "multi_gpu.launch.py")
     passed = ("namespace", "params_file", "num_gpus", "device", "log_level", "autostart")
-    arguments = {name: given[name] for name in passed}
-    arguments["world_size"] = str(int(given["num_gpus"]) + int(given["remote_gpus"]))
-    arguments["use_sim_time"] = "true" if sim_time(given) else "false"
+    chosen = {name: given[name] for name in passed}
+    chosen["world_size"] = str(int(given["num_gpus"]) + int(given["remote_gpus"]))
+    chosen["use_sim_time"] = "true" if sim_time(given) else "false"
     return IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(launch_file), launch_arguments=arguments.items()
+        PythonLaunchDescriptionSource(launch_file), launch_arguments=chosen.items()
     )
 
 
 def rviz(given):
-    config = PathJoinSubstitution([FindPackageShare(PACKAGE), "config", "mapping.rviz"])
     outputs = ("map", "cloud", "path", "graph", "depth", "odometry")
     moved = [(f"/{NODE}/{name}", f"{node_name(given)}/{name}") for name in outputs]
     return Node(
@@ -206,7 +174,7 @@ def rviz(given):
         executable="rviz2",
         name="rviz2",
         namespace=given["namespace"],
-        arguments=["-d", config],
+        arguments=["-d", shared_file("config", "mapping.rviz")],
         parameters=[{"use_sim_time": sim_time(given)}],
         remappings=[*moved, ("/image", given["image_topic"])],
         output="log",

@@ -5,46 +5,28 @@ ros2 launch scal3r_ros offline.launch.py bag:=drive.mcap out:=result
 
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
-from launch_ros.substitutions import ExecutableInPackage, FindPackageShare
+from launch_ros.substitutions import ExecutableInPackage
 
-PACKAGE = "scal3r_ros"
+from scal3r_ros.nodes.launch_parts import PACKAGE, argument, device, params_file, values
 
 
 def generate_launch_description():
-    config = PathJoinSubstitution([FindPackageShare(PACKAGE), "config", "mapping.yaml"])
-    return LaunchDescription(
-        [
-            DeclareLaunchArgument(
-                "bag", description="rosbag2, video file or folder of images to map."
-            ),
-            DeclareLaunchArgument(
-                "out",
-                default_value="out/offline",
-                description="Folder for map, trajectory, pictures and report.",
-            ),
-            DeclareLaunchArgument(
-                "image_topic",
-                default_value="",
-                description="Image topic of the bag; empty takes the only one.",
-            ),
-            DeclareLaunchArgument(
-                "params_file", default_value=config, description="YAML file with the parameters."
-            ),
-            DeclareLaunchArgument(
-                "device",
-                default_value="",
-                description="auto, cpu, cuda or cuda:N; empty leaves it to params_file.",
-            ),
-            OpaqueFunction(function=reconstruct),
-        ]
-    )
+    return LaunchDescription([*arguments(), OpaqueFunction(function=reconstruct)])
+
+
+def arguments():
+    return [
+        DeclareLaunchArgument("bag", description="rosbag2, video file or folder of images to map."),
+        argument("out", "out/offline", "Folder for map, trajectory, pictures and report."),
+        argument("image_topic", "", "Image topic of the bag; empty takes the only one."),
+        params_file(),
+        device(),
+    ]
 
 
 def reconstruct(context):
     """The command line's `scal3r reconstruct`; the launch ends with it and has its exit code."""
-    names = ("bag", "out", "image_topic", "params_file", "device")
-    given = {name: LaunchConfiguration(name).perform(context) for name in names}
+    given = values(context, arguments())
     options = {
         "--out": given["out"],
         "--config": given["params_file"],
