@@ -15,8 +15,11 @@ from scal3r_ros.pipeline.reconstructor import MemoryState, ReconstructionFailed,
 from scal3r_ros.records import Chunk, ChunkPrediction
 
 
-class Interrupted(RuntimeError):
-    """The node is being stopped; the chunk in flight was given up."""
+class Interrupted(KeyboardInterrupt):
+    """The node is being stopped; the chunk in flight was given up.
+
+    To the mapper it is the Ctrl-C that it is: the chunk waits on, and is saved with the map.
+    """
 
 
 class InterruptibleReconstructor:
@@ -36,7 +39,12 @@ class InterruptibleReconstructor:
         self._thread.start()
 
     def reconstruct(self, chunk: Chunk, contribute: bool = True) -> ChunkPrediction:
-        prediction = self._call(lambda: self._inner.reconstruct(chunk, contribute=contribute))
+        try:
+            prediction = self._call(lambda: self._inner.reconstruct(chunk, contribute=contribute))
+        except Interrupted as interrupt:
+            if chunk.kind == "loop":  # the map is whole without it, and can be saved
+                raise ReconstructionFailed(str(interrupt)) from interrupt
+            raise
         if chunk.kind == "sequence":
             self.last_prediction = prediction
         return prediction

@@ -18,6 +18,8 @@ class MapCommands:
         self._saved = (0, 0)
         """Revision and next frame id of the map last saved."""
         self._saved_at = time.monotonic()
+        self.saved_at_end = False
+        """Whether the save on shutdown was written."""
 
     def reset(self) -> Future:
         """Empty map, trajectory and memory, and forget the stream."""
@@ -65,12 +67,12 @@ class MapCommands:
         return self._worker.submit(lambda mapper: self._save(mapper, folder))
 
     def load(self, path: str) -> Future:
-        """Replace the map by a saved one; the present one stays if that fails."""
+        """Replace the map by a saved one, and forget what waits; nothing changes if that fails."""
         folder = self.folder(path)
-        self._session.input.reset()
 
         def run(mapper: Any) -> dict:
             mapper.load(folder)
+            self._session.frames.clear()
             trajectory = mapper.trajectory()
             self._worker.follow(mapper.last_stamp_ns)
             self._worker.deliver(replaced=True, final=True)
@@ -99,6 +101,7 @@ class MapCommands:
         """The save on shutdown, on the worker's thread."""
         if len(mapper.trajectory()):
             answer = self._save(mapper, self.folder(""))
+            self.saved_at_end = True
             self._session.node.get_logger().info(answer["message"])
 
     def autosave_if_due(self) -> None:

@@ -102,6 +102,7 @@ class MappingSession:
         last = self.commands.last_save if save else None
         if not self.worker.stop(self.config.worker.stop_timeout, last):
             left_behind.append("the network's computation")
+        self._tell_unmapped()
         if not self.publisher.stop(timeout=0.5):
             left_behind.append("a publication")
         if self.view is not None:
@@ -113,6 +114,17 @@ class MappingSession:
         self.transforms.destroy()
         self.publishers.destroy(self.node)
         return left_behind
+
+    def _tell_unmapped(self) -> None:
+        """Images that were received and are not in the map."""
+        known = self.worker.mapper is not None and self.worker.ended
+        begun, waiting = self.worker.mapper.unmapped if known else 0, self.frames.clear()
+        if begun or waiting:
+            fate = "are saved and go on after loading" if self.commands.saved_at_end else "are lost"
+            self.node.get_logger().warning(
+                f"stopped before the end of the stream: {begun} images of an unfinished chunk "
+                f"{fate}, {waiting} that waited are lost; call ~/flush first to map them all"
+            )
 
     def _deliver(self, output: Output) -> None:
         """On the worker's thread, after each of its steps."""

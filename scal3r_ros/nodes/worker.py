@@ -95,6 +95,11 @@ class MappingWorker:
     def running(self) -> bool:
         return self._running
 
+    @property
+    def ended(self) -> bool:
+        """Whether the map is left alone: the thread was never started or is over."""
+        return not self._thread.is_alive()
+
     def set_running(self, running: bool) -> None:
         """Whether to take frames; a chunk in flight is finished in any case."""
         with self._changed:
@@ -137,7 +142,9 @@ class MappingWorker:
             self.reconstructor.interrupt()
             self._thread.join(SAVE_TIMEOUT)
             ended = self.reconstructor.close(timeout=0.2)
-        return ended and not self._thread.is_alive()
+        if saved.done() and saved.exception() is not None:
+            self._logger.error(f"the last save failed: {saved.exception()}")
+        return ended and self.ended
 
     def process_queue(self) -> None:
         """Work off every frame that waits; only for commands, which run on this thread."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from scal3r_ros.mapping.chunking import Chunker
 from scal3r_ros.mapping.point_map import PointCloud
 from scal3r_ros.pipeline.assembly import MapAssembly
 from scal3r_ros.pipeline.outlines import GraphView, joined_cloud
-from scal3r_ros.records import ChunkPrediction, ScaleEstimate, TrajectoryPose
+from scal3r_ros.records import Chunk, ChunkPrediction, ScaleEstimate, TrajectoryPose
 
 
 class MapView:
     """Views of a map at its present revision, and measurements from outside for it."""
 
     _assembly: MapAssembly
+    _chunker: Chunker
+    _waiting: list[Chunk]
 
     def observe_odometry(self, stamp_ns: int, T_odom_base: np.ndarray) -> None:
         """A pose (4, 4) of the body in metres, for scale and to bridge failed alignments."""
@@ -47,6 +50,13 @@ class MapView:
     def nbytes(self) -> int:
         """Bytes of the map's points."""
         return self._assembly.points.nbytes
+
+    @property
+    def unmapped(self) -> int:
+        """Frames taken whose chunk is not finished yet."""
+        chunks = [*(chunk.frames for chunk in self._waiting), self._chunker.pending]
+        taken = {frame.id for frames in chunks for frame in frames}
+        return len(taken - {pose.frame_id for pose in self.trajectory()})
 
     def trajectory(self) -> tuple[TrajectoryPose, ...]:
         """All poses at the present revision, in order of time."""

@@ -44,6 +44,7 @@ class StampOracle(OracleReconstructor):
         stamps = [self.city.stamp_ns(i) for i in range(len(self.city))]
         self.index_of = {stamp: i for i, stamp in enumerate(stamps)}
         self.absorbed: list[int] = []
+        self.chunks: list[Chunk] = []
 
     def reconstruct(self, chunk: Chunk, contribute: bool = True) -> ChunkPrediction:
         if chunk.index >= self.options["slow_from"]:
@@ -59,7 +60,13 @@ class StampOracle(OracleReconstructor):
         known = Chunk(chunk.index, chunk.session, frames, (), chunk.kind)
         if contribute:
             self.absorbed.append(chunk.index)
+            self.chunks.append(chunk)
         return replace(super().reconstruct(known, contribute), frame_ids=chunk.frame_ids)
+
+    def finalize(self) -> list[ChunkPrediction]:
+        """The same chunks, as a memory that knows the whole run would see them: without drift."""
+        self.spoil = Spoil()
+        return [self.reconstruct(chunk, contribute=False) for chunk in self.chunks]
 
     def state(self) -> MemoryState:
         return MemoryState(

@@ -66,6 +66,36 @@ def test_every_service_in_every_state(start_mapping, make_robot, tmp_path):
     assert process.stop(signal.SIGTERM) == 0 and "Traceback" not in process.output
 
 
+def test_finalize_and_a_load_that_fails(start_mapping, make_robot, tmp_path):
+    """A failed load loses no frame that waits; the complete memory takes the drift out."""
+    options = {"frames": 60, "drift": 0.05, "seconds": 0.5, "slow_from": 1}
+    process = start_mapping(options, **{"memory.mode": "finalize"})
+    robot = make_robot(options)
+    robot.until_active()
+    robot.show(range(24))
+    answer = robot.call("load_map", path=str(tmp_path / "nowhere"))
+    assert not answer.success and "no saved map" in answer.message
+    robot.flush()
+    robot.until_status("input", processed="24", timeout=30)
+    robot.until(lambda: len(camera_poses(robot.heard["trajectory"])) == 24, 20, "24 poses")
+    drifted = world_from_map(camera_poses(robot.heard["trajectory"]), robot.city)[3]
+
+    revision = robot.heard["trajectory"][-1].map_revision
+    assert robot.call("set_paused", data=True).success
+    answer = robot.call("finalize", timeout=60)
+    assert answer.success and answer.message.startswith("finalized at revision")
+    last = robot.until(
+        lambda: (
+            robot.heard["trajectory"][-1].map_revision > revision and robot.heard["trajectory"][-1]
+        )
+    )
+    assert last.corrected and len(last.frame_ids) == 24
+    assert world_from_map(camera_poses([last]), robot.city)[3] < 0.1 * drifted
+    path = robot.heard["path"][-1]
+    assert len(path.poses) == 24
+    assert process.stop() == 0 and "Traceback" not in process.output
+
+
 def test_mapping_continues_after_a_restart(start_mapping, make_robot, tmp_path):
     """Ctrl-C saves; the next process loads and goes on in the same frame, without a jump."""
     options, folder = {"frames": 60}, tmp_path / "map"

@@ -6,6 +6,12 @@ import time
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is absent; run the tests with `make test`")
+from mapping_process import SMALL_CHUNKS
+from oracle_node import DEFAULTS, StampOracle
+
+from scal3r_ros.config import Config
+from scal3r_ros.options import from_dict
+from scal3r_ros.pipeline.mapper import Mapper
 
 pytestmark = pytest.mark.ros
 SLOW = {"frames": 60, "seconds": 30.0, "slow_from": 1}
@@ -46,15 +52,21 @@ def test_finalized_and_loading(start_mapping, make_robot):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_active_while_a_chunk_is_computed(start_mapping, make_robot, number, tmp_path):
-    """The chunk in flight is given up, what was mapped before is saved."""
+    """The chunk in flight is given up; what was mapped is saved, and so are the chunk's frames."""
     robot = make_robot(SLOW)
     saves = {"autosave.path": str(tmp_path / "map"), "autosave.on_shutdown": True}
     process = start_mapping(SLOW, **saves)
     robot.until_active()
     robot.show(range(16))
-    robot.until(lambda: int(robot.fresh_status("input")["decoded"]) >= 12, 20, "a chunk in flight")
+    robot.until_status("input", received="16", decoded="12")
     check_stopped(process, number)
-    assert "saved" in process.output and list((tmp_path / "map").iterdir())
+    told = "4 images of an unfinished chunk are saved and go on after loading, 4 that waited are"
+    assert "saved" in process.output and told in process.output
+    mapper = Mapper(from_dict(Config, SMALL_CHUNKS), StampOracle({**DEFAULTS, "frames": 60}))
+    mapper.load(tmp_path / "map")
+    assert [pose.frame_id for pose in mapper.trajectory()] == list(range(8))
+    mapper.flush()
+    assert [pose.frame_id for pose in mapper.trajectory()] == list(range(12))
 
 
 def test_transitions_do_not_wait_for_a_chunk_in_flight(start_mapping, make_robot):
