@@ -145,11 +145,12 @@ def all_accounted_for(counts):
     return processed > 0 and int(counts["received"]) == dropped + processed
 
 
-def test_overload_thins_but_keeps_overlap(start_mapping, make_robot):
+@pytest.mark.parametrize("policy, executor", [("thin", "multi"), ("drop_oldest", "single")])
+def test_overload_drops_frames_but_keeps_overlap(start_mapping, make_robot, policy, executor):
     """A worker ten times too slow: frames are dropped and counted, chunks still share frames."""
     options = {"frames": 200, "length": 40.0, "seconds": 0.6}
-    parameters = {"queue.max_frames": 8, "queue.policy": "thin", "gate.max_gap": 0.0}
-    parameters["executor"] = "multi"
+    parameters = {"queue.max_frames": 8, "queue.policy": policy, "gate.max_gap": 0.0}
+    parameters["executor"] = executor
     process, robot = start_mapping(options, **parameters), make_robot(options)
     robot.until_active()
     robot.show(range(200), rate=60)

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is absent; run the tests with `make test`")
+from geometry_msgs.msg import Vector3
 from mapping_process import BEST_EFFORT
 from rclpy.qos import ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from scipy.spatial.transform import Rotation
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, Imu
 from test_mapping_node import camera_poses
 
 from scal3r_ros.nodes.conversions import fill, header, ns_to_stamp, stamp_to_ns
@@ -148,6 +150,48 @@ def test_stamps_that_jump_repeat_and_pause(start_mapping, make_robot):
     robot.until(lambda: any(m.session == 2 for m in robot.heard["trajectory"]), 20, "a new session")
     poses = camera_poses(m for m in robot.heard["trajectory"] if m.session == 2)
     assert min(poses) == robot.city.stamp_ns(0), "no frame of the new lap is lost"
+    assert process.stop() == 0 and "Traceback" not in process.output
+
+
+def test_gravity_levels_the_map_and_old_frames_are_ignored(start_mapping, make_robot):
+    """An IMU mounted askew on a camera that looks down; then stamps go back and catch up."""
+    options = {"frames": 60}
+    settings = {"map.alignment": "imu", "time.on_jump_back": "ignore_frames"}
+    process, robot = start_mapping(options, **settings), make_robot(options)
+    imu = robot.node.create_publisher(Imu, "imu", BEST_EFFORT)
+    T_camera_imu = np.eye(4)
+    T_camera_imu[:3, :3] = Rotation.from_euler("xyz", [40, -25, 110], degrees=True).as_matrix()
+    turns = robot.city.T_world_camera[:, :3, :3]
+    up = turns[0] @ np.array([0.0, -np.cos(0.3), np.sin(0.3)])
+    up_camera = {robot.city.stamp_ns(i): turns[i].T @ up for i in range(60)}
+    robot.until_active()
+    robot.until(lambda: imu.get_subscription_count() == 1)
+    robot.send_static(T_camera_imu, "camera_optical_frame", "imu_link")
+    robot.spin(0.5)
+    for i in range(25):
+        stamp = robot.city.stamp_ns(i)
+        x, y, z = 9.81 * T_camera_imu[:3, :3].T @ up_camera[stamp]
+        reading = Imu(header=header("imu_link", stamp))
+        reading.linear_acceleration = Vector3(x=x, y=y, z=z)
+        imu.publish(reading)
+        robot.show([i])
+    robot.until_status("input", received="25")
+    robot.show(range(12))
+    robot.until_status("time", ignored="12")
+    robot.show(range(25, 40))
+    robot.flush()
+    poses = robot.until(
+        lambda: (
+            len(camera_poses(robot.heard["trajectory"])) == 40
+            and camera_poses(robot.heard["trajectory"])
+        ),
+        what="40 poses",
+    )
+    assert sorted(poses) == [robot.city.stamp_ns(i) for i in range(40)]
+    assert {message.session for message in robot.heard["trajectory"]} == {0}, "one chain goes on"
+    for stamp, pose in poses.items():
+        np.testing.assert_allclose(pose[:3, :3] @ up_camera[stamp], [0, 0, 1], atol=1e-4)
+    assert robot.status("map")["alignment"] == "imu"
     assert process.stop() == 0 and "Traceback" not in process.output
 
 

@@ -10,12 +10,14 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 
 from scal3r_ros.bench.city import BODY_OPTICAL
+from scal3r_ros.bench.oracle import OracleReconstructor
 from scal3r_ros.nodes.conversions import (
     header,
     matrix_to_pose,
     stamp_to_ns,
     transform_to_matrix,
 )
+from scal3r_ros.records import Chunk
 
 pytestmark = pytest.mark.ros
 CAMERA, BASE, ODOM = "camera_optical_frame", "base_link", "odom"
@@ -82,6 +84,54 @@ def test_map_to_odom_corrects_an_odometry_source(start_mapping, make_robot):
     robot.heard["tf"].clear()
     drive(range(100, 112))
     assert not robot.transforms("map", ODOM)
+    assert process.stop() == 0 and "Traceback" not in process.output
+
+
+def test_a_correction_is_slewed(start_mapping, make_robot):
+    """The wheels slip: map to odom follows at limited speed, and says what is left."""
+    options = {"frames": 60, "length": 30.0}
+    parameters = {
+        "tf.mode": "map_to_odom", "tf.correction": "slew", "tf.require_scale": False,
+        "input.odometry": True, "input.timeout": 60.0,
+    }  # fmt: skip
+    process, robot = start_mapping(options, **parameters), make_robot(options)
+    city, oracle, slip = robot.city, OracleReconstructor(robot.city), 0.4
+    oracle.reconstruct(Chunk(0, 0, tuple(city.frame(i) for i in range(8)), ()))
+    odometry = robot.node.create_publisher(Odometry, "odom", BEST_EFFORT)
+    robot.until_active()
+    robot.until(lambda: odometry.get_subscription_count() == 1)
+    robot.send_static(pose(rotation=BODY_OPTICAL), BASE, CAMERA)
+    robot.spin(0.5)
+
+    def drive(indices, offset):
+        for i in indices:
+            T_odom_base = city.T_world_camera[i] @ pose(rotation=BODY_OPTICAL.T)
+            T_odom_base[:3, 3] = T_odom_base[:3, 3] / oracle.units[0] + offset
+            message = Odometry(header=header(ODOM, city.stamp_ns(i)), child_frame_id=BASE)
+            message.pose.pose = matrix_to_pose(T_odom_base)
+            odometry.publish(message)
+            robot.show([i], rate=10)
+        robot.flush()
+
+    def now():
+        return transform_to_matrix(robot.transforms("map", ODOM)[-1])
+
+    drive(range(20), 0.0)
+    robot.until(lambda: robot.transforms("map", ODOM), 20, "map to odom")
+    start = now()
+    robot.forget()
+    drive(range(20, 32), np.array([0.0, slip, 0.0]))
+    robot.until(lambda: float(robot.fresh_status("tf")["correction left [m]"]) > 0.05)
+    end = start @ pose(y=-slip)
+    robot.until(lambda: np.linalg.norm((now() - end)[:3, 3]) < 1e-3, 60, "the whole correction")
+    heard = [transform_to_matrix(item) for item in robot.transforms("map", ODOM)]
+    moved = np.array([np.linalg.norm((T - start)[:3, 3]) for T in heard])
+    steps = np.diff(moved)
+    assert steps.min() > -0.01 and steps.max() < 0.5 * slip, "no jump"
+    stamps = np.array([stamp_to_ns(item.header.stamp) for item in robot.transforms("map", ODOM)])
+    under_way = stamps[(moved > 0.02) & (moved < slip - 0.02)]
+    assert (under_way[-1] - under_way[0]) * 1e-9 > 0.5 * slip / 0.1, "0.1 m/s at most"
+    robot.until_status("tf", **{"correction left [m]": "0.000"})
     assert process.stop() == 0 and "Traceback" not in process.output
 
 
