@@ -8,7 +8,6 @@ the earlier chunk and the rest to the later one, so that every frame is owned ex
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 from scal3r_ros.config import ChunkConfig
 from scal3r_ros.records import Chunk, Frame
@@ -92,14 +91,14 @@ class Chunker:
         if self.first_size is None:
             self.first_size = frame.rgb.shape[:2]
         self._buffer.append(frame)
-        return self._emit() if len(self._buffer) >= self.size else None
+        return self._emit(self.next_index()) if len(self._buffer) >= self.size else None
 
     def flush(self) -> Chunk | None:
         """The last, possibly short chunk of the session; None if every frame was in a chunk.
 
-        After `shrink` several chunks may be waiting: call until None.
+        After `recut` there may be several: call until None.
         """
-        return self._emit() if self.new_frames else None
+        return self._emit(self.next_index()) if self.new_frames else None
 
     def start_session(self) -> Chunk | None:
         """End the chain (as `flush`) and begin a new one that shares no frame with it."""
@@ -112,23 +111,25 @@ class Chunker:
         self.session += 1
         return last
 
-    def shrink(self, chunk: Chunk, size: int) -> Chunk:
-        """Replace the chunk just emitted by its first `size` frames; the rest wait for the next.
+    def recut(self, chunks: Sequence[Chunk], size: int) -> list[Chunk]:
+        """Take the chunks emitted last back and cut their frames again, `size` in each.
 
-        For a device that cannot hold the chunk: later chunks have that size too. At least one frame
-        beyond the overlap stays.
+        For a device that cannot hold them: later chunks have that size too. At least one frame
+        beyond the overlap stays. Frames that fill no chunk yet wait for the next.
         """
         size = max(size, self.config.overlap + 1)
-        if not 0 < size < len(chunk.frames):
-            raise ValueError(
-                f"chunk {chunk.index} of {len(chunk.frames)} frames with {len(chunk.overlap_ids)} "
-                f"shared cannot shrink to {size}"
-            )
-        self.size = max(size, self.config.overlap + 1)
-        later = [frame for frame in self._buffer if frame.id > chunk.frames[-1].id]
-        self._keep(chunk.frames[:size])
-        self._buffer += [*chunk.frames[size:], *later]
-        return replace(chunk, frames=chunk.frames[:size])
+        longest = max(len(chunk.frames) for chunk in chunks)
+        if not 0 < size < longest:
+            raise ValueError(f"chunks of {longest} frames cannot be cut down to {size}")
+        frames = {f.id: f for chunk in chunks for f in chunk.frames}
+        frames |= {f.id: f for f in self._buffer}
+        self.size, self._overlap_ids = size, chunks[0].overlap_ids
+        self._buffer = list(frames.values())
+        indices = [chunk.index for chunk in chunks]
+        cut = []
+        while len(self._buffer) >= size:
+            cut.append(self._emit(indices.pop(0) if indices else self.next_index()))
+        return cut
 
     def restore(
         self,
@@ -144,12 +145,10 @@ class Chunker:
         self._overlap_ids = tuple(frame.id for frame in self._buffer[:overlap])
         self.session, self._next_index = session, next_index
 
-    def _emit(self) -> Chunk:
+    def _emit(self, index: int) -> Chunk:
         frames = tuple(self._buffer[: self.size])
         rest = self._buffer[len(frames) :]
-        chunk = Chunk(
-            self.next_index(), self.session, frames, self._overlap_ids, first_size=self.first_size
-        )
+        chunk = Chunk(index, self.session, frames, self._overlap_ids, first_size=self.first_size)
         self._keep(frames)
         self._buffer += rest
         return chunk

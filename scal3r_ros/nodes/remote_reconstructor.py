@@ -109,8 +109,8 @@ class RemoteReconstructor:
     def reconstruct_round(self, chunks: Sequence[Chunk]) -> list[Result]:
         """One round, done again until it is committed; failures of single chunks are results.
 
-        A chunk that does not fit into a device raises `OutOfDeviceMemory` only if it is alone,
-        since only then the caller can send a smaller one in its place.
+        A chunk that does not fit into a device raises `OutOfDeviceMemory`: no worker has absorbed
+        anything then, and the caller can send smaller ones.
         """
         try:
             return self._reconstruct_round(chunks)
@@ -124,8 +124,7 @@ class RemoteReconstructor:
         for _ in range(self._config.max_attempts):
             attempt = self._try_round(pending, after)
             if attempt.blamed:
-                if len(chunks) == 1:
-                    _raise_if_too_large(attempt.blamed)
+                _raise_if_too_large(attempt.blamed)
                 for answer in attempt.blamed:
                     results[answer.chunk_index] = ReconstructionFailed(answer.failure)
                 pending = [c for c in pending if c.index not in results]

@@ -12,6 +12,7 @@ import numpy as np
 
 from scal3r_ros.config import AlignmentConfig, LoopConfig
 from scal3r_ros.mapping.alignment import align
+from scal3r_ros.mapping.chunking import Chunker
 from scal3r_ros.mapping.loop_closure import (
     LoopCandidate,
     LoopDetector,
@@ -101,14 +102,15 @@ class LoopSearch:
                     trials.append(trial)
         return trials
 
-    def chunk(self, trial: LoopTrial, index: int, session: int) -> Chunk:
+    def chunk(self, trial: LoopTrial, chunker: Chunker, session: int) -> Chunk:
         """The loop chunk: the frames of both windows in order of time."""
         frames = [
             frame
             for end, window in zip(trial.ends, trial.windows)
             for frame in self.records.frames(end, window)
         ]
-        return Chunk(index, session, tuple(frames), kind="loop")
+        index, first_size = chunker.next_index(), chunker.first_size
+        return Chunk(index, session, tuple(frames), kind="loop", first_size=first_size)
 
     def tie(self, trial: LoopTrial, prediction: ChunkPrediction, assembly: MapAssembly) -> str:
         """Add the edges that a loop chunk proves; returns why it proves none, or nothing."""

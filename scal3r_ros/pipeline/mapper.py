@@ -78,10 +78,11 @@ class Mapper(MapView):
         """Map what is waiting and confirm provisional poses; the next frame continues the chain."""
         with self._changing():
             updates = self._run_due()
-            while chunk := self._chunker.flush():
-                updates += self._enqueue(chunk)
-            while self._waiting:
-                updates += self._run_round()
+            while self._waiting or self._chunker.new_frames:
+                while chunk := self._chunker.flush():
+                    updates += self._enqueue(chunk)
+                if self._waiting:
+                    updates += self._run_round()  # may give frames back to the chunker
             last = self._assembly.open
             if last is not None and last.waiting:
                 updates.append(self._finish(last.outline, self._assembly.confirm()))
@@ -164,36 +165,34 @@ class Mapper(MapView):
 
     def _run_round(self) -> list[MapUpdate]:
         """The chunks wait on if this is interrupted, so that a saved map has lost nothing."""
-        due = self._waiting[: self.reconstructor.round_size]
         changing, self.consistent = self.consistent, True
         try:
             with timed(self.seconds, "reconstruct"):
-                chunks, outcomes, events = self._reconstruct(due)
+                chunks, outcomes, events = self._reconstruct()
         except Exception:
-            del self._waiting[: len(due)]
+            del self._waiting[: self.reconstructor.round_size]
             raise
         self.consistent = changing
-        del self._waiting[: len(due)]
+        del self._waiting[: len(chunks)]
         notes = [events, *([] for _ in chunks[1:])]
         return [self._integrate(*item) for item in zip(chunks, outcomes, notes)]
 
-    def _reconstruct(
-        self, chunks: list[Chunk]
-    ) -> tuple[list[Chunk], Sequence[Outcome], list[Event]]:
-        """One round; a single chunk that does not fit the device is made shorter."""
-        events = []
+    def _reconstruct(self) -> tuple[list[Chunk], Sequence[Outcome], list[Event]]:
+        """The next round; when a chunk does not fit the device, all that wait are cut shorter."""
+        events: list[Event] = []
         while True:
+            due = self._waiting[: self.reconstructor.round_size]
             try:
-                return chunks, self.reconstructor.reconstruct_round(chunks), events
+                return due, self.reconstructor.reconstruct_round(due), events
             except OutOfDeviceMemory as error:
+                longest = max(len(chunk.frames) for chunk in due)
                 smallest = self.config.chunk.overlap + 1
-                if len(chunks) > 1 or len(chunks[0].frames) <= smallest:
+                if longest <= smallest:
                     raise
-                size = max(len(chunks[0].frames) * 3 // 4, smallest)
-                chunks = [self._chunker.shrink(chunks[0], size)]
-                self._waiting[0] = chunks[0]
+                size = max(longest * 3 // 4, smallest)
+                self._waiting = self._chunker.recut(self._waiting, size)
                 text = f"{error}; chunks have {size} frames from now on"
-                events.append(Event("chunk_shrunk", text, chunks[0].index))
+                events.append(Event("chunk_shrunk", text, due[0].index))
 
     def _integrate(self, chunk: Chunk, outcome: Outcome, events: list[Event]) -> MapUpdate:
         """Align, own and fuse one chunk; a failed one ends the chain."""
@@ -224,7 +223,7 @@ class Mapper(MapView):
         """One loop chunk per candidate; the graph is optimised once if any is proven."""
         accepted, events = [], []
         for trial in self._loops.trials(joined, self._assembly):
-            chunk = self._loops.chunk(trial, self._chunker.next_index(), outline.session)
+            chunk = self._loops.chunk(trial, self._chunker, outline.session)
             contribute = self.config.memory.loop_contributes
             try:
                 prediction = self.reconstructor.reconstruct(chunk, contribute)

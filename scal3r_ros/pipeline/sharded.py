@@ -61,8 +61,8 @@ class ShardedReconstructor:
             outcomes = self._round(pending)
             for share, outcome in zip(shares(len(pending), self._control.size), outcomes):
                 own = pending[share.offset : share.offset + share.count]
-                if isinstance(outcome.problem, OutOfDeviceMemory) and len(chunks) == 1:
-                    raise outcome.problem  # the caller can send a smaller chunk in its place
+                if isinstance(outcome.problem, OutOfDeviceMemory):
+                    raise outcome.problem  # nobody absorbed anything; the caller sends smaller ones
                 failure = outcome.problem and ReconstructionFailed(str(outcome.problem))
                 found = [failure] * len(own) if failure else outcome.results
                 results |= {chunk.index: result for chunk, result in zip(own, found)}

@@ -89,16 +89,37 @@ def test_loop_chunks_take_indices_from_the_same_row():
 def test_a_chunk_too_large_for_the_device_shrinks_and_loses_no_frame():
     chunker = Chunker(ChunkConfig(size=10, overlap=4))
     chunk = stream(chunker, frames(10))[0]
-    small = chunker.shrink(chunk, 6)
-    rest = stream(chunker, frames(20, first=10)) + drain(chunker)
-    chunks = [small, *rest]
-    assert small.frame_ids == (0, 1, 2, 3, 4, 5)
-    assert all(len(c.frames) <= 6 for c in chunks)
+    small = chunker.recut([chunk], 6)
+    chunks = [*small, *stream(chunker, frames(20, first=10)), *drain(chunker)]
+    assert [c.frame_ids[0] for c in small] == [0, 2, 4]
+    assert_chain(chunks, 6, 30)
+
+
+@pytest.mark.parametrize("size", [6, 7, 9])
+def test_chunks_of_a_round_are_cut_again_together(size):
+    chunker = Chunker(ChunkConfig(size=10, overlap=4))
+    done, *waiting = stream(chunker, frames(30))
+    loop = chunker.next_index()
+    small = chunker.recut(waiting, size)
+    assert small[0].overlap_ids == done.frame_ids[-4:]
+    assert [c.index for c in small][: len(waiting)] == [c.index for c in waiting]
+    assert loop not in {c.index for c in small} and len({c.index for c in small}) == len(small)
+    rest = stream(chunker, frames(7, first=30)) + drain(chunker)
+    assert_chain([*small, *rest], size, 37, first=6)
+
+
+def assert_chain(chunks, size, end, first=0):
+    """No frame is lost and neighbours share as many as configured."""
+    assert all(len(c.frames) <= size for c in chunks)
     for before, after in zip(chunks, chunks[1:]):
         assert after.overlap_ids == before.frame_ids[-4:]
-    assert sorted({i for c in chunks for i in c.frame_ids}) == list(range(30))
-    with pytest.raises(ValueError, match="cannot shrink"):
-        chunker.shrink(small, 10)
+    assert sorted({i for c in chunks for i in c.frame_ids}) == list(range(first, end))
+
+
+def test_chunks_cannot_be_cut_below_their_overlap():
+    chunker = Chunker(ChunkConfig(size=5, overlap=4))
+    with pytest.raises(ValueError, match="chunks of 5 frames cannot be cut down to 5"):
+        chunker.recut(stream(chunker, frames(6)), 3)
 
 
 def test_saved_chain_continues_with_the_same_chunks():
@@ -119,7 +140,7 @@ def test_every_chunk_knows_the_size_of_the_first_image_of_all():
     chunks = stream(chunker, [Frame(0, 0, first), *frames(12, first=1)])
     chunker.start_session()
     chunks += stream(chunker, frames(4, first=20))
-    chunks += [chunker.shrink(chunks[-1], 3)]
+    chunks += chunker.recut(chunks[-1:], 3)
     assert {c.first_size for c in chunks} == {(3, 5)} and len(chunks) == 6
 
 

@@ -14,9 +14,20 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "distributed"))
 
 from crew import make_chunk, of_mixed_sizes, tiny_network  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
-from worker_processes import FIRST, SECOND, SYNC, THIRD, WAITS, Robot, wait_for  # noqa: E402
+from worker_processes import (  # noqa: E402
+    CRAMPED,
+    FIRST,
+    ROOM,
+    SECOND,
+    SYNC,
+    THIRD,
+    WAITS,
+    Robot,
+    wait_for,
+)
 
 from scal3r_ros.config import DistributedConfig  # noqa: E402
+from scal3r_ros.pipeline.reconstructor import OutOfDeviceMemory  # noqa: E402
 from scal3r_ros.srv import LoadContext, SaveContext  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(240)]
@@ -213,6 +224,20 @@ def test_every_worker_brings_images_to_the_size_of_the_sequence(make_robot, open
     mixed = [of_mixed_sizes(chunk) for chunk in chunks(0, 1)]
     assert mixed[1].frames[0].rgb.shape == (40, 56, 3), "not what the second worker sees first"
     assert_same(remote.reconstruct_round(mixed), alone.reconstruct_round(mixed))
+
+
+def test_a_chunk_too_large_for_one_worker_is_told_and_absorbed_by_none(
+    make_robot, open_remote, alone
+):
+    robot = make_robot()
+    robot.start(SYNC, FIRST, CRAMPED)
+    remote = open_remote(robot)
+    wait_for_group(remote, FIRST, CRAMPED, state=("ready",))
+    large = [make_chunk(i, frames=ROOM + 1) for i in (0, 1)]
+    with pytest.raises(OutOfDeviceMemory, match="memory of cuda:7"):
+        remote.reconstruct_round(large)
+    assert remote.state().version == 0
+    assert_same(remote.reconstruct_round(chunks(0, 1)), alone.reconstruct_round(chunks(0, 1)))
 
 
 def test_async_workers_lose_one_and_count_nothing_twice(make_robot, open_remote, alone):

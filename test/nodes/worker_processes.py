@@ -31,6 +31,8 @@ _CONTEXT.set_forkserver_preload(
     ]
 )  # torch is imported once and not by every process
 SYNC, FIRST, SECOND, THIRD = "context_sync_node", "worker_0", "worker_1", "worker_2"
+CRAMPED, ROOM = "worker_cramped", 3
+"""A worker whose device holds no chunk of more frames."""
 MAPPER = "mapping_node"
 
 
@@ -82,7 +84,29 @@ def _run(module: str, arguments: list[str], log: Path, environment: dict[str, st
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    sys.exit(import_module(f"scal3r_ros.nodes.{module}").main(arguments))
+    node = import_module(f"scal3r_ros.nodes.{module}")
+    if f"__node:={CRAMPED}" in arguments:
+        node._make_worker = _with_little_room(node._make_worker)
+    sys.exit(node.main(arguments))
+
+
+def _with_little_room(make):
+    """Workers as `make` gives them, but a chunk of many frames runs out of device memory."""
+    from scal3r_ros.pipeline.reconstructor import OutOfDeviceMemory
+
+    def make_cramped(config):
+        worker = make(config)
+        stage = worker.engine.stage_round
+
+        def stage_if_there_is_room(chunks, **options):
+            if any(len(chunk.frames) > ROOM for chunk in chunks):
+                raise OutOfDeviceMemory("the chunk does not fit into the memory of cuda:7")
+            return stage(chunks, **options)
+
+        worker.engine.stage_round = stage_if_there_is_room
+        return worker
+
+    return make_cramped
 
 
 def wait_for(condition, timeout: float, what: str):

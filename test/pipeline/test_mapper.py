@@ -177,13 +177,17 @@ class Cramped(OracleReconstructor):
     room = 12
 
     def reconstruct_round(self, chunks):
-        if len(chunks[0].frames) > self.room:
+        assert len(chunks) <= self.round_size
+        if max(len(chunk.frames) for chunk in chunks) > self.room:
             raise OutOfDeviceMemory(f"{len(chunks[0].frames)} frames do not fit")
         return super().reconstruct_round(chunks)
 
 
-def test_a_chunk_too_large_for_the_device_is_shortened_and_no_frame_lost(street):
-    mapper = Mapper(config(), Cramped(street))
+@pytest.mark.parametrize("round_size", [1, 2, 3, 1000])
+def test_a_chunk_too_large_for_the_device_is_shortened_and_no_frame_lost(street, round_size):
+    reconstructor = Cramped(street)
+    reconstructor.round_size = round_size
+    mapper = Mapper(config(), reconstructor)
     updates = run(street, mapper)
     events = [e for u in updates for e in u.events]
     assert [e.name for e in events] == ["chunk_shrunk"]
