@@ -29,7 +29,9 @@ from scal3r_ros.nodes.launch_parts import (
     params_file,
     shared_file,
     values,
+    worker_hosts,
 )
+from scal3r_ros.nodes.worker_hosts import parse_hosts
 
 NODE = "mapping_node"
 
@@ -109,21 +111,49 @@ def machine_arguments():
             "and the context_sync_node.",
         ),
         argument("remote_gpus", "0", "GPUs of other machines, on which multi_gpu.launch.py runs."),
+        *worker_hosts(),
     ]
 
 
 def start_everything(context):
     """The nodes that the arguments ask for; runs when all of them are known."""
     given = values(context, arguments())
-    workers = int(given["num_gpus"]) + int(given["remote_gpus"])
-    actions = [mapping_node(given, workers if workers > 1 else 0)]
-    if workers > 1:
+    workers = worker_count(given)
+    actions = [mapping_node(given, workers)]
+    if workers:
         actions.append(workers_on_this_machine(given))
+    actions += what_others_start(given)
     if given["rviz"] == "true":
         actions.append(rviz(given))
     if given["bag"]:
         actions += play_bag(given)
     return actions
+
+
+def worker_count(given):
+    """Reconstruction nodes on all machines; 0 if mapping_node runs the network itself."""
+    if not given["workers"]:
+        count = int(given["num_gpus"]) + int(given["remote_gpus"])
+        return count if count > 1 else 0
+    if (given["num_gpus"], given["remote_gpus"]) != ("1", "0"):
+        raise ValueError("give either workers:= or num_gpus:= and remote_gpus:=, not both")
+    hosts = parse_hosts(given["workers"])
+    own = hosts.own(given["host"])
+    if own != hosts.first:
+        raise ValueError(
+            f"mapping.launch.py belongs on {hosts.first}, the first machine of workers:={hosts}; "
+            f"on this one ({own}) start multi_gpu.launch.py with the same workers:="
+        )
+    return hosts.total if hosts.total > 1 or hosts.others else 0
+
+
+def what_others_start(given):
+    """A line per further machine, to be copied there."""
+    hosts = parse_hosts(given["workers"]).others if given["workers"] else []
+    words = ["ros2 launch scal3r_ros multi_gpu.launch.py", f"workers:={given['workers']}"]
+    words += [f"namespace:={given['namespace']}"] if given["namespace"] else []
+    command = " ".join(words)
+    return [LogInfo(msg=f"on {host}, with the same parameters: {command}") for host in hosts]
 
 
 def mapping_node(given, workers):
@@ -157,7 +187,10 @@ def mapping_node(given, workers):
 
 def workers_on_this_machine(given):
     launch_file = shared_file("launch", "multi_gpu.launch.py")
-    passed = ("namespace", "params_file", "num_gpus", "device", "log_level", "autostart")
+    passed = (
+        "namespace", "params_file", "workers", "host", "num_gpus", "device", "log_level",
+        "autostart",
+    )  # fmt: skip
     chosen = {name: given[name] for name in passed}
     chosen["world_size"] = str(int(given["num_gpus"]) + int(given["remote_gpus"]))
     chosen["use_sim_time"] = "true" if sim_time(given) else "false"

@@ -1,8 +1,9 @@
 """One reconstruction_node per GPU of this machine, and the context_sync_node that joins them.
 
-mapping.launch.py num_gpus:=N includes this file. On every further machine of the same DDS domain:
+mapping.launch.py num_gpus:=N includes this file. With mapping.launch.py workers:=alpha:2,beta:4 on
+alpha, run on every further machine of the same DDS domain:
 
-ros2 launch scal3r_ros multi_gpu.launch.py num_gpus:=2 context_sync:=false prefix:=second_gpu_
+ros2 launch scal3r_ros multi_gpu.launch.py workers:=alpha:2,beta:4
 """
 
 import posixpath
@@ -19,7 +20,9 @@ from scal3r_ros.nodes.launch_parts import (
     node_arguments,
     params_file,
     values,
+    worker_hosts,
 )
+from scal3r_ros.nodes.worker_hosts import node_prefix, parse_hosts
 
 SHARED_TOPICS = ("context_state", "worker_state")
 
@@ -32,7 +35,8 @@ def arguments():
     return [
         namespace("Namespace of the mapping_node to serve."),
         params_file(),
-        argument("num_gpus", "2", "Reconstruction nodes on this machine."),
+        *worker_hosts(),
+        argument("num_gpus", "2", "Reconstruction nodes on this machine, unless workers tells."),
         argument(
             "world_size", "0", "Reconstruction nodes on all machines; 0 means those of this one."
         ),
@@ -56,13 +60,29 @@ def arguments():
 
 def start_nodes(context):
     """As many nodes as the arguments ask for; runs when all of them are known."""
-    given = values(context, arguments())
+    given = placed(values(context, arguments()))
     count = int(given["num_gpus"])
     actions = [reconstruction_node(given, index) for index in range(count)]
     if given["context_sync"] == "true":
         size = int(given["world_size"]) or count
         actions.append(node(given, "context_sync_node", given["namespace"], {"workers": size}))
     return actions
+
+
+def placed(given):
+    """What this machine starts, if `workers` tells it, and where the group meets."""
+    if not given["workers"]:
+        return {**given, "address": ""}
+    hosts = parse_hosts(given["workers"])
+    own = hosts.own(given["host"])
+    return {
+        **given,
+        "num_gpus": hosts.gpus[own],
+        "world_size": hosts.total,
+        "prefix": node_prefix(own),
+        "context_sync": given["context_sync"] if own == hosts.first else "false",
+        "address": hosts.address,
+    }
 
 
 def reconstruction_node(given, index):
@@ -79,4 +99,6 @@ def reconstruction_node(given, index):
 
 def node(given, executable, namespace, overrides, **more):
     overrides = {"use_sim_time": given["use_sim_time"] == "true", **overrides}
+    if given["address"]:
+        overrides["distributed.address"] = given["address"]
     return lifecycle_node(given, executable, namespace, overrides, **more)

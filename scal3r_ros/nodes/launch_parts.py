@@ -33,6 +33,19 @@ def device(description="auto, cpu, cuda or cuda:N; empty leaves it to params_fil
     return argument("device", "", description)
 
 
+def worker_hosts():
+    """Machines that reconstruct together; the same text on all of them."""
+    return [
+        argument(
+            "workers",
+            "",
+            "Machines and their GPUs, such as alpha:2,beta:4, the same on all of them; the first "
+            "one runs mapping.launch.py, the others multi_gpu.launch.py.",
+        ),
+        argument("host", "", "Which entry of workers this machine is; empty goes by host name."),
+    ]
+
+
 def node_arguments():
     """Arguments that reach every node unchanged."""
     return [

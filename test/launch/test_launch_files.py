@@ -176,6 +176,50 @@ def test_mapping_includes_the_workers_of_several_gpus():
     assert not [e for e in launched("mapping") if e.kind == "IncludeLaunchDescription"]
 
 
+def test_a_list_of_machines_is_the_same_on_all_of_them():
+    """Every machine starts its share, the first one the mapper and the context_sync_node too."""
+    workers = "alpha:2,beta-1.lan:3"
+    started = launched("mapping", workers=workers, host="alpha", namespace="robot")
+    assert overrides(nodes(started)["robot/mapping_node"])["worker.count"] == 5
+    (include,) = [e for e in started if e.kind == "IncludeLaunchDescription"]
+    (hint,) = [e.msg for e in started if e.kind == "LogInfo"]
+    assert hint.startswith("on beta-1.lan,") and f"workers:={workers} namespace:=robot" in hint
+    passed = dict(include.launch_arguments)
+    assert (passed["workers"], passed["host"]) == (workers, "alpha")
+    first = nodes(launched("multi_gpu", **{k: v for k, v in passed.items() if v != "file"}))
+    second = nodes(launched("multi_gpu", workers=workers, host="beta-1.lan", namespace="robot"))
+    assert set(first) == {"robot/context_sync_node"} | {
+        f"robot/gpu_alpha_{i}/reconstruction_node" for i in range(2)
+    }
+    assert set(second) == {f"robot/gpu_beta_1_lan_{i}/reconstruction_node" for i in range(3)}
+    assert overrides(first["robot/context_sync_node"])["workers"] == 5
+    for node in (*first.values(), *second.values()):
+        assert overrides(node)["distributed.address"] == "alpha"
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"workers": "alpha:2,beta:2", "host": "beta"}, "belongs on alpha"),
+        ({"workers": "alpha:2,beta:2", "host": "gamma"}, "gamma.* is not in workers"),
+        ({"workers": "alpha:2", "host": "alpha", "num_gpus": "2"}, "not both"),
+        ({"workers": "alpha=2"}, "not a list of host:gpus"),
+    ],
+)
+def test_a_list_of_machines_that_does_not_fit_is_told(given, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        launched("mapping", **given)
+
+
+def test_one_machine_in_the_list_is_as_without_a_list():
+    alone = launched("mapping", workers="localhost:1")
+    assert "worker.count" not in overrides(nodes(alone)["/mapping_node"])
+    several = nodes(launched("multi_gpu", workers="localhost:2"))
+    assert "distributed.address" not in overrides(several["/context_sync_node"])
+    lent = launched("mapping", workers="alpha:0,beta:1", host="alpha")
+    assert overrides(nodes(lent)["/mapping_node"])["worker.count"] == 1
+
+
 def test_rviz_sees_the_namespaced_topics():
     started = nodes(launched("mapping", rviz="true", namespace="robot", image_topic="/cam"))
     moved = dict(started["robot/rviz2"].remappings)
