@@ -1,9 +1,10 @@
-"""Measure speed and memory of the network, the mapping method and several processes."""
+"""Measure speed and memory of the network, the mapping method, several processes and the node."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 from pathlib import Path
 
 PARTS = {
@@ -11,6 +12,7 @@ PARTS = {
     "mapping": "scal3r_ros.bench.mapping",
     "shortcuts": "scal3r_ros.bench.shortcuts",
     "distributed": "scal3r_ros.bench.distributed",
+    "node": "scal3r_ros.nodes.bench",
 }
 
 
@@ -26,10 +28,16 @@ def run(args: argparse.Namespace) -> None:
     unknown = sorted(set(args.parts) - set(PARTS))
     if unknown:
         raise ValueError(f"unknown parts {', '.join(unknown)}; known are {', '.join(PARTS)}")
-    for name in args.parts or PARTS:
+    for name in args.parts or _runnable():
         module = importlib.import_module(PARTS[name])
         parser = argparse.ArgumentParser(description=module.__doc__)
         module.add_arguments(parser)
         chosen = ["--out", str(args.out / f"{name}.json"), *(["--quick"] if args.quick else [])]
         print(f"== {name}")
         module.run(parser.parse_args(chosen))
+
+
+def _runnable() -> list[str]:
+    """All parts; that of the node needs ROS."""
+    ros = importlib.util.find_spec("rclpy") is not None
+    return [name for name in PARTS if name != "node" or ros]

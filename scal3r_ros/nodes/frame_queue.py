@@ -38,7 +38,7 @@ class FrameQueue:
         self.config = config
         self.changed = changed or threading.Condition()
         """Notified when a frame arrives; the worker waits on it."""
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter(cleared=0)
         self._tickets: deque[Ticket] = deque()
         self._nbytes = 0
         self._keep_every = 1

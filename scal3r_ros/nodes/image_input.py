@@ -42,7 +42,7 @@ class ImageInput:
     def __init__(self, node, config: NodeConfig, frames: FrameQueue) -> None:
         self.config, self.frames = config, frames
         self.accepting = False
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter(uncalibrated=0, malformed_camera_info=0)
         """Hops: received, unaccepted (inactive or paused), gated; and how many went on without the
         calibration that was asked for."""
         self.guard = TimeGuard(config.time)

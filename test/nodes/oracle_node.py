@@ -15,11 +15,12 @@ import numpy as np
 
 from scal3r_ros.bench.city import City, drive
 from scal3r_ros.bench.oracle import OracleReconstructor, Spoil
-from scal3r_ros.nodes.conversions import stamp_to_ns
+from scal3r_ros.nodes.bench_stub import ConstantReconstructor
 from scal3r_ros.nodes.image_input import ImageInput
 from scal3r_ros.nodes.interruptible import InterruptibleReconstructor
 from scal3r_ros.nodes.managed_node import run
 from scal3r_ros.nodes.mapping_node import MappingNode, make_executor
+from scal3r_ros.pipeline.mapper import Mapper
 from scal3r_ros.pipeline.reconstructor import MemoryState, OutOfDeviceMemory, ReconstructionFailed
 from scal3r_ros.records import Chunk, ChunkPrediction
 
@@ -78,79 +79,46 @@ class StampOracle(OracleReconstructor):
         self.absorbed = state.arrays["absorbed"].tolist()
 
 
-class ConstantReconstructor(StampOracle):
-    """Every chunk looks the same: straight motion along a rough wall, many pixels."""
-
-    def __init__(self, options: dict) -> None:
-        super().__init__({**options, "frames": 10})
-        self.rows = 160
-
-    def reconstruct(self, chunk: Chunk, contribute: bool = True) -> ChunkPrediction:
-        time.sleep(self.options["seconds"])
-        count, rows = len(chunk.frames), self.rows
-        rng = np.random.default_rng(0)
-        depth = rng.uniform(2.0, 8.0, (rows, rows)).astype(np.float32)
-        poses = np.tile(np.eye(4), (count, 1, 1))
-        poses[:, 0, 3] = 0.05 * (np.arange(count) - chunk.reference_index)
-        matrix = np.array([[0.8 * rows, 0, rows / 2], [0, 0.8 * rows, rows / 2], [0, 0, 1.0]])
-        return ChunkPrediction(
-            chunk.index,
-            chunk.frame_ids,
-            poses,
-            np.tile(matrix, (count, 1, 1)),
-            np.tile(depth, (count, 1, 1)),
-            np.ones((count, rows, rows), np.float32),
-            np.full((count, rows, rows, 3), 128, np.uint8),
-        )
-
-
-TIMES_OF = 360
-"""Image callbacks whose times are printed together."""
-
-
-class CallbackTimes:
-    """Measures every image callback from inside the process."""
+class Watch:
+    """Counts the image callbacks, and those that ran while the worker was busy with a chunk."""
 
     def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self.waits: list[float] = []
-        original = ImageInput._on_image
+        self.busy, self.counts = False, {"callbacks": 0, "while_busy": 0}
+        on_image, add = ImageInput._on_image, Mapper.add
 
-        def timed(receiver, message):
-            began = time.monotonic()
-            original(receiver, message)
-            self.seconds.append(time.monotonic() - began)
-            self.waits.append(began - stamp_to_ns(message.header.stamp) * 1e-9)
-            if len(self.seconds) == TIMES_OF:
-                print("TIMES", self.report(), flush=True)
+        def counted(receiver, message):
+            self.counts["callbacks"] += 1
+            self.counts["while_busy"] += self.busy
+            on_image(receiver, message)
 
-        ImageInput._on_image = timed
+        def watched(mapper, *args, **more):
+            self.busy = True
+            try:
+                return add(mapper, *args, **more)
+            finally:
+                self.busy = False
 
-    def report(self) -> str:
-        """Median, 99th percentile and largest of the callbacks since the last report."""
-        measured = {"callback": self.seconds, "arrival": self.waits}
-        text = json.dumps(
-            {k: np.percentile(v, [50, 99, 100]).round(6).tolist() for k, v in measured.items()}
-        )
-        self.seconds.clear()
-        self.waits.clear()
-        return text
+        ImageInput._on_image, Mapper.add = counted, watched
 
 
 def main() -> int:
     options = {**DEFAULTS, **json.loads(sys.argv[1])}
-    CallbackTimes()
+    watch = Watch()
 
     def make_mapper(node, config):
-        from scal3r_ros.pipeline.mapper import Mapper
-
         time.sleep(options["load_seconds"])
-        kind = ConstantReconstructor if options["constant"] else StampOracle
-        reconstructor = InterruptibleReconstructor(kind(options))
+        constant = options["constant"]
+        inner = ConstantReconstructor() if constant else StampOracle(options)
+        reconstructor = InterruptibleReconstructor(inner)
         return Mapper(config, reconstructor), reconstructor
 
+    class WatchedNode(MappingNode):
+        def stop(self) -> None:
+            print("WATCH", json.dumps(watch.counts), flush=True)
+            super().stop()
+
     return run(
-        lambda: MappingNode(make_mapper),
+        lambda: WatchedNode(make_mapper),
         sys.argv[:1] + sys.argv[2:],
         make_executor,
         lambda node: node.config.autostart,
