@@ -84,3 +84,9 @@ def test_versions_agree():
 def _code(text: str) -> str:
     """Only what stands in backticks or code blocks."""
     return "\n".join(re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL))
+
+
+def test_the_front_page_asks_for_the_torch_that_is_declared():
+    (said,) = re.findall(r"torch ≥ ([\d.]+)", (ROOT / "README.md").read_text())
+    declared = re.findall(r"torch>=([\d.]+)", (ROOT / "setup.py").read_text())
+    assert set(declared) == {said}
