@@ -1,15 +1,25 @@
-"""The running node offers the topics and services of the front page, and no others."""
+"""The running node offers the topics and services of the front page, and no others; RViz, set up
+by the shipped file, would hear it."""
 
 import re
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytest.importorskip("rclpy", reason="rclpy is absent; run the tests with `make test`")
+from rclpy.qos import (
+    DurabilityPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
 
 pytestmark = pytest.mark.ros
-README = Path(__file__).resolve().parents[2] / "README.md"
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
 OF_EVERY_NODE = {"/rosout", "/parameter_events", "/mapping_node/transition_event"}
 
 
@@ -33,7 +43,35 @@ def named(found) -> dict[str, str]:
     }
 
 
-def test_topics_and_services_are_those_of_the_front_page(start_mapping, make_robot):
+def check_displays(node, inputs: set[str]) -> None:
+    """Every display of the RViz file has a topic that the node publishes, compatibly."""
+    config = yaml.safe_load((ROOT / "config" / "mapping.rviz").read_text())
+    displays = config["Visualization Manager"]["Displays"]
+    shown = [display for display in displays if "Topic" in display]
+    assert len(shown) >= 6
+    for display in shown:
+        topic = display["Topic"]
+        if topic["Value"] in inputs:
+            continue
+        (publisher,) = node.get_publishers_info_by_topic(topic["Value"])
+        kind = display["Class"].removeprefix("rviz_default_plugins/")
+        assert publisher.topic_type.endswith(f"/{kind}"), display["Name"]
+        asked = QoSProfile(
+            depth=topic["Depth"],
+            reliability=ReliabilityPolicy[policy(topic, "Reliability")],
+            durability=DurabilityPolicy[policy(topic, "Durability")],
+        )
+        verdict, reason = qos_check_compatible(publisher.qos_profile, asked)
+        assert verdict != QoSCompatibility.ERROR, (display["Name"], reason)
+        latched = publisher.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL
+        assert latched == (policy(topic, "Durability") == "TRANSIENT_LOCAL"), display["Name"]
+
+
+def policy(topic: dict, name: str) -> str:
+    return topic[f"{name} Policy"].upper().replace(" ", "_")
+
+
+def test_the_interface_is_that_of_the_front_page_and_of_rviz(start_mapping, make_robot):
     start_mapping({}, **{"input.odometry": True, "map.alignment": "imu"})
     node = make_robot({}, listen=False).node
     inputs, outputs = tables("Topics")
@@ -61,3 +99,4 @@ def test_topics_and_services_are_those_of_the_front_page(start_mapping, make_rob
             },
         }
     assert found == expected
+    check_displays(node, set(expected["subscribers"]))
