@@ -152,6 +152,15 @@ class GraphConfig(Section):
         "Width of the robust kernel on loop residuals, in standard deviations; 0 switches it off.",
         minimum=0.0,
     )
+    solve_above: float = option(
+        3.0,
+        "A loop that contradicts the map by more standard deviations than this corrects it at"
+        " once; 0 lets every loop do so.",
+        minimum=0.0,
+    )
+    solve_every: int = option(
+        10, "Longest wait of any other loop for its correction.", unit="chunks", minimum=1
+    )
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,9 @@ import numpy as np
 
 from scal3r_ros.config import LoopConfig
 from scal3r_ros.mapping.alignment import Alignment
+from scal3r_ros.mapping.descriptor_store import WIDTH, DescriptorStore
 from scal3r_ros.mapping.sim3 import Sim3
 
-WIDTH = 512
-"""Longer descriptors are projected to this many numbers; cosines survive to about 1/sqrt(WIDTH)."""
-CAPACITY = 100_000
-"""Descriptors kept; beyond it every second of the older half is dropped."""
 MARGIN = 2.0
 """Correction always allowed, in scene distances: short paths have little drift to correct."""
 MAX_TURN = np.radians(60.0)
@@ -59,13 +56,12 @@ class LoopDetector:
 
     def __init__(self, config: LoopConfig) -> None:
         self.config = config
-        self._ids = np.zeros(0, np.int64)
-        self._descriptors = np.zeros((0, 0), np.float16)
+        self._store = DescriptorStore()
         self._tried: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
         """Number of descriptors kept."""
-        return len(self._ids)
+        return len(self._store)
 
     def add(self, frame_ids: Sequence[int], descriptors: np.ndarray) -> list[LoopCandidate]:
         """Search for new frames (N) with unit descriptors (N, D), then remember them.
@@ -74,8 +70,8 @@ class LoopDetector:
         """
         ids = np.asarray(frame_ids, dtype=np.int64)
         compact = _compact(np.asarray(descriptors, dtype=np.float32))
-        found = self._search(ids, compact) if self.config.enabled and len(self._ids) else []
-        self._remember(ids, compact)
+        found = self._search(ids, compact) if self.config.enabled and len(self) else []
+        self._store.add(ids, compact)
         chosen: list[LoopCandidate] = []
         for candidate in sorted(found, key=lambda c: (-c.similarity, c.frame_id)):
             if len(chosen) >= self.config.max_candidates:
@@ -88,16 +84,14 @@ class LoopDetector:
     def state(self) -> dict[str, np.ndarray]:
         """Everything as arrays, to save and restore."""
         return {
-            "ids": self._ids,
-            "descriptors": self._descriptors,
+            **self._store.state(),
             "tried": np.array(self._tried, np.int64).reshape(-1, 2),
         }
 
     @classmethod
     def restore(cls, config: LoopConfig, arrays) -> LoopDetector:
         detector = cls(config)
-        detector._ids = np.array(arrays["ids"], np.int64)
-        detector._descriptors = np.array(arrays["descriptors"], np.float16)
+        detector._store.restore(arrays["ids"], arrays["descriptors"])
         detector._tried = [tuple(pair) for pair in np.asarray(arrays["tried"]).tolist()]
         return detector
 
@@ -107,23 +101,7 @@ class LoopDetector:
         What all frames of a session share says nothing about the place, and would make all of them
         look alike.
         """
-        count = int(np.searchsorted(self._ids, ids.max() - self.config.min_gap, side="right"))
-        mean = self._descriptors.mean(axis=0, dtype=np.float32)
-        centred = descriptors - mean
-        centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
-        best = np.full(len(ids), -np.inf)
-        match = np.zeros(len(ids), np.int64)
-        for start in range(0, count, 8192):
-            part = slice(start, min(start + 8192, count))
-            past = self._descriptors[part].astype(np.float32) - mean
-            past /= np.maximum(np.linalg.norm(past, axis=1, keepdims=True), 1e-6)
-            similarity = centred @ past.T
-            too_near = self._ids[part][None] > ids[:, None] - self.config.min_gap
-            similarity[too_near] = -np.inf
-            top = similarity.argmax(axis=1)
-            value = similarity[np.arange(len(ids)), top]
-            better = value > best
-            best[better], match[better] = value[better], self._ids[part][top[better]]
+        best, match = self._store.nearest(descriptors, ids - self.config.min_gap)
         return [
             LoopCandidate(int(ids[i]), int(match[i]), float(best[i]))
             for i in np.flatnonzero(best > self.config.threshold)
@@ -136,19 +114,6 @@ class LoopDetector:
             and abs(candidate.match_id - match_id) <= window
             for frame_id, match_id in self._tried
         )
-
-    def _remember(self, ids: np.ndarray, descriptors: np.ndarray) -> None:
-        if not len(self._ids):
-            self._descriptors = np.zeros((0, descriptors.shape[1]), np.float16)
-        fresh = ids > (self._ids[-1] if len(self._ids) else -np.inf)
-        self._ids = np.concatenate([self._ids, ids[fresh]])
-        self._descriptors = np.concatenate(
-            [self._descriptors, descriptors[fresh].astype(np.float16)]
-        )
-        if len(self._ids) > CAPACITY:
-            half = len(self._ids) // 2
-            keep = np.concatenate([np.arange(0, half, 2), np.arange(half, len(self._ids))])
-            self._ids, self._descriptors = self._ids[keep], self._descriptors[keep]
 
 
 class LoopVerifier:

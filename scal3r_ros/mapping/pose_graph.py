@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import dijkstra
 
 from scal3r_ros.config import GraphConfig
+from scal3r_ros.mapping.graph_covariance import placement_covariances
 from scal3r_ros.mapping.graph_solver import (
     GraphProblem,
     GraphSolution,
@@ -22,9 +21,6 @@ from scal3r_ros.mapping.graph_solver import (
     solve_published,
 )
 from scal3r_ros.mapping.sim3 import Sim3
-
-DISCONNECTED = 1e6
-"""Variance reported for a chunk whose place relative to the map's first chunk is unknown."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +43,9 @@ class PoseGraph:
         self._nodes: dict[int, Sim3] = {}
         self._parts: dict[int, int] = {}
         self.edges: list[Edge] = []
+        self._solved = (0, 0)
+        """Number of nodes and edges when the graph was solved last."""
+        self._united = False
 
     @property
     def nodes(self) -> Mapping[int, Sim3]:
@@ -71,6 +70,7 @@ class PoseGraph:
             raise ValueError(f"edge ({a}, {b}): chunk {missing[0]} is not in the graph")
         if self._parts[a] != self._parts[b]:
             self._join(a, b, S_a_b)
+            self._united = kind == "loop"
         believed = np.ones(3) if sigma is None else np.asarray(sigma, dtype=np.float64)
         self.edges.append(Edge(a, b, S_a_b, kind, believed))
 
@@ -81,6 +81,23 @@ class PoseGraph:
     def transform(self, S_new_old: Sim3) -> None:
         """Express the whole map in another frame."""
         self._nodes = {index: S_new_old @ node for index, node in self._nodes.items()}
+
+    @property
+    def pending(self) -> list[Edge]:
+        """Loops that the nodes do not know of yet, because the graph was not solved since."""
+        return [edge for edge in self.edges[self._solved[1] :] if edge.kind == "loop"]
+
+    def due(self, config: GraphConfig) -> bool:
+        """Whether the graph should be solved now: a new loop contradicts the map or united two
+        parts of it, or has waited long enough."""
+        pending = self.pending
+        if not pending or self._united:
+            return self._united
+        if len(self._nodes) - self._solved[0] >= config.solve_every:
+            return True
+        sigmas = np.repeat([edge.sigma for edge in pending], (3, 3, 1), axis=1)
+        changes = np.array([self.correction(edge.a, edge.b, edge.S_a_b) for edge in pending])
+        return bool(np.sqrt(((changes / sigmas) ** 2).mean(axis=1)).max() > config.solve_above)
 
     def correction(self, a: int, b: int, S_a_b: Sim3) -> np.ndarray:
         """(7,) log of what an edge would have to correct, in units of chunk b."""
@@ -97,47 +114,24 @@ class PoseGraph:
         nodes = solution.nodes.orthonormal()
         for i, index in enumerate(self._nodes):
             self._nodes[index] = nodes[i]
+        self._solved, self._united = (len(self._nodes), len(self.edges)), False
         return solution
 
     def covariances(self) -> dict[int, np.ndarray]:
-        """(7, 7) covariance of each S_map_chunk relative to the first chunk, right perturbations.
-
-        Summed along the most certain path through the graph: an upper bound of the marginal that
-        costs one Dijkstra run.
-        """
+        """(7, 7) covariance of each S_map_chunk relative to the first chunk, right perturbations,
+        by chunk index."""
         if not self._nodes:
             return {}
-        indices = list(self._nodes)
-        place = {index: i for i, index in enumerate(indices)}
-        between = {}
-        for edge in self.edges:
-            pair = (place[edge.a], place[edge.b])
-            spread = np.diag(np.repeat(edge.sigma**2, (3, 3, 1)))
-            if pair not in between or np.trace(spread) < np.trace(between[pair]):
-                between[pair] = spread
-        weights = {pair: float(np.trace(spread)) for pair, spread in between.items()}
-        distance, before = dijkstra(
-            _adjacency(weights, len(place)), directed=False, indices=0, return_predecessors=True
-        )
-        unknown = np.diag(np.full(7, DISCONNECTED))
-        result = {0: np.zeros((7, 7))}
-        for i in np.argsort(distance, kind="stable")[1:].tolist():
-            if not np.isfinite(distance[i]):
-                result[i] = unknown
-                continue
-            j = int(before[i])
-            S_i_j = self._nodes[indices[i]].inverse() @ self._nodes[indices[j]]
-            own = between.get((j, i))
-            carried = result[j] if own is not None else result[j] + between[(i, j)]
-            turned = S_i_j.adjoint() @ carried @ S_i_j.adjoint().T
-            result[i] = turned if own is None else turned + own
-        return {index: result[i] for i, index in enumerate(indices)}
+        problem = self._problem()
+        found = placement_covariances(problem.nodes, problem.ends, problem.sigma)
+        return dict(zip(self._nodes, found))
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything as arrays, to save and restore."""
         nodes, edges = Sim3.stack(list(self._nodes.values())), self.edges
         measured = Sim3.stack([edge.S_a_b for edge in edges])
         return {
+            "solved": np.array([*self._solved, self._united], np.int64),
             "node_index": np.array(list(self._nodes), dtype=np.int64),
             "node_part": np.array(list(self._parts.values()), dtype=np.int64),
             "node_scale": nodes.scale,
@@ -163,6 +157,9 @@ class PoseGraph:
             kind, sigma = str(arrays["edge_kind"][i]), arrays["edge_sigma"][i]
             graph.edges.append(Edge(a, b, measured[i], kind, sigma))
         graph._parts = {int(i): int(p) for i, p in zip(arrays["node_index"], arrays["node_part"])}
+        everything = np.array([len(graph._nodes), len(graph.edges), 0])
+        known = arrays.get("solved", everything)  # absent from maps of older versions
+        graph._solved, graph._united = (int(known[0]), int(known[1])), bool(known[2])
         return graph
 
     def _problem(self, reverse_chain: bool = False) -> GraphProblem:
@@ -196,12 +193,6 @@ class PoseGraph:
         for index in [index for index, part in self._parts.items() if part == joined]:
             self._nodes[index] = goal if index == moves else S_new_old @ self._nodes[index]
             self._parts[index] = self._parts[stays]
-
-
-def _adjacency(weights: Mapping[tuple[int, int], float], count: int) -> csr_matrix:
-    ends = np.array(list(weights), dtype=np.int64).reshape(-1, 2)
-    values = np.array(list(weights.values()), dtype=np.float64)
-    return csr_matrix((values, (ends[:, 0], ends[:, 1])), shape=(count, count))
 
 
 def _reversed(edge: Edge) -> Edge:

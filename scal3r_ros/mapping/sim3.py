@@ -157,7 +157,8 @@ def skew(vector: np.ndarray) -> np.ndarray:
 def right_jacobian_inverse(tangent: np.ndarray) -> np.ndarray:
     """(..., 7, 7) with `log(exp(x) @ exp(d)) = x + J d + O(d^2)`.
 
-    The Jacobian itself is sum (-ad)^n / (n+1)!; thirty terms reach rounding for any rotation.
+    The Jacobian itself is sum (-ad)^n / (n+1)!; thirty terms reach rounding for any rotation, few
+    for small vectors.
     """
     step = -_algebra_adjoint(tangent)
     term = np.broadcast_to(np.eye(7), step.shape)
@@ -165,6 +166,8 @@ def right_jacobian_inverse(tangent: np.ndarray) -> np.ndarray:
     for order in range(2, 32):
         term = term @ step / order
         jacobian += term
+        if not np.abs(term).max(initial=0.0) > 1e-18:
+            break
     return np.linalg.inv(jacobian)
 
 

@@ -53,8 +53,8 @@ def weighted_similarity(
     mean_source, mean_target = weights @ source, weights @ target
     source, target = source - mean_source, target - mean_target
     if scale is None:
-        spread_source = np.sqrt(weights @ (source * source).sum(axis=1))
-        spread_target = np.sqrt(weights @ (target * target).sum(axis=1))
+        spread_source = np.sqrt(weights @ np.einsum("ni,ni->n", source, source))
+        spread_target = np.sqrt(weights @ np.einsum("ni,ni->n", target, target))
         if not (spread_source > 0 and spread_target > 0):
             raise DegenerateOverlap("all matched points coincide; their scale is undefined")
         scale = spread_target / spread_source
@@ -86,7 +86,7 @@ def sim3_wet(
     best = weighted_similarity(points, goal, base, scale)
     previous_cost, rounds = np.inf, 0
     for _ in range(iterations):
-        residual = np.linalg.norm(goal - best.apply(points), axis=1)
+        residual = _distances(best, points, goal)
         huber = np.where(residual <= delta, 1.0, delta / np.maximum(residual, 1e-30))
         loss = np.where(residual <= delta, 0.5 * residual**2, delta * (residual - 0.5 * delta))
         cost = float((base * loss).sum())
@@ -95,7 +95,7 @@ def sim3_wet(
         if _settled(best, fitted) or abs(previous_cost - cost) < 1e-9 * previous_cost:
             break
         best, previous_cost, rounds = fitted, cost, rounds + 1
-    return SimilarityFit(best, np.linalg.norm(target - best.apply(source), axis=1), rounds)
+    return SimilarityFit(best, _distances(best, source, target), rounds)
 
 
 def robust_similarity(
@@ -116,12 +116,19 @@ def robust_similarity(
     best = _consensus(source, target, weights, distance, scale)
     base, settled, rounds = weights / distance**2, False, 0
     while rounds < iterations and not settled:
-        relative = np.linalg.norm(target - best.apply(source), axis=1) / distance
+        relative = _distances(best, source, target) / distance
         sigma = max(1.4826 * float(np.median(relative)), 1e-7)
         kernel = np.clip(1.0 - (relative / (TUKEY * sigma)) ** 2, 0.0, None) ** 2
         fitted = weighted_similarity(source, target, base * kernel / base.sum(), scale)
         settled, best, rounds = _settled(best, fitted), fitted, rounds + 1
-    return SimilarityFit(best, np.linalg.norm(target - best.apply(source), axis=1), rounds)
+    return SimilarityFit(best, _distances(best, source, target), rounds)
+
+
+def _distances(S_target_source: Sim3, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """(N,) between where points are moved to and where they should be."""
+    missed = S_target_source.apply(source)
+    missed -= target
+    return np.sqrt(np.einsum("ni,ni->n", missed, missed))
 
 
 def _settled(before: Sim3, after: Sim3) -> bool:
@@ -139,9 +146,12 @@ def _consensus(source, target, weights, distance, scale) -> Sim3:
     picks = np.minimum(picks, len(source) - 1)
     judges = np.linspace(0, len(source) - 1, min(SCORED, len(source))).astype(int)
     hypotheses = _minimal_fits(source[picks], target[picks], scale)
-    predicted = hypotheses.apply(source[judges])
-    misses = np.linalg.norm(predicted - target[judges], axis=2) / distance[judges]
-    return hypotheses[int(np.median(misses, axis=1).argmin())]
+    matrices = hypotheses.scale[:, None, None] * hypotheses.rotation
+    missed = (matrices.reshape(-1, 3) @ source[judges].T).reshape(-1, 3, len(judges))
+    missed += hypotheses.translation[..., None]
+    missed -= target[judges].T
+    squares = np.einsum("hin,hin->hn", missed, missed) / distance[judges] ** 2
+    return hypotheses[int(np.median(squares, axis=1).argmin())]
 
 
 def _minimal_fits(source: np.ndarray, target: np.ndarray, scale: float | None) -> Sim3:

@@ -77,8 +77,17 @@ class Trajectory:
         rows = self._select(frame_ids)
         if not len(rows):
             return np.zeros((0, 4, 4))
-        S = Sim3.stack([S_map_chunk[c] for c in self._columns["chunk_index"][rows].tolist()])
+        S, _ = _gather(S_map_chunk, self._columns["chunk_index"][rows])
         return S.move_pose(self._columns["T_chunk_camera"][rows])
+
+    def path_length(self, S_map_chunk: Mapping[int, Sim3], first_id: int, last_id: int) -> float:
+        """Distance travelled between two frames, map units."""
+        ids = self._columns["frame_id"][: len(self)]
+        between = np.flatnonzero((ids >= first_id) & (ids <= last_id))
+        rows = between[np.argsort(ids[between])]
+        S, _ = _gather(S_map_chunk, self._columns["chunk_index"][rows])
+        positions = S.move_pose(self._columns["T_chunk_camera"][rows])[:, :3, 3]
+        return float(np.linalg.norm(np.diff(positions, axis=0), axis=1).sum())
 
     def poses(
         self,
@@ -92,11 +101,7 @@ class Trajectory:
         if not len(rows):
             return ()
         columns = {name: values[rows] for name, values in self._columns.items()}
-        chunks = columns["chunk_index"].tolist()
-        S = Sim3.stack([S_map_chunk[chunk] for chunk in chunks])
-        placed = None
-        if chunk_covariance is not None:
-            placed = np.stack([chunk_covariance[chunk] for chunk in chunks])
+        S, placed = _gather(S_map_chunk, columns["chunk_index"], chunk_covariance)
         centres = columns["T_chunk_camera"][:, :3, 3]
         fields = zip(
             columns["frame_id"].tolist(),
@@ -104,7 +109,7 @@ class Trajectory:
             S.move_pose(columns["T_chunk_camera"]),
             pose_covariance(columns["covariance"], S, centres, placed),
             columns["confidence"].tolist(),
-            chunks,
+            columns["chunk_index"].tolist(),
             columns["provisional"].tolist(),
         )
         return tuple(TrajectoryPose(*values) for values in fields)
@@ -125,8 +130,9 @@ class Trajectory:
         return trajectory
 
     def _select(self, frame_ids: Iterable[int] | None) -> np.ndarray:
-        ids = self.frame_ids if frame_ids is None else frame_ids
-        return np.array([self._rows[frame_id] for frame_id in ids], dtype=np.int64)
+        if frame_ids is None:
+            return np.argsort(self._columns["frame_id"][: len(self)])
+        return np.array([self._rows[frame_id] for frame_id in frame_ids], dtype=np.int64)
 
     def _reserve(self, rows: int) -> None:
         have = len(self._columns["frame_id"])
@@ -136,6 +142,19 @@ class Trajectory:
         for name, values in self._columns.items():
             fresh = np.zeros((grown, *values.shape[1:]), values.dtype)
             self._columns[name] = np.concatenate([values, fresh])
+
+
+def _gather(
+    S_map_chunk: Mapping[int, Sim3],
+    chunks: np.ndarray,
+    covariance: Mapping[int, np.ndarray] | None = None,
+) -> tuple[Sim3, np.ndarray | None]:
+    """What is known of the chunk of each row: its place (N,) and covariance (N, 7, 7)."""
+    present, row = np.unique(chunks, return_inverse=True)
+    S = Sim3.stack([S_map_chunk[chunk] for chunk in present.tolist()])[row]
+    if covariance is None:
+        return S, None
+    return S, np.stack([covariance[chunk] for chunk in present.tolist()])[row]
 
 
 def pose_covariance(

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from scal3r_ros.config import Config
-from scal3r_ros.mapping.alignment import FLOOR, Alignment, align, least_covariance
+from scal3r_ros.mapping.alignment import Alignment, align, least_covariance
 from scal3r_ros.mapping.camera import valid_pixels
 from scal3r_ros.mapping.chunking import split_overlap
 from scal3r_ros.mapping.odometry_bridge import bridge_by_odometry
@@ -88,6 +88,13 @@ class MapAssembly:
         self.points.move(self.graph.nodes)
         self.revision += 1
 
+    def correct_if_due(self, last: bool = False) -> bool:
+        """Optimise the graph if loops call for it; all that wait are heard at `last`."""
+        due = self.graph.due(self._config.graph) or (last and bool(self.graph.pending))
+        if due:
+            self.correct()
+        return due
+
     def fix_scale(self) -> bool:
         """Rescale the map once, when its scale is known well enough, as one revision."""
         scale = self.references.scale
@@ -116,9 +123,7 @@ class MapAssembly:
 
     def path_length(self, first_id: int, last_id: int) -> float:
         """Distance travelled between two frames, map units."""
-        ids = [i for i in self.trajectory.frame_ids if first_id <= i <= last_id]
-        positions = self.trajectory.matrices(self.graph.nodes, ids)[:, :3, 3]
-        return float(np.linalg.norm(np.diff(positions, axis=0), axis=1).sum())
+        return self.trajectory.path_length(self.graph.nodes, first_id, last_id)
 
     def _align(self, outline: ChunkOutline, prediction: ChunkPrediction) -> Alignment | None:
         """S_previous_chunk; None if no chunk of the chain precedes this one."""
@@ -217,13 +222,6 @@ class MapAssembly:
         S_map_chunk = self.graph.nodes[prediction.chunk_index]
         cloud = self.points.integrate(prediction, ids, S_map_chunk, self.part)
         return Joined(ids, ((prediction, ids),) if ids else (), cloud)
-
-
-def _unconfirmed_covariance(prediction: ChunkPrediction) -> np.ndarray:
-    """(6, 6) of a pose in a chunk that no other chunk was compared with: the smallest believed."""
-    valid = valid_pixels(prediction.depth, prediction.confidence)
-    distance = float(np.median(prediction.depth[valid])) if valid.any() else 1.0
-    return np.diag(np.square([FLOOR[0] * distance] * 3 + [FLOOR[1]] * 3))
 
 
 def _confidence(prediction: ChunkPrediction, row: int) -> float:

@@ -84,8 +84,8 @@ class Mapper(MapView):
                 if self._waiting:
                     updates += self._run_round()  # may give frames back to the chunker
             last = self._assembly.open
-            if last is not None and last.waiting:
-                updates.append(self._finish(last.outline, self._assembly.confirm()))
+            if last is not None and (last.waiting or self._assembly.graph.pending):
+                updates.append(self._finish(last.outline, self._assembly.confirm(), last=True))
             return updates
 
     def start_session(self) -> list[MapUpdate]:
@@ -199,7 +199,7 @@ class Mapper(MapView):
         outline = ChunkOutline.of(chunk)
         if isinstance(outcome, ReconstructionFailed):
             failed = Event("chunk_failed", f"chunk {chunk.index}: {outcome}", chunk.index)
-            return self._finish(outline, self._assembly.close(), [*events, failed])
+            return self._finish(outline, self._assembly.close(), [*events, failed], last=True)
         self._history.append((outline, None))
         self.counters["chunks"] += 1
         self.counters["frames_missing"] += len(outcome.missing_ids)
@@ -209,18 +209,23 @@ class Mapper(MapView):
             self._loops.record(outcome, {frame.id: frame for frame in chunk.frames})
         return self._finish(outline, joined, events, outcome.timings)
 
-    def _finish(self, outline: ChunkOutline, joined: Joined, events=(), timings=None) -> MapUpdate:
-        """Loops and scale after a change, and the update that tells about all of it."""
+    def _finish(
+        self, outline: ChunkOutline, joined: Joined, events=(), timings=None, last: bool = False
+    ) -> MapUpdate:
+        """Loops and scale after a change, and the update that tells about all of it; with `last`
+        of a chain no loop waits on."""
         with timed(self.seconds, "loops"):
             loops, loop_events = self._close_loops(outline, joined)
-        corrected = self._assembly.fix_scale() or bool(loops)
+        with timed(self.seconds, "graph"):
+            corrected = self._assembly.correct_if_due(last)
+        corrected = self._assembly.fix_scale() or corrected
         events = [*events, *joined.events, *loop_events]
         return self._update(outline, joined, events, corrected, loops, timings)
 
     def _close_loops(
         self, outline: ChunkOutline, joined: Joined
     ) -> tuple[list[tuple[int, int]], list[Event]]:
-        """One loop chunk per candidate; the graph is optimised once if any is proven."""
+        """One loop chunk per candidate; the proven ones become edges of the graph."""
         accepted, events = [], []
         for trial in self._loops.trials(joined, self._assembly):
             chunk = self._loops.chunk(trial, self._chunker, outline.session)
@@ -236,8 +241,6 @@ class Mapper(MapView):
             events.append(Event(name, f"{trial.name} {reason}".strip(), chunk.index))
             if not reason:
                 accepted.append((trial.candidate.match_id, trial.candidate.frame_id))
-        if accepted:
-            self._assembly.correct()
         return accepted, events
 
     def _rebuild(self, outcomes: Sequence[Outcome]) -> list[Event]:

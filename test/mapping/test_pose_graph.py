@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from scal3r_ros.config import GraphConfig
+from scal3r_ros.mapping.graph_covariance import DISCONNECTED
 from scal3r_ros.mapping.graph_solver import edge_jacobians, edge_residuals
-from scal3r_ros.mapping.pose_graph import DISCONNECTED, PoseGraph
+from scal3r_ros.mapping.pose_graph import PoseGraph
 from scal3r_ros.mapping.sim3 import Sim3
 
 NOISE = np.array([0.02, 0.005, 0.01])
@@ -214,3 +215,62 @@ def test_edges_need_their_nodes():
     with pytest.raises(ValueError, match="chunk 0 is already"):
         graph.add_node(0, Sim3.identity())
     assert graph.solve(GraphConfig()).iterations == 0
+
+
+def test_only_loops_that_contradict_the_map_are_solved_at_once():
+    graph, _ = ring(40, 0)
+    config = GraphConfig(solve_every=10)
+    graph.solve(config)
+    agreeing = graph.nodes[3].inverse() @ graph.nodes[12]
+    graph.add_edge(3, 12, agreeing, "loop", NOISE)
+    assert len(graph.pending) == 1
+    assert not graph.due(config)
+    assert graph.due(GraphConfig(solve_every=10, solve_above=0.0))
+    contradicting = agreeing @ Sim3.exp(np.r_[0.5, 0, 0, 0, 0, 0, 0])
+    graph.add_edge(4, 13, contradicting, "loop", NOISE)
+    assert graph.due(config)
+    saved = PoseGraph.restore(graph.state())
+    assert saved.due(config) and len(saved.pending) == 2
+    graph.solve(config)
+    assert not graph.due(config) and not graph.pending
+
+
+def test_an_agreeing_loop_waits_for_so_many_chunks_and_no_more():
+    graph, _ = ring(20, 0)
+    config = GraphConfig(solve_every=3)
+    graph.solve(config)
+    graph.add_edge(3, 12, graph.nodes[3].inverse() @ graph.nodes[12], "loop", NOISE)
+    due = []
+    for k in range(20, 24):
+        graph.add_node(k, graph.nodes[k - 1])
+        graph.add_edge(k - 1, k, Sim3.identity(), sigma=NOISE)
+        due.append(graph.due(config))
+    assert due == [False, False, True, True]
+
+
+def test_a_loop_that_unites_two_parts_is_solved_at_once():
+    graph, _ = ring(10, 0)
+    graph.solve(GraphConfig())
+    for k in (10, 11):
+        graph.add_node(k, Sim3.identity())
+    graph.add_edge(10, 11, Sim3.identity(), sigma=NOISE)
+    assert not graph.due(GraphConfig())
+    graph.add_edge(2, 11, Sim3.identity(), "loop", NOISE)
+    assert graph.due(GraphConfig())
+
+
+def test_covariances_are_sums_along_the_chain_whatever_the_order_of_its_chunks():
+    graph, _ = ring(6, 0)
+    found = graph.covariances()
+    expected = np.zeros((7, 7))
+    for k in range(1, 6):
+        step = (graph.nodes[k].inverse() @ graph.nodes[k - 1]).adjoint()
+        expected = step @ expected @ step.T + np.diag(np.repeat(NOISE**2, (3, 3, 1)))
+        np.testing.assert_allclose(found[k], expected, rtol=1e-9, atol=1e-12)
+    backwards = PoseGraph()
+    for k in (0, 5, 4, 3, 2, 1):
+        backwards.add_node(k, graph.nodes[k])
+    for edge in graph.edges:
+        backwards.add_edge(edge.a, edge.b, edge.S_a_b, sigma=NOISE)
+    for k, covariance in backwards.covariances().items():
+        np.testing.assert_allclose(covariance, found[k], rtol=1e-7, atol=1e-9)

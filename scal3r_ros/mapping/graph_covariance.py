@@ -1,0 +1,52 @@
+"""How well each chunk's place is known relative to the map's first chunk."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import dijkstra
+
+from scal3r_ros.mapping.sim3 import Sim3
+
+DISCONNECTED = 1e6
+"""Variance reported for a chunk whose place relative to the map's first chunk is unknown."""
+
+
+def placement_covariances(nodes: Sim3, ends: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """(K, 7, 7) covariance of each S_map_chunk (K,) for right perturbations.
+
+    Summed along the most certain path through the graph: an upper bound of the marginal that costs
+    one Dijkstra run. Edges: `ends` (M, 2) positions of nodes, `sigma` (M, 3) in frames of the
+    second end. The sums run in the map's frame, where covariances along a path simply add up.
+    """
+    count = len(nodes.scale)
+    spread = np.zeros((len(ends), 7))
+    spread[:] = np.repeat(sigma**2, (3, 3, 1), axis=1)
+    edges, distance, before = _most_certain_paths(ends, spread.sum(axis=1), count)
+    adjoint = nodes.adjoint()
+    turned = adjoint[ends[:, 1]]
+    in_map = (turned * spread[:, None]) @ np.swapaxes(turned, 1, 2)
+    summed = np.zeros((count, 7, 7))
+    order = np.argsort(distance, kind="stable")
+    for i in order[np.isfinite(distance[order])][1:].tolist():
+        j = int(before[i])
+        summed[i] = summed[j] + in_map[edges[(j, i) if j < i else (i, j)]]
+    back = nodes.inverse().adjoint()
+    covariance = back @ summed @ np.swapaxes(back, 1, 2)
+    covariance[~np.isfinite(distance)] = np.diag(np.full(7, DISCONNECTED))
+    return covariance
+
+
+def _most_certain_paths(
+    ends: np.ndarray, variance: np.ndarray, count: int
+) -> tuple[dict[tuple[int, int], int], np.ndarray, np.ndarray]:
+    """The most certain edge of each pair of nodes, summed variance and predecessor of each node."""
+    pairs = np.sort(ends, axis=1)
+    best: dict[tuple[int, int], int] = {}
+    for edge in np.argsort(-variance, kind="stable").tolist():
+        best[tuple(pairs[edge].tolist())] = edge  # the most certain one comes last
+    rows = np.array(list(best), dtype=np.int64).reshape(-1, 2)
+    weights = variance[list(best.values())]
+    adjacency = csr_matrix((weights, (rows[:, 0], rows[:, 1])), shape=(count, count))
+    distance, before = dijkstra(adjacency, directed=False, indices=0, return_predecessors=True)
+    return best, distance, before
