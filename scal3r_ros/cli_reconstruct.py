@@ -35,7 +35,7 @@ from scal3r_ros.pipeline.factory import (
     preset_options,
 )
 from scal3r_ros.pipeline.mapper import Mapper
-from scal3r_ros.pipeline.offline import Outcome
+from scal3r_ros.pipeline.offline import WORK, Outcome, is_resumable
 from scal3r_ros.pipeline.offline import run as map_recording
 from scal3r_ros.pipeline.torchrun import is_helper
 
@@ -81,11 +81,12 @@ def run(args: argparse.Namespace) -> int:
     log.info("%s: %s", args.input, source.description)
     if limits := known_limits(config):
         log.warning(limits)
-    with opened_reconstructor(config) as reconstructor, _Bar(len(source), args.quiet) as bar:
+    work, total = args.out / WORK, len(source)
+    with opened_reconstructor(config, work) as reconstructor, _Bar(total, args.quiet) as bar:
         try:
             outcome = map_recording(config, source, reconstructor, args.out, args.resume, bar.show)
         except KeyboardInterrupt:
-            print("interrupted; go on with the same command and --resume", file=sys.stderr)
+            print(f"interrupted; {_how_to_go_on(config)}", file=sys.stderr)
             return 130
     return _conclude(outcome, args.out)
 
@@ -122,6 +123,12 @@ def _parse_setting(text: str) -> tuple[str, Any]:
     if not equals:
         raise ValueError(f"--set needs OPTION=VALUE, found {text!r}")
     return name, yaml.safe_load(value) if value else ""
+
+
+def _how_to_go_on(config: Config) -> str:
+    if is_resumable(config):
+        return "go on with the same command and --resume"
+    return f"a run with memory.mode {config.memory.mode} starts anew: give the same command again"
 
 
 def _conclude(outcome: Outcome, out: Path) -> int:

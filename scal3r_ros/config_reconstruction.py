@@ -79,6 +79,13 @@ class MemoryConfig(Section):
     loop_contributes: bool = option(
         False, "Whether loop chunks are absorbed too, as in the published offline algorithm."
     )
+    host_megabytes: float = option(
+        4096.0,
+        "With mode finalize: host memory for the tokens and images of all chunks; the rest of them"
+        " waits on disk.",
+        unit="MB",
+        minimum=0.0,
+    )
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,15 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
         raise
 
 
+@contextmanager
+def explained(path: str | Path) -> Iterator[None]:
+    """Turn what the system says against writing `path` into `SaveFailed`."""
+    try:
+        yield
+    except OSError as error:
+        raise SaveFailed(_explain(Path(path), error)) from error
+
+
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Write `data` to `path` atomically."""
     with atomic_file(path) as file:

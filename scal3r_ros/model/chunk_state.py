@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -38,6 +39,30 @@ class ChunkState:
 
     def copy(self) -> ChunkState:
         return dataclasses.replace(self, levels=dict(self.levels))
+
+    def split(self) -> tuple[ChunkState, dict[str, Tensor]]:
+        """The state without its large tensors, and these by name."""
+        tensors = {"tokens": self.tokens}
+        for name in ("frame_half", "camera_tokens"):
+            if getattr(self, name) is not None:
+                tensors[name] = getattr(self, name)
+        for head, levels in self.levels.items():
+            tensors |= {f"levels.{head}.{i}": level for i, level in enumerate(levels)}
+        nothing = self.tokens.new_empty(0)
+        levels = {head: (nothing,) * len(levels) for head, levels in self.levels.items()}
+        shell = dataclasses.replace(
+            self.copy(), tokens=nothing, frame_half=None, camera_tokens=None, levels=levels
+        )
+        return shell, tensors
+
+    def joined(self, tensors: Mapping[str, Tensor]) -> ChunkState:
+        """The whole state again, on the CPU, from a shell and its tensors."""
+        levels = {
+            head: tuple(tensors[f"levels.{head}.{i}"] for i in range(len(empty)))
+            for head, empty in self.levels.items()
+        }
+        own = {name: tensors.get(name) for name in ("tokens", "frame_half", "camera_tokens")}
+        return dataclasses.replace(self, levels=levels, **own)
 
     def to(self, device: torch.device | str) -> ChunkState:
         """The same state on another device."""

@@ -203,6 +203,11 @@ class Round:
             delta = before.scaled(self.memory.decay**self.size) + delta
         return unit.update(delta, self.memory.dtype)
 
+    @property
+    def finite(self) -> bool:
+        """Whether the staged gradients may be absorbed."""
+        return all(bool(torch.isfinite(x).all()) for g in self.deltas.values() for x in g)
+
     def commit(self) -> None:
         """Advance the memory by this round; call it once, when every process has finished."""
         if self.contribute:

@@ -7,6 +7,7 @@ is the same again.
 
 from __future__ import annotations
 
+from collections.abc import MutableSequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 def run_round(
     network: Scal3R,
-    states: list[ChunkState],
+    states: MutableSequence[ChunkState],
     memory: RoundMemory,
     observe: Observe | None = None,
     park: torch.device | str | None = None,
@@ -43,7 +44,7 @@ def run_round(
 
 def advance_all(
     network: Scal3R,
-    states: list[ChunkState],
+    states: MutableSequence[ChunkState],
     last: int,
     observe: Observe | None = None,
     park: torch.device | str | None = None,
@@ -59,7 +60,7 @@ def advance_all(
 
 def add_memory(
     network: Scal3R,
-    states: list[ChunkState],
+    states: MutableSequence[ChunkState],
     layer: int,
     memory: RoundMemory,
     park: torch.device | str | None = None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from scal3r_ros.pipeline.reconstructor import MemoryState, ReconstructionFailed, Reconstructor
@@ -57,11 +57,11 @@ class InterruptibleReconstructor:
         self.last_prediction = good[-1] if good else self.last_prediction
         return results
 
-    def finalize(self) -> list[ChunkPrediction | ReconstructionFailed]:
+    def finalize(self) -> Iterator[ChunkPrediction | ReconstructionFailed]:
         """All chunks once more with the memory of the whole run (memory.mode finalize)."""
         if not hasattr(self._inner, "finalize"):
             raise ValueError(f"{self.name} has no memory to finalize")
-        return self._call(self._inner.finalize)
+        return self._one_by_one(iter(self._call(self._inner.finalize)))
 
     def reset(self) -> None:
         self.last_prediction = None
@@ -89,6 +89,10 @@ class InterruptibleReconstructor:
             self._inner.close()
             self._thread.join(timeout)
         return not self._thread.is_alive()
+
+    def _one_by_one(self, outcomes: Iterator) -> Iterator[ChunkPrediction | ReconstructionFailed]:
+        while (outcome := self._call(lambda: next(outcomes, None))) is not None:
+            yield outcome
 
     def _call(self, function: Callable[[], Any]) -> Any:
         answer: queue.SimpleQueue = queue.SimpleQueue()

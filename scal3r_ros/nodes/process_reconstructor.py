@@ -170,7 +170,8 @@ def _serve(
         except EOFError:
             return
         try:
-            pipe.send((True, getattr(inner, method)(*_unpacked(method, memory, arguments))))
+            result = getattr(inner, method)(*_unpacked(method, memory, arguments))
+            pipe.send((True, list(result) if method == "finalize" else result))
         except Exception as error:  # raised again where the call was made
             pipe.send((False, error))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from scal3r_ros.config import Config
@@ -38,12 +39,12 @@ class MissingLibrary(RuntimeError):
     """A library that the chosen reconstructor needs is not installed."""
 
 
-def open_reconstructor(config: Config) -> Reconstructor:
+def open_reconstructor(config: Config, folder: Path | None = None) -> Reconstructor:
     """Build the configured reconstructor; raises `MissingLibrary` or what its files are wrong
     with."""
     if config.model.reconstructor == "sfm":
         return _open_sfm(config)
-    return _open_scal3r(config)
+    return _open_scal3r(config, folder)
 
 
 def preset_options(reconstructor: str, checkpoint: str) -> Mapping[str, Any]:
@@ -60,12 +61,12 @@ def known_limits(config: Config) -> str:
 
 
 @contextmanager
-def opened_reconstructor(config: Config) -> Iterator[Reconstructor]:
+def opened_reconstructor(config: Config, folder: Path | None = None) -> Iterator[Reconstructor]:
     """As `open_reconstructor`; the other processes that it may hold end with the block.
 
     After an error there is nothing to agree on with them: this process ends, and torchrun the rest.
     """
-    reconstructor = open_reconstructor(config)
+    reconstructor = open_reconstructor(config, folder)
     yield reconstructor
     if hasattr(reconstructor, "close"):
         reconstructor.close()
@@ -83,7 +84,7 @@ def _open_sfm(config: Config) -> Reconstructor:
     return SfmReconstructor(config.sfm)
 
 
-def _open_scal3r(config: Config) -> Reconstructor:
+def _open_scal3r(config: Config, folder: Path | None) -> Reconstructor:
     try:
         import torch  # noqa: F401
     except ImportError as error:
@@ -97,6 +98,6 @@ def _open_scal3r(config: Config) -> Reconstructor:
         return open_sharded(config)
     from scal3r_ros.pipeline.scal3r_setup import open_scal3r
 
-    reconstructor = open_scal3r(config.model, config.memory)
+    reconstructor = open_scal3r(config.model, config.memory, folder)
     reconstructor.round_size = max(reconstructor.round_size, config.distributed.round_size)
     return reconstructor

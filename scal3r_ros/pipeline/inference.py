@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 import traceback
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, MutableSequence, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from scal3r_ros.config import MemoryConfig
 from scal3r_ros.model.checkpoint import LoadedNetwork
+from scal3r_ros.model.chunk_state import ChunkState
 from scal3r_ros.model.descriptor import frame_descriptors
 from scal3r_ros.model.encoder_cache import EncoderCache
 from scal3r_ros.model.memory import (
@@ -35,6 +36,7 @@ from scal3r_ros.pipeline.chunk_job import (
     not_finite,
     to_prediction,
 )
+from scal3r_ros.pipeline.parked_chunks import ParkedChunks, ParkedStates
 from scal3r_ros.pipeline.preprocessing import prepare_image, target_size
 from scal3r_ros.pipeline.reconstructor import MemoryState, OutOfDeviceMemory, ReconstructionFailed
 from scal3r_ros.records import Chunk, ChunkPrediction
@@ -48,7 +50,8 @@ class Scal3RReconstructor:
 
     Work happens in two steps where several processes meet: `stage_round` computes, `commit` lets
     the memory advance (or `rollback` drops the round); `reconstruct` and `reconstruct_round` do
-    both. Mode `finalize` keeps every chunk's tokens in host memory until `finalize` is called.
+    both. Mode `finalize` keeps every chunk's tokens until `reset`, on disk where they exceed
+    `memory.host_megabytes`.
     """
 
     name = "scal3r"
@@ -59,7 +62,9 @@ class Scal3RReconstructor:
         memory: MemoryConfig | None = None,
         image_size: int = 0,
         point_head: bool = False,
+        folder: Path | None = None,
     ):
+        """`folder` is for what does not fit into the host's memory; default: a temporary one."""
         self._config = memory or MemoryConfig()
         if self._config.window and self._config.mode in ("batch", "finalize"):
             raise ValueError(
@@ -71,6 +76,7 @@ class Scal3RReconstructor:
         self.layers = self.network.architecture.ttt_layers
         self.round_size = ALL_CHUNKS if self._config.mode == "batch" else 1
         self._points = point_head
+        self._folder = folder
         self._image_size = image_size or self.network.architecture.image_size
         self.reset()
 
@@ -81,8 +87,7 @@ class Scal3RReconstructor:
         self._target: tuple[int, int] | None = None
         self._cache = EncoderCache()
         self._staged: Round | None = None
-        self._parked: list[tuple[ChunkJob, bool]] = []
-        self._parked_committed = 0
+        self._parked = ParkedChunks(1e6 * self._config.host_megabytes, self._folder)
 
     def reconstruct(self, chunk: Chunk, contribute: bool = True) -> ChunkPrediction:
         """One chunk; with `contribute` the memory absorbs it."""
@@ -116,12 +121,12 @@ class Scal3RReconstructor:
         if self._staged is not None:
             self._staged.commit()
         self._staged = None
-        self._parked_committed = len(self._parked)
+        self._parked.commit()
 
     def rollback(self) -> None:
         """Forget the staged round."""
         self._staged = None
-        del self._parked[self._parked_committed :]
+        self._parked.rollback()
 
     @property
     def decay(self) -> float:
@@ -137,24 +142,22 @@ class Scal3RReconstructor:
         return self.network.memory_shapes()
 
     @torch.no_grad()
-    def finalize(self) -> list[Outcome]:
-        """Mode `finalize`: all chunks since the last reset again, from the first memory layer on,
-        with the memory of the whole sequence; equal to mode `batch`. In the order given."""
+    def finalize(self) -> Iterator[Outcome]:
+        """Mode `finalize`: all chunks again from the first memory layer on, with the memory of the
+        whole sequence; equal to mode `batch`. In the order given, decoded as they are asked for."""
         if self._config.mode != "finalize":
             raise ValueError(f"finalize needs memory.mode finalize, found {self._config.mode}")
-        memory = self._empty_memory()
-        jobs = [dataclasses.replace(job, state=job.state.copy()) for job, _ in self._parked]
-        absorbed = [job for job, (_, contributed) in zip(jobs, self._parked) if contributed]
-        with self._device_errors(jobs):
+        self._parked.rollback()
+        memory, absorbed = self._empty_memory(), self._parked.numbers(contributed=True)
+        states = self._parked.states(range(len(self._parked)))
+        with self._device_errors([]):
             whole = memory.round(len(absorbed))
-            self._run(absorbed, whole)
+            self._advance(states.only(absorbed), whole)
             whole.commit()
-            for job, (_, contributed) in zip(jobs, self._parked):
-                if not contributed:
-                    self._run([job], memory.round(1, contribute=False))
-            outcomes = [self._finish(job, memory.chunks) for job in jobs]
+            for number in self._parked.numbers(contributed=False):
+                self._advance(states.only([number]), memory.round(1, contribute=False))
         self.memory = memory
-        return outcomes
+        return self._decoded(states, memory.chunks)
 
     def state(self) -> MemoryState:
         """The committed memory as arrays; consistent also while another thread reconstructs."""
@@ -188,7 +191,7 @@ class Scal3RReconstructor:
             absorbs = contribute and memory is round_
             version = self.memory.chunks + (round_.size if absorbs else 0)
             outcomes = [self._finish(job, version) for job in jobs]
-        if absorbs and _is_finite(round_):
+        if absorbs and round_.finite:
             self._staged = round_
         elif absorbs:
             self.rollback()
@@ -225,28 +228,37 @@ class Scal3RReconstructor:
         return np.stack([prepare_image(f.rgb, self._target, patch).rgb for f in chunk.frames])
 
     def _run(self, jobs: Sequence[ChunkJob], memory: RoundMemory) -> None:
-        """Take the jobs through all layers; several rest on the host between their turns."""
+        """Take the jobs through all layers."""
         started = time.perf_counter()
         states = [job.state for job in jobs]
-        run_round(self.network, states, memory, park=self._rest(jobs))
-        self._synchronize()
+        self._advance(states, memory)
         for job, state in zip(jobs, states):
             job.state = state
             job.seconds["layers"] = (time.perf_counter() - started) / len(jobs)
+
+    def _advance(self, states: MutableSequence[ChunkState], memory: RoundMemory) -> None:
+        """All remaining layers; several chunks rest on the host between their turns."""
+        run_round(self.network, states, memory, park=self._rest(states))
+        self._synchronize()
+
+    @torch.no_grad()
+    def _decoded(self, states: ParkedStates, absorbed: int) -> Iterator[Outcome]:
+        for number in range(len(states)):
+            with self._device_errors([]):
+                yield self._finish(self._parked.take(states, number), absorbed)
 
     def _rest(self, chunks: Sequence) -> str | None:
         """Where chunks wait for their turn: one alone stays on the device."""
         return "cpu" if len(chunks) > 1 and self.network.device.type != "cpu" else None
 
     def _park(self, jobs: Sequence[ChunkJob], contribute: bool) -> None:
-        """Keep the chunks on the host as they stand in front of the first memory."""
+        """Keep the chunks as they stand in front of the first memory."""
         depth = self.network.architecture.depth
         for job in jobs:
             states = [job.state]
             advance_all(self.network, states, self.layers[0] if self.layers else depth - 1)
             job.state = states[0]
-            kept = dataclasses.replace(job, state=job.state.copy().to("cpu"))
-            self._parked.append((kept, contribute))
+            self._parked.park(job, contribute)
 
     def _finish(self, job: ChunkJob, absorbed: int) -> Outcome:
         started = time.perf_counter()
@@ -286,7 +298,3 @@ class Scal3RReconstructor:
                 f"{self.network.device} ({error}); lower chunk.size, model.image_size, "
                 f"model.token_slice or model.head_batch"
             ) from error
-
-
-def _is_finite(round_: Round) -> bool:
-    return all(bool(torch.isfinite(x).all()) for g in round_.deltas.values() for x in g)

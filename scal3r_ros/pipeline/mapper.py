@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -243,7 +243,7 @@ class Mapper(MapView):
                 accepted.append((trial.candidate.match_id, trial.candidate.frame_id))
         return accepted, events
 
-    def _rebuild(self, outcomes: Sequence[Outcome]) -> list[Event]:
+    def _rebuild(self, outcomes: Iterable[Outcome]) -> list[Event]:
         """The map anew from other predictions of the same chunks."""
         events: list[Event] = []
         self._assembly = self._assembly.emptied()

@@ -90,6 +90,12 @@ def run(
     return session.finish(error)
 
 
+def is_resumable(config: Config) -> bool:
+    """Whether an interrupted run can go on: the chunks that `finalize` needs again are not
+    saved."""
+    return config.memory.mode != "finalize"
+
+
 class _Session:
     """One run: the mapper, the gate and the folder they can be resumed from."""
 
@@ -105,9 +111,9 @@ class _Session:
         self._gate = FrameGate(config.gate)
         self._journal = _Journal()
         self._identity = _identity(config, source, reconstructor)
-        self._resumable = config.memory.mode != "finalize"
+        self._resumable = is_resumable(config)
         if resume and not self._resumable:
-            log.warning("memory.mode finalize needs all chunks in memory, so it starts again")
+            log.warning("memory.mode finalize cannot be resumed, so it starts again")
         resumes = resume and self._resumable and (self._work / MAP_FILE).is_file()
         if resumes:
             self._check_identity()

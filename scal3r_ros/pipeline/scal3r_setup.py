@@ -13,8 +13,11 @@ from scal3r_ros.model.checkpoint import EMBEDDED, load_network
 from scal3r_ros.pipeline.inference import Scal3RReconstructor
 
 
-def open_scal3r(model: ModelConfig, memory: MemoryConfig) -> Scal3RReconstructor:
-    """Load the configured checkpoint onto the configured device."""
+def open_scal3r(
+    model: ModelConfig, memory: MemoryConfig, folder: Path | None = None
+) -> Scal3RReconstructor:
+    """Load the configured checkpoint onto the configured device; `folder` takes what does not fit
+    into memory."""
     if model.threads:
         torch.set_num_threads(model.threads)
     device = resolve_device(model.device)
@@ -24,7 +27,7 @@ def open_scal3r(model: ModelConfig, memory: MemoryConfig) -> Scal3RReconstructor
         device=device,
         sha256=model.sha256,
     )
-    return Scal3RReconstructor(loaded, memory, model.image_size, model.point_head)
+    return Scal3RReconstructor(loaded, memory, model.image_size, model.point_head, folder)
 
 
 def resolve_device(name: str) -> torch.device:
