@@ -16,8 +16,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -25,7 +28,10 @@ from typing import Any
 import yaml
 
 from scal3r_ros.config import Config, read_options
+from scal3r_ros.io.bag_measurements import OPTIONS
+from scal3r_ros.io.measurements import Measurements, open_measurements, wanted_measurements
 from scal3r_ros.io.source import BadInput, open_source
+from scal3r_ros.io.static_transforms import mount_matrix
 from scal3r_ros.nodes.node_config import NodeConfig
 from scal3r_ros.options import flatten, from_dict
 from scal3r_ros.pipeline.factory import (
@@ -60,6 +66,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", nargs="+", default=[], metavar="OPTION=VALUE", help="options, e.g. loop.window=30"
     )
     parser.add_argument("--topic", default="", help="image topic, if a bag has several")
+    for kind, option in OPTIONS.items():
+        text = f"{kind} topic, if a bag has several"
+        parser.add_argument(option, dest=f"{kind}_topic", default="", help=text)
+    parser.add_argument(
+        "--camera-mount",
+        nargs=7,
+        type=float,
+        metavar=tuple("X Y Z QX QY QZ QW".split()),
+        help="camera on the body of the odometry, if the bag's /tf_static does not tell",
+    )
     parser.add_argument("--camera-info", type=Path, help="calibration file (camera_info.yaml)")
     parser.add_argument(
         "--rate", type=float, default=10.0, help="Hz, for images without stamps (default: 10)"
@@ -78,15 +94,29 @@ def run(args: argparse.Namespace) -> int:
     if not args.rate > 0:
         raise BadInput(f"--rate must be positive, found {args.rate}")
     source = open_source(args.input, args.topic, args.rate, args.camera_info)
+    measurements = _measurements(args, config, getattr(source, "topic", ""))
     log.info("%s: %s", args.input, source.description)
     if limits := known_limits(config):
         log.warning(limits)
     work, total = args.out / WORK, len(source)
-    with opened_reconstructor(config, work) as reconstructor, _Bar(total, args.quiet) as bar:
+    with (
+        _saved_when_terminated(),
+        opened_reconstructor(config, work) as reconstructor,
+        _Bar(total, args.quiet) as bar,
+    ):
         try:
-            outcome = map_recording(config, source, reconstructor, args.out, args.resume, bar.show)
-        except KeyboardInterrupt:
-            print(f"interrupted; {_how_to_go_on(config)}", file=sys.stderr)
+            outcome = map_recording(
+                config,
+                source,
+                reconstructor,
+                args.out,
+                args.resume,
+                bar.show,
+                measurements=measurements,
+            )
+        except KeyboardInterrupt as interrupt:
+            reason = str(interrupt) or "interrupted"
+            print(f"{reason}; {_how_to_go_on(config)}", file=sys.stderr)
             return 130
     return _conclude(outcome, args.out)
 
@@ -109,6 +139,22 @@ def build_config(args: argparse.Namespace) -> Config:
     return from_dict(Config, {**preset, **chosen})
 
 
+def _measurements(args: argparse.Namespace, config: Config, topic: str) -> Measurements | None:
+    """What the input measures beside images, if the configuration asks for it."""
+    named = {kind: getattr(args, f"{kind}_topic") for kind in OPTIONS}
+    named = {kind: name for kind, name in named.items() if name}
+    if named and not topic:
+        raise BadInput(f"{args.input} is no bag, so it has no topic {next(iter(named.values()))}")
+    wanted = wanted_measurements(config.scale.source, config.map.alignment, named)
+    if unused := sorted(set(named) - set(wanted)):
+        raise BadInput(
+            f"{OPTIONS[unused[0]]} is given, but neither scale.source nor map.alignment uses "
+            f"{unused[0]}"
+        )
+    mount = None if args.camera_mount is None else mount_matrix(args.camera_mount)
+    return open_measurements(args.input, wanted, topic, named, mount)
+
+
 def _file_options(path: Path) -> dict[str, Any]:
     """Flat options of the mapping method; those of the node are checked and left out."""
     options = read_options(path, NodeConfig)
@@ -123,6 +169,24 @@ def _parse_setting(text: str) -> tuple[str, Any]:
     if not equals:
         raise ValueError(f"--set needs OPTION=VALUE, found {text!r}")
     return name, yaml.safe_load(value) if value else ""
+
+
+@contextmanager
+def _saved_when_terminated() -> Iterator[None]:
+    """SIGTERM as Ctrl-C, but a second one does not disturb the saving."""
+
+    def interrupt(number: int, _) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _how_to_go_on(config: Config) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from scal3r_ros.config import Config
 from scal3r_ros.io.atomic import write_text
+from scal3r_ros.io.measurements import MeasurementFeed, Measurements
 from scal3r_ros.io.pictures import draw_depth
 from scal3r_ros.io.source import BadInput, FrameSource
 from scal3r_ros.mapping.frame_gate import FrameGate
@@ -29,6 +30,12 @@ _KEPT_EVENTS = 1000
 _BAD_STAMPS = {
     "duplicate_stamp": "repeats the stamp before",
     "backward_stamp": "has a stamp earlier than the one before",
+}
+_SCALE_HINTS = {
+    "odometry": "the odometry must cover the images' time and move",
+    "camera_height": "no floor was seen in any chunk",
+    "known_distance": "the frame scale.known_frame was not mapped",
+    "depth": "no depth image lies within 20 ms of an image",
 }
 log = logging.getLogger(__name__)
 
@@ -73,14 +80,15 @@ def run(
     resume: bool = False,
     progress: Progress | None = None,
     save_every: float = 30.0,
+    measurements: Measurements | None = None,
 ) -> Outcome:
-    """Map `source` and write the results to the folder `out`.
+    """Map `source` and write the results to the folder `out`; `measurements` tell scale and level.
 
     With `resume` an interrupted run into the same folder goes on. On an interrupt the state is
     saved and the exception passes through. Raises `BadInput`, `SaveFailed`.
     """
     out = Path(out)
-    session = _Session(config, source, reconstructor, out, resume)
+    session = _Session(config, source, reconstructor, out, resume, measurements)
     try:
         error = session.feed(progress, save_every)
         session.drain()
@@ -106,11 +114,13 @@ class _Session:
         reconstructor: Reconstructor,
         out: Path,
         resume: bool,
+        measurements: Measurements | None,
     ) -> None:
+        self._measurements = measurements
         self._source, self._out, self._work = source, out, out / WORK
         self._gate = FrameGate(config.gate)
         self._journal = _Journal()
-        self._identity = _identity(config, source, reconstructor)
+        self._identity = _identity(config, source, reconstructor, measurements)
         self._resumable = is_resumable(config)
         if resume and not self._resumable:
             log.warning("memory.mode finalize cannot be resumed, so it starts again")
@@ -120,6 +130,8 @@ class _Session:
         else:
             shutil.rmtree(self._work, ignore_errors=True)
         self.mapper = Mapper(config, reconstructor, self._work / "loop_records")
+        if measurements is not None and measurements.T_base_camera is not None:
+            self.mapper.set_camera_mount(measurements.T_base_camera)
         if resumes:
             self.mapper.load(self._work)
             log.info("resuming after frame %d", self.mapper.next_frame_id - 1)
@@ -129,8 +141,11 @@ class _Session:
         self._saved_at, self._pause = time.monotonic(), save_every
         kept = 0
         try:
+            feed = MeasurementFeed(self._measurements) if self._measurements else None
             for image in self._source:
                 decision = self._gate.admit(image.stamp_ns)
+                if feed is not None and decision.keep:
+                    feed.until(image.stamp_ns, self.mapper)
                 if decision.keep and kept >= self.mapper.next_frame_id:
                     frame = replace(image.decode(), id=kept)
                     self.take(self.mapper.add(frame, decision.starts_session))
@@ -170,6 +185,7 @@ class _Session:
 
     def finish(self, input_error: str) -> Outcome:
         """Write the results, then forget what resuming needed."""
+        self._say_if_scale_is_unknown()
         for reason, text in _BAD_STAMPS.items():
             if count := self._gate.counts[reason]:
                 message = f"{count} images were left out: each {text}; check the recording"
@@ -177,6 +193,7 @@ class _Session:
                 self._journal.events.append(Event(reason, message))
         facts: dict[str, Any] = {
             "source": self._source.description,
+            "measurements": self._measurements.description if self._measurements else None,
             "gate": dict(self._gate.counts),
             "loop_frames": self._journal.loops,
             "events": [[e.name, e.chunk_index, e.message] for e in self._journal.events],
@@ -186,6 +203,18 @@ class _Session:
         shutil.rmtree(self._work, ignore_errors=True)
         frames = sum(1 for line in files[0].read_text().splitlines() if line[:1] != "#")
         return Outcome(frames, tuple(files), tuple(self._journal.events), input_error)
+
+    def _say_if_scale_is_unknown(self) -> None:
+        """A source of scale that was asked for and told nothing must not pass in silence."""
+        wanted = self.mapper.config.scale
+        if wanted.source == "none" or self.mapper.scale.known:
+            return
+        message = (
+            f"scale.source {wanted.source} could not measure the scale: the map has no metres; "
+            f"{_SCALE_HINTS[wanted.source]}"
+        )
+        log.warning("scale_unknown: %s", message)
+        self._journal.events.append(Event("scale_unknown", message))
 
     def _save_if_due(self, save_every: float) -> None:
         """Save now and then, and never for more than a tenth of the time."""
@@ -215,8 +244,14 @@ class _Session:
         self._journal.events = [Event(*values) for values in saved["events"]]
 
 
-def _identity(config: Config, source: FrameSource, reconstructor: Reconstructor) -> str:
+def _identity(
+    config: Config,
+    source: FrameSource,
+    reconstructor: Reconstructor,
+    measurements: Measurements | None,
+) -> str:
     facts = [to_dict(config), source.description, reconstructor.name]
+    facts += [measurements.description] if measurements is not None else []
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

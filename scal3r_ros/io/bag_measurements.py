@@ -1,0 +1,160 @@
+"""Odometry, gravity and depth topics of a rosbag2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from scal3r_ros.io.bag import COMPRESSED, RAW, open_bag
+from scal3r_ros.io.measurements import ALTERNATIVES, Measurement
+from scal3r_ros.io.source import BadInput
+from scal3r_ros.io.static_transforms import StaticTransforms, pose_matrix
+
+ODOMETRY = "nav_msgs/msg/Odometry"
+POSE = "geometry_msgs/msg/PoseStamped"
+IMU = "sensor_msgs/msg/Imu"
+TYPES = {"odometry": (ODOMETRY, POSE), "gravity": (IMU,), "depth": (RAW, COMPRESSED)}
+OPTIONS = {
+    "odometry": "--odometry-topic",
+    "gravity": "--imu-topic",
+    "depth": "--depth-topic",
+}
+METRES = {"16UC1": 1e-3, "mono16": 1e-3, "32FC1": 1.0}
+"""By encoding: 16-bit depth is in millimetres, float depth in metres (REP 118)."""
+
+
+class BagMeasurements:
+    """Topics found by their type, or named. Axes follow from the bag's /tf_static.
+
+    Depth images must be registered to the colour camera.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        wanted: Mapping[str, str],
+        image_topic: str,
+        topics: Mapping[str, str],
+        T_base_camera: np.ndarray | None,
+    ) -> None:
+        self._path = path
+        with open_bag(path) as reader:
+            self._topics = {
+                kind: _choose(reader, kind, option, topics.get(kind, ""), image_topic, path)
+                for kind, option in wanted.items()
+            }
+            static = StaticTransforms.of_bag(reader)
+            camera = _first(reader, image_topic).header.frame_id
+            self.T_base_camera, self._turn = T_base_camera, np.eye(3)
+            if "odometry" in wanted and T_base_camera is None:
+                message = _first(reader, self._topics["odometry"])
+                body = getattr(message, "child_frame_id", "")
+                self.T_base_camera = _mount(static, body, camera, wanted["odometry"], path)
+            if "gravity" in wanted:
+                sensor = _first(reader, self._topics["gravity"]).header.frame_id
+                T = _known(static, camera, sensor, wanted["gravity"], path)
+                self._turn = T[:3, :3]
+        self.description = ", ".join(f"{kind} {topic}" for kind, topic in self._topics.items())
+
+    def __iter__(self) -> Iterator[Measurement]:
+        kinds = {topic: kind for kind, topic in self._topics.items()}
+        with open_bag(self._path) as reader:
+            connections = [c for c in reader.connections if c.topic in kinds]
+            for connection, _, data in reader.messages(connections):
+                message: Any = reader.deserialize(data, connection.msgtype)
+                stamp = message.header.stamp
+                stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
+                kind = kinds[connection.topic]
+                yield Measurement(stamp_ns, kind, lambda k=kind, m=message: self._read(k, m))
+
+    def _read(self, kind: str, message: Any) -> np.ndarray:
+        if kind == "odometry":
+            inner = message.pose
+            return pose_matrix(getattr(inner, "pose", inner), f"{self._topics[kind]}")
+        if kind == "gravity":
+            reading = message.linear_acceleration
+            return self._turn @ np.array([reading.x, reading.y, reading.z])
+        return _depth(message, f"{self._path}: {self._topics[kind]}")
+
+
+def _choose(reader: Any, kind: str, option: str, named: str, image_topic: str, path: Path) -> str:
+    """The named topic, or the only one of its kind."""
+    usable = {c.topic for c in reader.connections if c.msgtype in TYPES[kind] and c.msgcount}
+    if named in usable:
+        return named
+    likely = sorted(_likely(reader, kind, usable - {image_topic}))
+    listing = ", ".join(likely) or "none"
+    if named:
+        raise BadInput(f"{path} has no {kind} on {named}; {kind} topics: {listing}")
+    if not likely:
+        there = ", ".join(sorted({c.topic for c in reader.connections}))
+        raise BadInput(
+            f"{option}: {path} holds no {kind} topic; topics: {there}; {ALTERNATIVES[kind]}"
+        )
+    if len(likely) > 1:
+        raise BadInput(
+            f"{path} has several {kind} topics; choose one with {OPTIONS[kind]}: {listing}"
+        )
+    return likely[0]
+
+
+def _likely(reader: Any, kind: str, topics: set[str]) -> set[str]:
+    """Poses may be anything and images any camera: only what says that it is meant."""
+    if kind == "depth":
+        return {t for t in topics if "depth" in t.lower() and "compressedDepth" not in t}
+    if kind == "odometry":
+        return {c.topic for c in reader.connections if c.topic in topics and c.msgtype == ODOMETRY}
+    return topics
+
+
+def _first(reader: Any, topic: str) -> Any:
+    for connection, _, data in reader.messages([c for c in reader.connections if c.topic == topic]):
+        return reader.deserialize(data, connection.msgtype)
+    raise BadInput(f"{topic} has no messages")
+
+
+def _mount(static: StaticTransforms, body: str, camera: str, option: str, path: Path) -> np.ndarray:
+    if not body:
+        raise BadInput(
+            f"{option}: the messages do not name the body that they locate; say with "
+            f"--camera-mount where the camera is on it"
+        )
+    try:
+        return _known(static, body, camera, option, path)
+    except BadInput as error:
+        raise BadInput(f"{error}, or say with --camera-mount where the camera is") from error
+
+
+def _known(static: StaticTransforms, target: str, source: str, option: str, path: Path):
+    T = static.lookup(target, source)
+    if T is None:
+        raise BadInput(
+            f"{option}: /tf_static of {path} does not connect {source!r} with {target!r} (it knows "
+            f"{static}); record /tf_static too"
+        )
+    return T
+
+
+def _depth(message: Any, name: str) -> np.ndarray:
+    """(H, W) float32 in metres."""
+    if not hasattr(message, "encoding"):
+        image = cv2.imdecode(np.frombuffer(bytes(message.data), np.uint8), cv2.IMREAD_UNCHANGED)
+        if image is None or image.ndim != 2 or image.dtype != np.uint16:
+            raise BadInput(f"{name}: expected 16-bit depth in PNG, found {message.format!r}")
+        return image.astype(np.float32) * np.float32(1e-3)
+    if message.encoding not in METRES:
+        known = ", ".join(METRES)
+        raise BadInput(f"{name}: depth encoding {message.encoding!r} is not one of {known}")
+    dtype = np.dtype(np.float32 if message.encoding == "32FC1" else np.uint16)
+    dtype = dtype.newbyteorder(">" if message.is_bigendian else "<")
+    rows = np.frombuffer(bytes(message.data), np.uint8)
+    step, used = message.step, message.width * dtype.itemsize
+    if step < used or len(rows) < step * message.height:
+        raise BadInput(f"{name}: {len(rows)} bytes are too few for {message.height} rows of {step}")
+    rows = rows[: step * message.height].reshape(message.height, step)[:, :used]
+    values = np.ascontiguousarray(rows).view(dtype).astype(np.float32)
+    return values * np.float32(METRES[message.encoding])
