@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from scal3r_ros.config import AlignmentConfig, LoopConfig
+from scal3r_ros.io.atomic import explained
 from scal3r_ros.mapping.alignment import align
 from scal3r_ros.mapping.chunking import Chunker
 from scal3r_ros.mapping.loop_closure import (
@@ -57,13 +58,13 @@ class LoopSearch:
     def record(self, prediction: ChunkPrediction, frames: Mapping[int, Frame]) -> None:
         """Keep what a later loop through this chunk needs."""
         if self._config.enabled and prediction.descriptors is not None:
-            self.records.put(prediction, frames)
+            self._put(prediction, frames)
 
     def renew(self, prediction: ChunkPrediction) -> None:
         """Replace what is recorded of a chunk's geometry."""
         if prediction.chunk_index in self.records:
             frames = self.records.frames(prediction.chunk_index, prediction.frame_ids)
-            self.records.put(prediction, {frame.id: frame for frame in frames})
+            self._put(prediction, {frame.id: frame for frame in frames})
 
     def state(self) -> dict[str, np.ndarray]:
         """Descriptors and open verdicts as arrays; the records are files already."""
@@ -82,11 +83,13 @@ class LoopSearch:
 
     def copy_records(self, folder: Path) -> None:
         """Put the records next to a saved map, unless they are kept there anyway."""
-        _mirror(self.records.folder, folder / RECORDS)
+        with explained(folder / RECORDS):
+            _mirror(self.records.folder, folder / RECORDS)
 
     def fetch_records(self, folder: Path) -> None:
         """Take over the records of a saved map."""
-        _mirror(folder / RECORDS, self.records.folder)
+        with explained(self.records.folder):
+            _mirror(folder / RECORDS, self.records.folder)
         self.records = LoopRecords(self.records.folder)
 
     def trials(self, joined: Joined, assembly: MapAssembly) -> list[LoopTrial]:
@@ -119,6 +122,10 @@ class LoopSearch:
             if verdict.accepted:
                 assembly.graph.add_edge(verdict.a, verdict.b, verdict.S_a_b, "loop", verdict.sigma)
         return "" if verdicts[-1].accepted else verdicts[-1].reason
+
+    def _put(self, prediction: ChunkPrediction, frames: Mapping[int, Frame]) -> None:
+        with explained(self.records.folder):
+            self.records.put(prediction, frames)
 
     def _judge(
         self, trial: LoopTrial, prediction: ChunkPrediction, assembly: MapAssembly

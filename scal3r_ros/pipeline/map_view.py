@@ -71,7 +71,7 @@ class MapView:
         return float(self._assembly.graph.nodes[chunk_index].scale)
 
     def part_clouds(self) -> dict[int, PointCloud]:
-        """The points of each connected part, by the number that `graph().parts` uses."""
+        """The points of each connected part, by the name that `graph().parts` gives it."""
         parts = self._assembly.graph.components() if self._assembly.graph.nodes else {}
         clouds: dict[int, list[PointCloud]] = {}
         for submap in self._assembly.points.submaps:

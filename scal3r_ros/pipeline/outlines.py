@@ -60,7 +60,8 @@ class GraphView:
     edges: tuple[tuple[int, int, str], ...]
     """Chunk, chunk, kind: `sequence`, `odometry` or `loop`."""
     parts: tuple[int, ...]
-    """For each chunk the connected part of the map that it belongs to; 0 holds the origin."""
+    """For each chunk the connected part of the map that it belongs to, named by that part's first
+    chunk."""
 
 
 def merged(*parts: Joined) -> Joined:

@@ -1,0 +1,67 @@
+"""Saved maps go on as if nothing had happened; damaged ones are refused."""
+
+import numpy as np
+import pytest
+from mapper_runs import config, run
+from oracle import REALISTIC, OracleReconstructor
+
+from scal3r_ros.io.map_store import BadMapFile
+from scal3r_ros.mapping.loop_closure import LoopVerdict
+from scal3r_ros.mapping.sim3 import Sim3
+from scal3r_ros.pipeline.mapper import MAP_FILE, Mapper
+
+
+@pytest.mark.parametrize("stop", [5, 31])
+def test_a_saved_map_goes_on_as_if_never_interrupted(street, tmp_path, stop):
+    settings = config(loop__enabled=True)
+    whole = Mapper(settings, OracleReconstructor(street, REALISTIC), tmp_path / "a")
+    run(street, whole)
+    first = Mapper(settings, OracleReconstructor(street, REALISTIC), tmp_path / "b")
+    for i in range(stop):
+        first.add(street.frame(i))
+    first.save(tmp_path / "saved")
+    second = Mapper(settings, OracleReconstructor(street, REALISTIC), tmp_path / "c")
+    second.load(tmp_path / "saved")
+    assert second.next_frame_id == stop and second.last_stamp_ns == street.stamp_ns(stop - 1)
+    run(street, second, range(stop, 60))
+    for ours, theirs in zip(second.trajectory(), whole.trajectory(), strict=True):
+        np.testing.assert_array_equal(ours.T_map_camera, theirs.T_map_camera)
+        np.testing.assert_array_equal(ours.covariance, theirs.covariance)
+    for name in ("points", "colors", "confidence"):
+        np.testing.assert_array_equal(getattr(second.cloud(), name), getattr(whole.cloud(), name))
+    assert second.counters == whole.counters
+    assert second.reconstructor.version == whole.reconstructor.version
+    assert len(second._loops.records._frame_ids) == len(whole._loops.records._frame_ids)
+
+
+def test_a_damaged_map_file_is_refused_and_nothing_changes(street, tmp_path):
+    mapper = Mapper(config(), OracleReconstructor(street))
+    run(street, mapper, range(20))
+    before = mapper.trajectory()
+    mapper.save(tmp_path)
+    data = (tmp_path / MAP_FILE).read_bytes()
+    (tmp_path / MAP_FILE).write_bytes(data[: len(data) // 2])
+    with pytest.raises(BadMapFile, match="damaged"):
+        mapper.load(tmp_path)
+    assert len(mapper.trajectory()) == len(before)
+
+
+def test_a_saved_map_remembers_unfinished_measurements(street, tmp_path):
+    """Scale ratios not yet frozen, and loops that wait for a second one."""
+    settings = config(scale__source="odometry", scale__max_relative_sigma=1e-6)
+    first = Mapper(settings, OracleReconstructor(street, REALISTIC))
+    for i in range(len(street)):
+        first.observe_odometry(street.stamp_ns(i), street.T_world_camera[i])
+    run(street, first)
+    implied = Sim3(1.5, np.eye(3), np.ones(3))
+    verdict = LoopVerdict(False, "drift", 0, 3, implied, np.full(3, 0.1))
+    first._loops._verifier._waiting.append((verdict, implied.inverse()))
+    assert first.scale.known and not first.scale.frozen
+    first.save(tmp_path)
+    second = Mapper(settings, OracleReconstructor(street, REALISTIC))
+    second.load(tmp_path)
+    assert second.scale == first.scale
+    ((found, correction),) = second._loops._verifier._waiting
+    assert (found.a, found.b, found.reason, found.accepted) == (0, 3, "drift", False)
+    np.testing.assert_array_equal(found.S_a_b.matrix(), implied.matrix())
+    np.testing.assert_array_equal(correction.matrix(), implied.inverse().matrix())
