@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
             )
         except KeyboardInterrupt as interrupt:
             reason = str(interrupt) or "interrupted"
-            print(f"{reason}; {_how_to_go_on(config)}", file=sys.stderr)
+            print(f"{reason}; {how_to_go_on(config)}", file=sys.stderr)
             return 130
     return _conclude(outcome, args.out)
 
@@ -189,7 +189,8 @@ def _saved_when_terminated() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _how_to_go_on(config: Config) -> str:
+def how_to_go_on(config: Config) -> str:
+    """What to do after an interrupt."""
     if is_resumable(config):
         return "go on with the same command and --resume"
     return f"a run with memory.mode {config.memory.mode} starts anew: give the same command again"
