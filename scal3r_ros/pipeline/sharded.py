@@ -2,14 +2,16 @@
 
 Rank 0 reads, maps and writes as in a single process; the others only help it with the network.
 Chunks go out and predictions come back over a group of their own, so that gradients may travel by
-NCCL and the helpers may wait long while rank 0 maps. When a process dies the run ends with an
-error; torchrun can restart it, and `--resume` continues.
+NCCL and the helpers may wait long while rank 0 maps. When a process dies rank 0 saves its map and
+the run ends; torchrun can restart it, and `--resume` continues.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -33,6 +35,11 @@ from scal3r_ros.pipeline.round_worker import RoundEngine, RoundOutcome, RoundWor
 from scal3r_ros.records import Chunk, ChunkPrediction
 
 log = logging.getLogger(__name__)
+
+
+class ProcessLost(KeyboardInterrupt):
+    """A process of the run has died or hangs. As after Ctrl-C, the chunk in flight has not been
+    absorbed by anybody and can be saved with the map."""
 
 
 class ShardedReconstructor:
@@ -84,14 +91,27 @@ class ShardedReconstructor:
             send_bytes(self._control, self._worker.packed_memory(), rank)
 
     def close(self) -> None:
-        """Let the helpers end."""
-        self._tell_all({"do": "stop"})
+        """Let the helpers end; after a loss they notice by themselves that this group is gone."""
+        try:
+            self._tell_all({"do": "stop"})
+        except GroupBroken as error:
+            log.warning("the other processes end with an error: %s", _first_words(error))
         self._worker.leave()
         self._control.close()
 
     def _round(self, chunks: Sequence[Chunk]) -> list[RoundOutcome]:
         """Outcomes by rank."""
         self._number += 1
+        try:
+            return self._hand_out(chunks)
+        except GroupBroken as error:
+            self._control.close()
+            _ignore_the_launcher()
+            raise ProcessLost(
+                f"another process of this run died or hangs ({_first_words(error)})"
+            ) from error
+
+    def _hand_out(self, chunks: Sequence[Chunk]) -> list[RoundOutcome]:
         parts = shares(len(chunks), self._control.size)
         for rank, part in enumerate(parts[1:], start=1):
             command = {"do": "round", "number": self._number, "share": vars(part)}
@@ -133,7 +153,7 @@ def serve(config: Config) -> int:
         while _obey(worker, control):
             pass
     except GroupBroken as error:
-        log.error("rank %d ends, rank 0 is gone: %s", control.rank, error)
+        log.error("rank %d ends, another process is gone: %s", control.rank, _first_words(error))
         return 1
     finally:
         worker.leave()
@@ -147,6 +167,17 @@ def own_device(config: Config) -> Config:
         return config
     device = f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}"
     return replace(config, model=replace(config.model, device=device))
+
+
+def _first_words(error: GroupBroken) -> str:
+    """What failed and where, without what the transport has to say about it."""
+    return str(error).partition(": ")[0]
+
+
+def _ignore_the_launcher() -> None:
+    """torchrun ends all processes when one has died, with SIGTERM and half a minute to save."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _enter(

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,13 @@ from crew import tiny_network  # noqa: E402
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
-def torchrun(*command: str) -> subprocess.CompletedProcess:
+def torchrun(*command: str, options: Sequence[str] = ()) -> subprocess.CompletedProcess:
     """A Python program in two processes."""
     path = os.pathsep.join([str(HERE.parents[1]), str(CREW)])
     launcher = ["torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    command = [sys.executable, "-m", *launcher, *command]
+    command = [sys.executable, "-m", *launcher, *options, *command]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # a restart needs a fresh store
     return subprocess.run(command, env=environment, timeout=200, capture_output=True, text=True)
 
 
@@ -78,6 +80,25 @@ def test_the_command_line_maps_the_recording_alike(tmp_path, checkpoint):
     assert np.abs(one[:, 4:] - two[:, 4:]).max() <= 1e-4
     assert np.abs(one[:, 1:4] - other[:, 1:4]).max() > 1e-2 * size, "the memory has no effect"
     assert (tmp_path / "two" / "map.ply").exists()
+
+
+def test_a_dead_helper_costs_a_restart_and_no_chunk(tmp_path, checkpoint):
+    """Rank 0 saves what it has, torchrun starts all again, and the map is that of one process."""
+    from scal3r_ros.cli import main
+
+    arguments = ["reconstruct", str(BAG), "--quiet", "--checkpoint", str(checkpoint), "--set"]
+    arguments += ["gate.stride=18", "chunk.size=4", "chunk.overlap=2", "model.threads=1"]
+    arguments += ["alignment.compat=true", "loop.enabled=false", "distributed.round_size=2"]
+    dying = [str(HERE / "dying_run.py"), *arguments, "--out", str(tmp_path / "two"), "--resume"]
+    done = torchrun(*dying, options=["--max-restarts", "1"])
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("go on with the same command and --resume") == 1
+    assert done.stderr.count("resuming after frame") == 1
+    assert main([*arguments, "--out", str(tmp_path / "one")]) == 0
+    one, two = (np.loadtxt(tmp_path / name / "trajectory.txt") for name in ("one", "two"))
+    assert one.shape == two.shape == (20, 8)
+    size = np.ptp(one[:, 1:4], axis=0).max()
+    assert np.abs(one[:, 1:4] - two[:, 1:4]).max() <= 1e-4 * size
 
 
 def test_a_helper_ends_with_an_error_when_rank_0_is_gone(tmp_path, checkpoint):
