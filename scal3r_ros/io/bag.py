@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class BagSource:
                 message: Any = reader.deserialize(data, connection.msgtype)
                 stamp = message.header.stamp
                 stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
-                if stamp_ns == 0:
+                if stamp_ns == 0 and (number or self._count == 1 or self._starts_unstamped(reader)):
                     raise BadInput(
                         f"{self._path}: image {number} on {self.topic} has no time stamp; the "
                         f"recorder's driver must fill header.stamp"
@@ -64,6 +65,16 @@ class BagSource:
             raise BadInput(
                 f"{self._path} is cut off: {number} of {self._count} images on {self.topic}"
             )
+
+    def _starts_unstamped(self, reader: Any) -> bool:
+        """Whether the second image has no stamp either: one alone may be taken at time zero, as in
+        simulation."""
+        connections = [c for c in reader.connections if c.topic == self.topic]
+        second = next(islice(reader.messages(connections), 1, None), None)
+        if second is None:
+            return True
+        stamp = reader.deserialize(second[2], second[0].msgtype).header.stamp
+        return stamp.sec == 0 and stamp.nanosec == 0
 
     def _load(self, number: int, stamp_ns: int, message: Any, check: SizeCheck) -> Frame:
         name = f"{self._path}: image {number} on {self.topic}"

@@ -200,6 +200,16 @@ def test_bag_without_images_or_stamps(tmp_path):
         read(write_bag(tmp_path / "unstamped", unstamped))
 
 
+@pytest.mark.parametrize("storage", ["db3", "mcap"])
+def test_a_recording_may_start_at_time_zero(tmp_path, storage):
+    start = FRAMES[0].stamp_ns
+    shifted = [type(f)(f.id, f.stamp_ns - start, f.rgb) for f in FRAMES]
+    found = read(write_bag(tmp_path / "bag", shifted, storage))
+    assert [frame.stamp_ns for frame in found] == [frame.stamp_ns for frame in shifted]
+    for one, other in zip(found, shifted):
+        np.testing.assert_array_equal(one.rgb, other.rgb)
+
+
 def test_bad_videos(tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(BadInput, match="no readable video"):
