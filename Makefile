@@ -13,7 +13,7 @@ help:
 	@echo "make demo    map the bundled bag with the real node and write out/demo/"
 	@echo "             (BAG=path IMAGE_TOPIC=/topic for your own bag, VIEW=1 for a page in the browser)"
 	@echo "make test    every test, as continuous integration runs it"
-	@echo "make check   lint and the fast tests"
+	@echo "make check   lint, types and the fast tests"
 	@echo "make bench   speed and memory of network, pipeline and node"
 	@echo "make pytest ARGS=\"test/nodes -q\"   some tests"
 	@echo "make docs    regenerate the generated pages in docs/"
@@ -31,6 +31,7 @@ test: setup
 check: setup
 	@$(WITH_ROS) ruff check .
 	@$(WITH_ROS) ruff format --check .
+	@$(WITH_ROS) mypy
 	@$(WITH_ROS) python -m pytest -q -m "not slow and not ros and not gpu and not real_data"
 
 pytest: setup

@@ -147,7 +147,7 @@ def _floats(values: np.ndarray):
 
 def _shaped(values, dtype: type, shape: tuple[int, ...], name: str) -> np.ndarray:
     """View of a message's array; lives as long as the message's memory, which it keeps alive."""
-    found = np.frombuffer(values, dtype) if len(values) else np.zeros(0, dtype)
+    found: np.ndarray = np.frombuffer(values, dtype) if len(values) else np.zeros(0, dtype)
     if found.size != np.prod(shape, dtype=int):
         raise ValueError(f"{name} has {found.size} elements, expected {shape}")
     return found.reshape(shape)

@@ -54,7 +54,7 @@ class ContextClient:
         self._publishers: dict[str, Any] = {}
         self._subscriptions: dict[str, Any] = {}
         self._node.create_subscription(ContextState, "context_state", self._on_state, STATE_QOS)
-        self._clients = {
+        self._clients: dict[str, Any] = {
             name: self._node.create_client(kind, f"context_sync_node/{name}")
             for name, kind in (
                 ("reset_context", Trigger),
@@ -71,6 +71,10 @@ class ContextClient:
         """The newest report of `context_sync_node`."""
         return self._state
 
+    @property
+    def _generation(self) -> int:
+        return self._state.generation if self._state is not None else -1
+
     def usable_group(self, after: int) -> ContextState:
         """A complete group of a generation after `after`, with both directions connected."""
         deadline = time.monotonic() + self._config.ready_timeout
@@ -83,7 +87,7 @@ class ContextClient:
             with self._changed:
                 self._changed.wait_for(usable, max(0.0, deadline - time.monotonic()))
                 state = self._state
-                if not usable():
+                if state is None or not usable():
                     raise ContextUnavailable(self._complaint(after))
             if self._connect(state, deadline):
                 return state
@@ -102,7 +106,7 @@ class ContextClient:
         """Answers so far, once `enough` of them are there, the group has changed, or time is up."""
 
         def ended() -> bool:
-            return enough(self._answers) or self._state.generation != generation
+            return enough(self._answers) or self._generation != generation
 
         with self._changed:
             self._changed.wait_for(ended, timeout)
@@ -165,7 +169,7 @@ class ContextClient:
                     ChunkPrediction, prediction_topic(worker), self._on_answer, BULK_QOS
                 )
         while not all(self._is_matched(worker) for worker in state.workers):
-            if time.monotonic() > deadline or self._state.generation != state.generation:
+            if time.monotonic() > deadline or self._generation != state.generation:
                 return False
             time.sleep(0.02)
         return True

@@ -129,6 +129,7 @@ def answer_message(answer: Answer, rank: int) -> PredictionMessage:
     """A worker's answer."""
     work, result = answer.work, answer.result
     if isinstance(result, Exception):
+        assert work.chunk is not None, "only a chunk can fail"
         message = failure_to_message(work.chunk.index, ReconstructionFailed(str(result)))
         message.retry = answer.retry
         message.out_of_memory = isinstance(result, OutOfDeviceMemory)

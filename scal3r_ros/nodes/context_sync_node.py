@@ -117,23 +117,23 @@ class ContextSyncNode(ManagedNode):
 
         def offer(kind, name, start) -> None:
             async def serve(request, response):
-                return await self._serve(response, lambda now: start(request, now))
+                return await self._serve(response, lambda c, now: start(c, request, now))
 
             self.create_service(kind, f"~/{name}", serve, callback_group=group)
 
-        offer(Trigger, "reset_context", lambda _, now: self.coordinator.reset(now))
+        offer(Trigger, "reset_context", lambda c, _, now: c.reset(now))
         offer(SaveContext, "save_context",
-              lambda r, now: self.coordinator.save(now, r.path, r.key))  # fmt: skip
+              lambda c, r, now: c.save(now, r.path, r.key))  # fmt: skip
         offer(LoadContext, "load_context",
-              lambda r, now: self.coordinator.load(now, r.path, r.key))  # fmt: skip
+              lambda c, r, now: c.load(now, r.path, r.key))  # fmt: skip
 
-    async def _serve(self, response, start: Callable[[float], Operation]):
-        if not self._active:
+    async def _serve(self, response, start: Callable[[Coordinator, float], Operation]):
+        if not self._active or self.coordinator is None:
             response.success = False
             response.message = f"the node is {self.lifecycle_state}, not active; activate it first"
             return response
-        operation = start(time.monotonic())
-        future = Future(executor=self.executor)
+        operation = start(self.coordinator, time.monotonic())
+        future: Future = Future(executor=self.executor)
         self._waiting.append((operation, future))
         await future
         response.success, response.message = operation.success, operation.message
@@ -175,6 +175,8 @@ class ContextSyncNode(ManagedNode):
 
     def _publish(self) -> None:
         coordinator, new = self.coordinator, self._announced
+        if coordinator is None or new is None:
+            return
         message = state_message(new.plan, self._state_name(new), self._reports)
         message.header.stamp = self.get_clock().now().to_msg()
         message.policy = self.config.distributed.policy

@@ -147,7 +147,7 @@ def path_message(
 
     The first and the newest pose are always kept.
     """
-    kept = range(len(poses))
+    kept: range | np.ndarray = range(len(poses))
     if max_poses and len(poses) > max_poses:
         kept = np.unique(np.linspace(0, len(poses) - 1, max_poses).round().astype(int))
     newest = stamps_ns[-1] if len(poses) else 0

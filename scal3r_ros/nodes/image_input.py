@@ -148,7 +148,7 @@ class ImageInput:
             if frame.jumped_back:
                 self.gate.reset()
                 self._node.get_logger().warning(
-                    f"image stamps jumped back by {self.guard.last_jump_ns * 1e-9:.3f} s: "
+                    f"image stamps jumped back by {(self.guard.last_jump_ns or 0) * 1e-9:.3f} s: "
                     f"{self.config.time.on_jump_back}"
                 )
             decision = self.gate.admit(frame.stamp_ns)

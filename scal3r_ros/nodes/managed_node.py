@@ -14,6 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -44,7 +45,9 @@ class ManagedNode(LifecycleNode):
         # its mixin do not take one.
         Node.__init__(self, name, **kwargs)
         accepted = inspect.signature(LifecycleNodeMixin.__init__).parameters
-        group = {"callback_group": self.transition_group} if "callback_group" in accepted else {}
+        group: dict[str, Any] = (
+            {"callback_group": self.transition_group} if "callback_group" in accepted else {}
+        )
         LifecycleNodeMixin.__init__(self, **group)
         self.steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self.left_behind: list[str] = []
@@ -108,11 +111,14 @@ class ManagedNode(LifecycleNode):
             self.trigger_activate()
 
 
+NodeType = TypeVar("NodeType", bound=ManagedNode)
+
+
 def run(
-    make_node: Callable[[], ManagedNode],
+    make_node: Callable[[], NodeType],
     args: Sequence[str] | None = None,
-    make_executor: Callable[[ManagedNode], rclpy.executors.Executor] | None = None,
-    autostart: Callable[[ManagedNode], bool] = lambda node: True,
+    make_executor: Callable[[NodeType], rclpy.executors.Executor] | None = None,
+    autostart: Callable[[NodeType], bool] = lambda node: True,
 ) -> int:
     """Run one node until it is interrupted or its context is shut down; returns the exit code.
 
@@ -122,7 +128,9 @@ def run(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: interrupted.set())
     sys.setswitchinterval(SWITCH_INTERVAL)
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    rclpy.init(
+        args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO
+    )
     failures: list[BaseException] = []
     try:
         node = make_node()

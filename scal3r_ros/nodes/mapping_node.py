@@ -72,12 +72,14 @@ class MappingNode(ManagedNode):
         self.session.start()
 
     def activate(self) -> None:
-        self.session.set_accepting(not self.paused)
-        self.session.worker.set_running(True)
+        session = self._configured()
+        session.set_accepting(not self.paused)
+        session.worker.set_running(True)
 
     def deactivate(self) -> None:
-        self.session.set_accepting(False)
-        self.session.worker.set_running(False)
+        session = self._configured()
+        session.set_accepting(False)
+        session.worker.set_running(False)
 
     def cleanup(self) -> None:
         self._end_session(save=False)
@@ -89,9 +91,9 @@ class MappingNode(ManagedNode):
         return self._commands().reset()
 
     def set_paused(self, paused: bool) -> str:
-        self._commands()
+        session = self._configured()
         self.paused = paused
-        self.session.set_accepting(self.lifecycle_state == "active" and not paused)
+        session.set_accepting(self.lifecycle_state == "active" and not paused)
         return "paused" if paused else "running"
 
     def flush(self) -> Future:
@@ -110,11 +112,14 @@ class MappingNode(ManagedNode):
         return self._commands().export(path)
 
     def _commands(self) -> MapCommands:
+        return self._configured().commands
+
+    def _configured(self) -> MappingSession:
         if self.session is None:
             raise NotPossible(
                 f"the node is {self.lifecycle_state}, not configured; trigger configure first"
             )
-        return self.session.commands
+        return self.session
 
     def _end_session(self, save: bool) -> None:
         if self.session is not None:

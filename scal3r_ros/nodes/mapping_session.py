@@ -20,6 +20,7 @@ from scal3r_ros.nodes.publishers import Publishers
 from scal3r_ros.nodes.side_inputs import SideInputs
 from scal3r_ros.nodes.transforms import Transforms
 from scal3r_ros.nodes.worker import MappingWorker, Output
+from scal3r_ros.records import ChunkPrediction
 
 
 class MappingSession:
@@ -39,7 +40,7 @@ class MappingSession:
             config,
             self.publisher,
             camera_frame=lambda: self.input.camera_frame or config.tf.camera_frame,
-            last_prediction=lambda: self.worker.reconstructor.last_prediction,
+            last_prediction=self._last_prediction,
             map_listeners=lambda: self.publishers.map.get_subscription_count(),
         )
         self.worker = MappingWorker(
@@ -125,6 +126,10 @@ class MappingSession:
                 f"stopped before the end of the stream: {begun} images of an unfinished chunk "
                 f"{fate}, {waiting} that waited are lost; call ~/flush first to map them all"
             )
+
+    def _last_prediction(self) -> ChunkPrediction | None:
+        reconstructor = self.worker.reconstructor
+        return None if reconstructor is None else reconstructor.last_prediction
 
     def _deliver(self, output: Output) -> None:
         """On the worker's thread, after each of its steps."""

@@ -101,7 +101,8 @@ def graph_arrays(mapper: Any) -> tuple[np.ndarray, list, list]:
     """Node positions (N, 3), chain edges and loop edges as pairs of positions."""
     graph = mapper.graph()
     where = dict(zip(graph.chunks, graph.positions))
-    chain, loops = [], []
+    chain: list = []
+    loops: list = []
     for a, b, kind in graph.edges:
         (loops if kind == "loop" else chain).append((where[a], where[b]))
     return np.asarray(graph.positions, dtype=np.float64).reshape(-1, 3), chain, loops

@@ -21,6 +21,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock as ClockMessage
@@ -63,13 +64,15 @@ class BagPlayer(Node):
         self.publishers_by_topic = self._create_publishers(set(topics))
         self.create_service(SetBool, "~/set_paused", self._set_paused)
         if clock_rate > 0:
-            self._clock = self.create_publisher(ClockMessage, "/clock", QoSProfile(depth=1))
+            self._clock_publisher = self.create_publisher(
+                ClockMessage, "/clock", QoSProfile(depth=1)
+            )
             steady = Clock(clock_type=ClockType.STEADY_TIME)
             self.create_timer(1.0 / clock_rate, self._tick, clock=steady)
         self._started = False
 
     def _create_publishers(self, wanted: set[str]) -> dict:
-        publishers = {}
+        publishers: dict[str, Publisher] = {}
         with open_bag(self._bag) as reader:
             present = {connection.topic for connection in reader.connections}
             if missing := sorted(wanted - present):
@@ -132,7 +135,7 @@ class BagPlayer(Node):
 
     def _tick(self) -> None:
         if self._started:
-            self._clock.publish(ClockMessage(clock=ns_to_stamp(self._pace.bag_time())))
+            self._clock_publisher.publish(ClockMessage(clock=ns_to_stamp(self._pace.bag_time())))
 
     def _set_paused(self, request: SetBool.Request, response: SetBool.Response):
         self._pace.set_paused(request.data)

@@ -78,7 +78,7 @@ class MapPublisher:
         self.publishers, self.transforms = publishers, transforms
         self.odometry = VisualOdometry()
         self._stream_now, self._logger = stream_now, logger
-        self._waiting: queue.Queue[Publication | None] = queue.Queue(maxsize=4)
+        self._waiting: queue.Queue[Publication] = queue.Queue(maxsize=4)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
 
@@ -131,7 +131,7 @@ class MapPublisher:
         if item.depth is not None:
             self._publish_depth(item.depth, item.camera_frame)
         if item.cloud is not None:
-            self._publish_map(item)
+            self._publish_map(item.cloud, item.trajectory or ())
 
     def _publish_update(self, update: MapUpdate, item: Publication) -> None:
         """Poses first, points after them: who hears of a point can place the camera that saw it."""
@@ -191,7 +191,7 @@ class MapPublisher:
 
     def _publish_path(self, trajectory: Sequence[TrajectoryPose]) -> None:
         limit = self.config.publish.path_poses
-        kept = range(len(trajectory))
+        kept: range | np.ndarray = range(len(trajectory))
         if len(trajectory) > limit:
             kept = np.unique(np.linspace(0, len(trajectory) - 1, limit).round().astype(int))
         some = [trajectory[i] for i in kept]
@@ -215,9 +215,13 @@ class MapPublisher:
             )
             time.sleep(PAUSE)
 
-    def _publish_map(self, item: Publication) -> None:
-        newest = item.trajectory[-1].stamp_ns if item.trajectory else 0
-        self.publishers.map.publish(cloud_message(*item.cloud, self.config.tf.map, newest))
+    def _publish_map(
+        self,
+        cloud: tuple[np.ndarray, np.ndarray, np.ndarray],
+        trajectory: Sequence[TrajectoryPose],
+    ) -> None:
+        newest = trajectory[-1].stamp_ns if trajectory else 0
+        self.publishers.map.publish(cloud_message(*cloud, self.config.tf.map, newest))
 
     def _publish_depth(self, view: DepthView, camera_frame: str) -> None:
         height, width = view.depth.shape

@@ -139,7 +139,8 @@ class ReconstructionNode(ManagedNode):
 
     def _answer(self, answer: Answer) -> None:
         """Called on the worker's thread."""
-        self._predictions.publish(answer_message(answer, self.loop.status.rank))
+        if self.loop is not None:  # else cleaned up meanwhile, and nobody waits
+            self._predictions.publish(answer_message(answer, self.loop.status.rank))
 
     def _beat(self) -> None:
         """Silent until the weights are loaded: before that nobody can count on this worker."""

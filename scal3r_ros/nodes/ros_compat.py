@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
+from typing import Any
 
 import yaml
 
@@ -45,7 +46,7 @@ ConnectivityException = _tf2_ros.ConnectivityException
 ExtrapolationException = _tf2_ros.ExtrapolationException
 
 
-def frame_parent(buffer: Buffer, child: str) -> str | None:
+def frame_parent(buffer: Any, child: str) -> str | None:
     """Parent of a frame in the tree that the buffer knows; None for a root or unknown frame."""
     frames = yaml.safe_load(buffer.all_frames_as_yaml()) or {}
     return frames[child]["parent"] if child in frames else None

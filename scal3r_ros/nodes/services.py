@@ -67,7 +67,7 @@ class Services:
     async def _answer(self, response, request: Callable[[], Future]) -> Any:
         """Fill `response` from the dictionary of fields that the worker returns."""
         try:
-            done = await awaitable(request(), self._node.executor)
+            done: Any = await awaitable(request(), self._node.executor)
             for name, value in done.result().items():
                 setattr(response, name, value)
             response.success = True
@@ -79,7 +79,7 @@ class Services:
 
 def awaitable(future: Future, executor) -> RosFuture:
     """A future that rclpy's executor can await; completed with the worker's future itself."""
-    bridge = RosFuture(executor=executor)
+    bridge: RosFuture = RosFuture(executor=executor)
 
     def complete(done: Future) -> None:
         bridge.set_result(done)

@@ -72,7 +72,7 @@ def slew(
     T_map_base, wanted = current @ T_odom_base, target @ T_odom_base
     shift = wanted[:3, 3] - T_map_base[:3, 3]
     turn = Rotation.from_matrix(wanted[:3, :3] @ T_map_base[:3, :3].T).as_rotvec()
-    distance, angle = np.linalg.norm(shift), np.linalg.norm(turn)
+    distance, angle = float(np.linalg.norm(shift)), float(np.linalg.norm(turn))
     if distance > config.max_slew_distance or angle > config.max_slew_turn:
         return target
     share = min(

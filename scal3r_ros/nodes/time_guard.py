@@ -43,7 +43,8 @@ class TimeGuard:
         """Forget the stream, held frames included."""
         self._held: list[tuple[int, int, Any]] = []
         self._order = itertools.count()
-        self._newest: int | None = None
+        self._newest = 0
+        """Largest stamp so far, 0 before the first."""
         self._released: int | None = None
         self._suspect: tuple[int, Any] | None = None
         self._clock_jumped = False
@@ -57,7 +58,7 @@ class TimeGuard:
         if stamp_ns <= 0:
             self.counts["unstamped"] += 1
             return []
-        if self._newest is None or stamp_ns > self._newest:
+        if stamp_ns > self._newest:
             self._clear_suspect()
             self._newest = stamp_ns
             return self._hold(stamp_ns, item)
@@ -72,11 +73,11 @@ class TimeGuard:
     def flush(self) -> list[Released]:
         """Everything held, for the end of the stream."""
         self._clear_suspect()
-        return self._release_until(self._newest or 0)
+        return self._release_until(self._newest)
 
     def release(self) -> list[Released]:
         """The frames held for sorting, when nothing has come for long; a suspect stays one."""
-        return self._release_until(self._newest or 0)
+        return self._release_until(self._newest)
 
     def _judge_older(self, stamp_ns: int, item: Any) -> list[Released]:
         """A frame older than what has been let through: late, ignored, or the start of a jump."""

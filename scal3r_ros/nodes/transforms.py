@@ -172,7 +172,7 @@ class Transforms:
     def rebroadcast(self, stream_now_ns: int, seconds: float) -> None:
         """Repeat map to odom for consumers between two chunks, `seconds` after the last time."""
         with self._lock:
-            if self._T_map_odom is None or self.refused:
+            if self._T_map_odom is None or self._target is None or self.refused:
                 return
             stamp_ns = stream_now_ns + int(self.config.tolerance * 1e9)
             if stamp_ns <= self._last_stamp:
@@ -212,14 +212,13 @@ class Transforms:
         if T_odom_base is None:
             raise reason
         with self._lock:
-            self._target = average(corrections, weights)
+            target = self._target = average(corrections, weights)
             self._T_odom_base = T_odom_base
             first = self._T_map_odom is None
             if first or self.config.correction == "jump":
-                self._T_map_odom = self._target
+                self._T_map_odom = target
             if first:
-                edge = Edge(self.config.map, self.config.odom)
-                self._send(edge, self._T_map_odom, poses[-1].stamp_ns)
+                self._send(Edge(self.config.map, self.config.odom), target, poses[-1].stamp_ns)
                 self._last_stamp = poses[-1].stamp_ns
         self.rebroadcast(stream_now_ns, 0.0)
 
@@ -248,4 +247,5 @@ class Transforms:
             raise NotKnownYet(f"no transform {target} <- {source} on /tf: {error}") from error
 
     def _send(self, edge: Edge, T: np.ndarray, stamp_ns: int) -> None:
+        assert self._broadcaster is not None, "mode none broadcasts nothing"
         self._broadcaster.sendTransform(matrix_to_transform(T, edge.parent, edge.child, stamp_ns))

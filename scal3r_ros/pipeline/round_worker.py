@@ -45,8 +45,10 @@ class RoundEngine(Protocol):
     """What a reconstructor offers to be run in rounds over several processes."""
 
     fingerprint: str
-    decay: float
-    """Weight of a chunk that is one older."""
+
+    @property
+    def decay(self) -> float:
+        """Weight of a chunk that is one older."""
 
     def stage_round(
         self,

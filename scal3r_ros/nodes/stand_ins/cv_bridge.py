@@ -61,7 +61,7 @@ class CvBridge:
         message.is_bigendian = sys.byteorder == "big"
         message.step = cvim.shape[1] * channels * cvim.itemsize
         message.data = array.array("B")
-        message.data.frombytes(memoryview(np.ascontiguousarray(cvim)).cast("B"))
+        message.data.frombytes(np.ascontiguousarray(cvim).data.cast("B"))
         return message
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -14,14 +15,15 @@ _TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"
 
 def dtype_from_fields(fields: Iterable, point_step: int | None = None) -> np.dtype:
     """Structured type of one point, with the offsets that the fields state."""
-    names, formats, offsets = [], [], []
+    names, offsets = [], []
+    formats: list[Any] = []
     for field in fields:
         names.append(field.name)
         formats.append(
             _TYPES[field.datatype] if field.count == 1 else (_TYPES[field.datatype], field.count)
         )
         offsets.append(field.offset)
-    layout = {"names": names, "formats": formats, "offsets": offsets}
+    layout: Any = {"names": names, "formats": formats, "offsets": offsets}
     if point_step is not None:
         layout["itemsize"] = point_step
     return np.dtype(layout)
@@ -37,7 +39,7 @@ def create_cloud(header, fields: Iterable, points: np.ndarray):
         raise AssertionError(f"points are {points.dtype}, the fields describe {expected}")
     points = np.ascontiguousarray(np.atleast_2d(points))
     data = array.array("B")
-    data.frombytes(memoryview(points.view(np.uint8)).cast("B") if points.size else b"")
+    data.frombytes(points.view(np.uint8).data.cast("B") if points.size else b"")
     return PointCloud2(
         header=header,
         height=points.shape[0],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from scal3r_ros.nodes.stand_ins.tf2_buffer import (
     Buffer,
     ConnectivityException,
@@ -85,7 +87,8 @@ class StaticTransformBroadcaster:
 
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.pub_tf = node.create_publisher(TFMessage, "/tf_static", qos or latched)
-        self._message, self._by_child = TFMessage, {}
+        self._message = TFMessage
+        self._by_child: dict[str, Any] = {}
 
     def sendTransform(self, transform) -> None:  # noqa: N802 - the library's name
         """Publish one transform or a list of them, together with the earlier ones."""
