@@ -244,22 +244,23 @@ class Mapper(MapView):
         return accepted, events
 
     def _rebuild(self, outcomes: Iterable[Outcome]) -> list[Event]:
-        """The map anew from other predictions of the same chunks."""
+        """The map anew from other predictions of the same chunks; the old one until it is whole."""
         events: list[Event] = []
-        self._assembly = self._assembly.emptied()
+        anew = self._assembly.emptied()
         for (outline, trial), outcome in zip(self._history, outcomes):
             if isinstance(outcome, ReconstructionFailed):
                 text = f"chunk {outline.index}: {outcome}"
                 events.append(Event("chunk_failed", text, outline.index))
-                self._assembly.close()
+                anew.close()
             elif trial is None:
-                events += self._assembly.join(outline, outcome).events
+                events += anew.join(outline, outcome).events
                 self._loops.renew(outcome)
             else:
-                self._loops.tie(trial, outcome, self._assembly)
-        self._assembly.confirm()
-        self._assembly.correct()
-        self._assembly.fix_scale()
+                self._loops.tie(trial, outcome, anew)
+        anew.confirm()
+        anew.correct()
+        anew.fix_scale()
+        self._assembly = anew
         return events
 
     def _update(

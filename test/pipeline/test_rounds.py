@@ -90,3 +90,18 @@ def test_finalize_maps_everything_again_under_the_next_revision(street):
     assert updates[-1].corrected and updates[-1].map_revision == mapper.map_revision == 1
     assert len(updates[-1].poses) == 60
     assert relative_error(street, mapper.trajectory()) < 1e-5 < before
+
+
+def test_an_interrupt_while_everything_is_mapped_again_keeps_the_old_map(street):
+    class Interrupted(Finalizing):
+        def finalize(self):
+            yield from super().finalize()[:2]
+            raise KeyboardInterrupt
+
+    mapper = Mapper(config(), Interrupted(street))
+    run(street, mapper)
+    before = [pose.T_map_camera for pose in mapper.trajectory()]
+    with pytest.raises(KeyboardInterrupt):
+        mapper.finalize()
+    np.testing.assert_array_equal([pose.T_map_camera for pose in mapper.trajectory()], before)
+    assert mapper.consistent
