@@ -120,8 +120,8 @@ def open_measurements(
     index = next((d / "depth.txt" for d in (path, path.parent) if _has_depth(d)), None)
     for kind, option in wanted.items():
         if kind != "depth" or index is None or not path.is_dir():
-            place = "beside its images (depth.txt)" if kind == "depth" else "outside of a bag"
-            raise BadInput(f"{option}: {path} offers no {kind} {place}; {ALTERNATIVES[kind]}")
+            why = "no depth.txt lies beside its images" if kind == "depth" else "only bags do"
+            raise BadInput(f"{option}: {path} offers no {kind}, {why}; {ALTERNATIVES[kind]}")
     return FolderDepth(index)
 
 

@@ -109,7 +109,7 @@ def test_what_the_input_does_not_offer_is_one_clear_error(street, tmp_path, kind
         write_folder(tmp_path / "folder", scene(3)),
         write_video(tmp_path / "video.mp4", scene(3)),
     ):
-        with pytest.raises(BadInput, match=f"offers no {kind} .*; take"):
+        with pytest.raises(BadInput, match=f"offers no {kind}, .*; take"):
             open_measurements(other, wanted)
 
 
