@@ -31,10 +31,10 @@ class Frame:
         if self.rgb.dtype != np.uint8 or self.rgb.ndim != 3 or self.rgb.shape[2] != 3:
             raise ValueError(
                 f"frame {self.id}: rgb must be (H, W, 3) uint8, found {self.rgb.shape} "
-                f"{self.rgb.dtype}"
+                f"{self.rgb.dtype}; convert it first"
             )
         if 0 in self.rgb.shape:
-            raise ValueError(f"frame {self.id}: empty image {self.rgb.shape}")
+            raise ValueError(f"frame {self.id}: empty image {self.rgb.shape}; leave it out")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Chunk:
     def __post_init__(self) -> None:
         ids = self.frame_ids
         if not ids:
-            raise ValueError(f"chunk {self.index} has no frames")
+            raise ValueError(f"chunk {self.index} has no frames; give it at least one")
         if len(set(ids)) != len(ids):
             raise ValueError(f"chunk {self.index} holds a frame twice: ids {ids}")
         if not set(self.overlap_ids) <= set(ids):

@@ -98,9 +98,11 @@ class Scal3R(nn.Module):
         """Frames (N, 3, H, W), uint8 or float in [0, 1], to patch tokens (N, gh * gw, C)."""
         self.grid(images)
         if images.dtype != torch.uint8 and not images.is_floating_point():
-            raise ValueError(f"images must be uint8 or float in [0, 1], found {images.dtype}")
+            raise ValueError(
+                f"images must be uint8 or float in [0, 1], found {images.dtype}; convert them"
+            )
         if not len(images):
-            raise ValueError("a chunk needs at least one frame, found none")
+            raise ValueError("a chunk needs at least one frame, found none; leave the chunk out")
         tokens = []
         if images.dtype != torch.uint8:
             _check_range(images)

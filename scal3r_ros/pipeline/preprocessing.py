@@ -38,7 +38,7 @@ def target_size(height: int, width: int, image_size: int, patch: int) -> tuple[i
     rounded down.
     """
     if height < 1 or width < 1:
-        raise ValueError(f"an image of {height} x {width} pixels is empty")
+        raise ValueError(f"an image of {height} x {width} pixels is empty; leave it out")
     if image_size <= 0:
         return max(patch, height // patch * patch), max(patch, width // patch * patch)
     if image_size < patch:
