@@ -21,7 +21,14 @@ import torch
 
 from scal3r_ros.bench.model import Case, random_chunks, random_network
 from scal3r_ros.bench.network_cost import chunk_cost
-from scal3r_ros.bench.projection import LAYOUTS, gradient_bytes, project, ring_share
+from scal3r_ros.bench.projection import (
+    LAYOUTS,
+    PYTHON_RATE,
+    Projection,
+    gradient_bytes,
+    project,
+    ring_share,
+)
 from scal3r_ros.config import DistributedConfig, MemoryConfig
 from scal3r_ros.distributed.context_sync import AllReduceSync
 from scal3r_ros.distributed.membership import Origin
@@ -92,7 +99,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     traffic = [_together(_measure_traffic, 2, (wire, args.quick))[0] for wire in wires]
     seconds = args.chunk_seconds or _estimated_chunk_seconds(args.tflops)
     projections = [project(layout, seconds, preset("scal3r")) for layout in LAYOUTS]
-    _print(overhead, scaling, traffic, seconds, projections)
+    basis = "given" if args.chunk_seconds else f"ASSUMED from {args.tflops:g} TFLOP/s"
+    _print(overhead, scaling, traffic)
+    _print_projection(seconds, basis, projections)
     results = {
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "
         f"torch {torch.__version__}",
@@ -100,6 +109,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "scaling": [asdict(row) for row in scaling],
         "traffic": [asdict(row) for row in traffic],
         "chunk_seconds_of_projection": seconds,
+        "basis_of_chunk_seconds": basis,
         "projections": [asdict(row) for row in projections],
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -224,8 +234,8 @@ def _estimated_chunk_seconds(tflops: float) -> float:
     return chunk_cost(preset("scal3r"), 60, 30, _OFFICIAL_GRID).total / (tflops * 1e12)
 
 
-def _print(overhead: float, scaling: Sequence[Scaling], traffic: Sequence[Traffic],
-           seconds: float, projections: Sequence[Any]) -> None:  # fmt: skip
+def _print(overhead: float, scaling: Sequence[Scaling], traffic: Sequence[Traffic]) -> None:
+    print("measured on this machine:")
     print(f"group of one against no group: {100 * overhead:+.2f} % processor time")
     print("world  round s  chunk/s  cpu s/chunk   sync s  sent MB  analytic MB")
     for row in scaling:
@@ -240,7 +250,14 @@ def _print(overhead: float, scaling: Sequence[Scaling], traffic: Sequence[Traffi
             f"world {row.world_size}, {row.wire}: {row.bytes_per_round / 1e6:.1f} MB sent by each "
             f"(analytic {row.bytes_expected / 1e6:.1f}), {row.seconds_per_round:.3f} s"
         )
-    print(f"projection with {seconds:.2f} s per chunk on one GPU")
+
+
+def _print_projection(seconds: float, basis: str, projections: Sequence[Projection]) -> None:
+    print("computed, not measured:")
+    print(
+        f"a chunk takes {seconds:.2f} s on one GPU ({basis}); link rates are ASSUMED; messages at"
+    )
+    print(f"{PYTHON_RATE / 1e9:.2f} GB/s, measured once on another machine")
     print("layout                          sync s  messages s  round s  speed-up  without messages")
     for row in projections:
         print(
