@@ -119,7 +119,11 @@ class Numerics:
 
 
 def preset(name: str) -> Architecture:
-    """`scal3r` (the published size) or `scal3r-tiny` (fit for two CPU cores)."""
+    """`scal3r` (the published size) or `scal3r-tiny` (fit for two CPU cores).
+
+    Weights exist for the first; a safetensors file says its own architecture, also the embedded
+    one, which is smaller than the preset whose name it bears.
+    """
     if name not in PRESETS:
         raise ValueError(f"unknown preset {name!r}; known are {', '.join(PRESETS)}")
     return PRESETS[name]
