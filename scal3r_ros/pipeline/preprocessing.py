@@ -63,8 +63,7 @@ def prepare_image(rgb: np.ndarray, target: tuple[int, int], patch: int) -> Prepa
     if (new_h, new_w) != (height, width):
         image = Image.fromarray(rgb).resize((new_w, new_h), Image.Resampling.BICUBIC)
         rgb = np.asarray(image)
-    top = round(new_h / 2) - target_h // 2
-    left = round(new_w / 2) - target_w // 2
+    top, left = (new_h - target_h) // 2, (new_w - target_w) // 2
     cropped = rgb[top : top + target_h, left : left + target_w]
     return PreparedImage(
         np.ascontiguousarray(cropped), (new_w / width, new_h / height), (left, top)
