@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -28,6 +30,11 @@ class Dice:
     def coin(self, probability: float, *shape: int) -> Tensor:
         """True with the given probability."""
         return torch.rand(shape, generator=self.generator) < probability
+
+    def weighted(self, weights: Mapping[str, float]) -> str:
+        """One of the names, in proportion to its weight."""
+        drawn = torch.multinomial(torch.tensor(list(weights.values())), 1, generator=self.generator)
+        return list(weights)[int(drawn)]
 
     def direction(self, *shape: int) -> Tensor:
         """Uniform unit vectors, (*shape, 3)."""

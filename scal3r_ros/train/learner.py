@@ -12,6 +12,7 @@ from torch import Tensor
 from scal3r_ros.model.architecture import Architecture, Numerics
 from scal3r_ros.model.checkpoint import check_state, checkpoint_files, read_state
 from scal3r_ros.model.network import Scal3R
+from scal3r_ros.train.muon import Muon
 from scal3r_ros.train.probe import Probes, write_place_code
 from scal3r_ros.train.run_state import AveragedWeights
 from scal3r_ros.train.schedule import Schedule
@@ -26,12 +27,33 @@ class Learner:
     network: Scal3R
     probes: Probes
     average: AveragedWeights
-    optimizer: torch.optim.AdamW
+    optimizers: tuple[torch.optim.Optimizer, ...]
 
     @property
     def trained(self) -> list[Tensor]:
         """Parameters of the network that change."""
         return [p for p in self.network.parameters() if p.requires_grad]
+
+    def choose(self, parts: str) -> None:
+        """Which weights change from now on: `all`, or those of the memory units (`memory`)."""
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(parts == "all" or ".ttt." in name)
+
+    def set_rate(self, factor: float) -> None:
+        """Learning rates as a share of their peaks."""
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * factor
+
+    def step(self) -> None:
+        """Follow the gradients."""
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def forget_gradients(self) -> None:
+        """Before the next backward pass."""
+        for parameter in (*self.network.parameters(), *self.probes.parameters()):
+            parameter.grad = None
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -49,12 +71,8 @@ def make_learner(
     schedule: Schedule,
     device: torch.device,
     start: str = "",
-    parts: str = "all",
 ) -> Learner:
-    """A fresh learner, or one from the checkpoint `start`, whose architecture then counts.
-
-    parts: `all`, or `memory` to change the memory units only.
-    """
+    """A fresh learner, or one from the checkpoint `start`, whose architecture then counts."""
     numerics = Numerics(
         blocks=schedule.precision, token_slice=None, head_batch=10**6, encoder_batch=10**6
     )
@@ -64,12 +82,9 @@ def make_learner(
         network = Scal3R(architecture, numerics)
         start_at_the_mean(network)
     network.to(device)
-    if parts == "memory":
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad_(".ttt." in name)
     probes = Probes(network, schedule.matching_layers[-1]).to(device)
     average = AveragedWeights(network, schedule.ema)
-    return Learner(network, probes, average, _optimizer(network, probes, schedule))
+    return Learner(network, probes, average, _optimizers(network, probes, schedule))
 
 
 def _from_checkpoint(path: str, numerics: Numerics) -> Scal3R:
@@ -93,31 +108,44 @@ def start_at_the_mean(network: Scal3R) -> None:
         network.agg_regator.memory_unit(layer).proj.bias.zero_()
 
 
-def _optimizer(network: Scal3R, probes: Probes, schedule: Schedule) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices, and an own rate for the memory units."""
-    groups: dict[tuple[str, bool], list[Tensor]] = {("rest", False): list(probes.parameters())}
+def _optimizers(
+    network: Scal3R, probes: Probes, schedule: Schedule
+) -> tuple[torch.optim.Optimizer, ...]:
+    """AdamW, with weight decay on matrices and own rates for memory units and camera head; the
+    matrices of blocks go to Muon where the schedule says so."""
+    adam: dict[tuple[str, bool], list[Tensor]] = {("rest", False): list(probes.parameters())}
+    muon: dict[tuple[str, int], list[Tensor]] = {}
     for name, parameter in network.named_parameters():
-        matrix = parameter.ndim >= 2 and "token" not in name and "pos_" not in name
-        if parameter.requires_grad:
-            groups.setdefault((_rate_name(name), matrix), []).append(parameter)
-    rates = {
-        "memory": schedule.memory_rate,
-        "camera": schedule.camera_rate,
-        "rest": schedule.learning_rate,
-    }
-    return torch.optim.AdamW(
-        [
-            {
-                "params": parameters,
-                "peak": rates[part],
-                "weight_decay": schedule.weight_decay if matrix else 0.0,
-            }
-            for (part, matrix), parameters in groups.items()
-        ],
-        lr=schedule.learning_rate,
-        betas=schedule.betas,
-        fused=True,
-    )
+        part = _rate_name(name)
+        if schedule.muon and _is_block_matrix(name, parameter):
+            muon.setdefault((part, 3 if "qkv" in name else 1), []).append(parameter)
+        else:
+            matrix = parameter.ndim >= 2 and "token" not in name and "pos_" not in name
+            adam.setdefault((part, matrix), []).append(parameter)
+    decay = schedule.weight_decay
+    groups = [
+        {"params": p, "peak": _peak(part, schedule), "weight_decay": decay if matrix else 0.0}
+        for (part, matrix), p in adam.items()
+    ]
+    rate = schedule.learning_rate
+    found = (torch.optim.AdamW(groups, lr=rate, betas=schedule.betas, fused=True),)
+    if muon:
+        groups = [
+            {"params": p, "peak": _peak(part, schedule), "stacked": stacked}
+            for (part, stacked), p in muon.items()
+        ]
+        found += (Muon(groups, lr=rate, weight_decay=decay),)
+    return found
+
+
+def _is_block_matrix(name: str, parameter: Tensor) -> bool:
+    inside = (".attn.", ".mlp.", ".ttt.qkv.", ".ttt.proj.", "pose_branch.fc1.")
+    return parameter.ndim == 2 and any(word in name for word in inside)
+
+
+def _peak(part: str, schedule: Schedule) -> float:
+    rates = {"memory": schedule.memory_rate, "camera": schedule.camera_rate}
+    return rates.get(part, schedule.learning_rate)
 
 
 def _rate_name(parameter: str) -> str:

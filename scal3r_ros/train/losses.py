@@ -18,7 +18,7 @@ from scal3r_ros.model.network import Prediction
 from scal3r_ros.train.rendering import field_of_view
 from scal3r_ros.train.worlds import ClipBatch, Correspondences, camera_points, relative_to_reference
 
-TRANSLATION_GAIN, QUATERNION_GAIN = 12.0, 20.0
+TRANSLATION_GAIN, QUATERNION_GAIN = 12.0, 35.0
 """Whitening: the spread of translations (in units of the scene) and quaternions is about 1/gain."""
 IDENTITY = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 """Encoding of no motion, without the field of view."""
@@ -120,29 +120,52 @@ class Matching:
 
 
 def matching_loss(
-    q: Tensor, k: Tensor, truth: Correspondences, grid: tuple[int, int], special: int
+    q: Tensor,
+    k: Tensor,
+    truth: Correspondences,
+    grid: tuple[int, int],
+    special: int,
+    asked: Tensor | None = None,
 ) -> Matching:
     """Cross-entropy of one head's attention against the true matches of all ordered frame pairs,
-    and Huber loss on the mean position. q, k: (W, S * P, D)."""
+    and Huber loss on the mean position. q, k: (W, S * P, D). asked: patches whose matches count,
+    all if None."""
     frames = truth.position.shape[1]
     q, k = (x.unflatten(1, (frames, -1))[:, :, special:] for x in (q, k))
-    logits = torch.einsum("wapd,wbqd->wabpq", q, k) / q.shape[-1] ** 0.5
-    logs = logits.log_softmax(-1)
     rows = torch.arange(grid[0], device=q.device).repeat_interleave(grid[1]).float()
     columns = torch.arange(grid[1], device=q.device).repeat(grid[0]).float()
-    limit = torch.tensor([grid[0] - 1.0, grid[1] - 1.0], device=q.device)
-    goal = torch.minimum(truth.position.clamp(min=0), limit)
-    weight = (1 - (goal[..., :1] - rows).abs()).clamp(min=0)
-    weight = weight * (1 - (goal[..., 1:] - columns).abs()).clamp(min=0)
-    mask = truth.visible.float()
-    count = mask.sum().clamp(min=1.0)
-    entropy = -((weight * logs).sum(-1) * mask).sum() / count
     places = torch.stack([rows, columns], -1)
+    own, position, mask = places, truth.position, truth.visible
+    if asked is not None:
+        q, own = q[:, :, asked], places[asked]
+        position, mask = position[:, :, :, asked], mask[:, :, :, asked]
+    logits = torch.einsum("wapd,wbqd->wabpq", q / q.shape[-1] ** 0.5, k)
+    logs = logits.log_softmax(-1)
+    limit = torch.tensor([grid[0] - 1.0, grid[1] - 1.0], device=q.device)
+    goal = torch.minimum(position.clamp(min=0), limit)
+    mask = mask.float()
+    count = mask.sum().clamp(min=1.0)
+    entropy = -((_bilinear(logs, goal, grid)) * mask).sum() / count
     mean = logs.exp() @ places
     huber = F.smooth_l1_loss(mean, goal, beta=_MATCH_BETA, reduction="none").sum(-1)
     error = ((mean - goal).norm(dim=-1) * mask).sum() / count
-    same = ((places - goal).norm(dim=-1) * mask).sum() / count
+    same = ((own - goal).norm(dim=-1) * mask).sum() / count
     return Matching(entropy + (huber * mask).sum() / count, error.detach(), same.detach())
+
+
+def _bilinear(values: Tensor, goal: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Values (..., P) of all patches of a grid at the positions `goal` (..., 2) inside it."""
+    height, width = grid
+    top = goal[..., 0].floor().clamp(max=max(height - 2, 0))
+    left = goal[..., 1].floor().clamp(max=max(width - 2, 0))
+    down, right = goal[..., 0] - top, goal[..., 1] - left
+    first = (top * width + left).long()
+    below, beside = (width if height > 1 else 0), (1 if width > 1 else 0)
+    corners = torch.stack([first, first + beside, first + below, first + below + beside], -1)
+    weights = torch.stack(
+        [(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right], -1
+    )
+    return (values.gather(-1, corners) * weights).sum(-1)
 
 
 def pose_loss(found: Tensor, goal: Tensor) -> Tensor:

@@ -60,7 +60,9 @@ def step_loss(
     total, parts = _geometry(predictions, targets, stage)
     truths = [correspondences(chunk, network.architecture.patch_size) for chunk in chunks]
     grid = network.grid(chunks[0].images)
-    match, match_parts = _matching(watch, truths, grid, network.architecture.special_tokens)
+    asked = _asked(grid[0] * grid[1], stage.asked, chunks[0].depth.device)
+    special = network.architecture.special_tokens
+    match, match_parts = _matching(watch, truths, grid, special, asked)
     carried = probes.loss(truths, targets, grid)
     total = total + stage.weights.matching * (match + sum(carried.values()))
     parts |= {name: value.detach() for name, value in carried.items()}
@@ -82,12 +84,25 @@ def _geometry(
     return total, {n: torch.stack([loss.parts[n] for loss in losses]).mean() for n in names}
 
 
+def _asked(patches: int, share: float, device: torch.device) -> Tensor | None:
+    """Random patches, None for all."""
+    if share >= 1:
+        return None
+    return torch.randperm(patches)[: max(1, round(share * patches))].to(device)
+
+
 def _matching(
-    watch: AttentionWatch, truths: list[Correspondences], grid: tuple[int, int], special: int
+    watch: AttentionWatch,
+    truths: list[Correspondences],
+    grid: tuple[int, int],
+    special: int,
+    asked: Tensor | None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Mean over layers and chunks; the errors are those of the last supervised layer."""
     found = {
-        layer: [matching_loss(q, k, truth, grid, special) for (q, k), truth in zip(pairs, truths)]
+        layer: [
+            matching_loss(q, k, truth, grid, special, asked) for (q, k), truth in zip(pairs, truths)
+        ]
         for layer, pairs in watch.seen.items()
     }
     losses = [match.loss for matches in found.values() for match in matches]

@@ -8,58 +8,98 @@ import torch
 from torch import Tensor
 
 from scal3r_ros.train.schedule import Stage
-from scal3r_ros.train.worlds import ClipBatch, ClipSettings, WorldSampler, reference_first
+from scal3r_ros.train.tour_clips import tour_clip
+from scal3r_ros.train.worlds import ClipBatch, WorldSampler, reference_first
 
 _RENDERED_AT_LEAST = 16
+_TOUR_SEEDS = 250_000_000
+"""Offset of the seeds of tours, far from those of short clips."""
+_TOUR_STEP = 2
+"""Frames of a tour are rendered at this stride, and drawn at up to _WIDEST times it."""
+_WIDEST = 3
 
 
 class ClipReplay:
-    """Clips for one stage. Every draw mixes kinds of worlds and makes chunks in network order."""
+    """Worlds for one stage, short clips and parts of tours. Every draw mixes kinds of worlds and
+    makes chunks in network order."""
 
     def __init__(self, sampler: WorldSampler, stage: Stage, capacity: int, seed: int):
-        self.sampler, self.stage, self.seed = sampler, stage, seed
+        self.stage = stage
+        self.generator = torch.Generator().manual_seed(seed)
+        self.clips = _Shelf(sampler, stage, capacity, seed, tours=False)
+        self.tours = _Shelf(sampler, stage, capacity, seed + _TOUR_SEEDS, tours=True)
+
+    def draw(self) -> list[ClipBatch]:
+        """One step's data: as many chunks per world as the stage says, reference frame first."""
+        wanted = torch.rand(self.stage.batch, generator=self.generator) < self.stage.tours
+        picked = []
+        for shelf, count in ((self.tours, int(wanted.sum())), (self.clips, int((~wanted).sum()))):
+            shelf.render_what_is_due(count)
+            picked += [shelf.pick(self.generator) for _ in range(count)]
+        merged = ClipBatch.concatenate(picked)
+        if _integer(2, self.generator):
+            merged = merged.mirrored()
+        order = torch.arange(self.stage.drawn_frames).expand(len(picked), -1)
+        return chunks_of(merged, order, self.stage)
+
+
+class _Shelf:
+    """Rendered batches of one sort, the oldest of which make room for new ones."""
+
+    def __init__(self, sampler: WorldSampler, stage: Stage, capacity: int, seed: int, tours: bool):
+        self.sampler, self.stage, self.seed, self.are_tours = sampler, stage, seed, tours
         self.at_once = max(_RENDERED_AT_LEAST, stage.batch // 2)
         self.capacity = max(capacity // self.at_once, 1)
         self.rendered: list[ClipBatch] = []
         self.credit = 0.0
-        self.generator = torch.Generator().manual_seed(seed)
 
-    def draw(self) -> list[ClipBatch]:
-        """One step's data: as many chunks per world as the stage says, reference frame first."""
-        self._render_what_is_due()
-        merged = self._pick_clips()
-        if self._integer(2):
-            merged = merged.mirrored()
-        return chunks_of(merged, self._frames(merged), self.stage)
-
-    def _render_what_is_due(self) -> None:
-        self.credit += self.stage.batch / self.stage.uses
-        while self.credit >= self.at_once or len(self.rendered) < min(4, self.capacity):
+    def render_what_is_due(self, worlds: int) -> None:
+        """Render so that each world is drawn as often as the stage says."""
+        self.credit += worlds / self.stage.uses
+        while worlds and (self.credit >= self.at_once or len(self.rendered) < self._first()):
             self.credit = max(0.0, self.credit - self.at_once)
-            settings = _with_frames(self.stage)
-            clip = self.sampler.batch(self.seed, self.at_once, settings)
-            self.seed += 1
-            self.rendered.append(clip)
-            if len(self.rendered) > self.capacity:
-                self.rendered.pop(0)
+            self.rendered.append(self._tours() if self.are_tours else self._clips())
+            self.seed += self.at_once if self.are_tours else 1
+            del self.rendered[: -self.capacity]
 
-    def _pick_clips(self) -> ClipBatch:
-        picked = []
-        for _ in range(self.stage.batch):
-            batch = self.rendered[self._integer(len(self.rendered))]
-            row = self._integer(self.at_once)
-            picked.append(batch.clips(slice(row, row + 1)))
-        return ClipBatch.concatenate(picked)
+    def pick(self, generator: torch.Generator) -> ClipBatch:
+        """One world with as many frames as a draw needs, in the order of time."""
+        batch = self.rendered[_integer(len(self.rendered), generator)]
+        row = _integer(self.at_once, generator)
+        total = batch.images.shape[1]
+        frames = self._spaced(total, generator) if self.are_tours else self._any(total, generator)
+        return batch.clips(slice(row, row + 1)).frames(frames.to(batch.images.device))
 
-    def _frames(self, clips: ClipBatch) -> Tensor:
-        """Random frames of every clip in the order of time, (W, F)."""
-        total = clips.images.shape[1]
-        keep = total - self.stage.spare_frames
-        order = torch.rand(len(clips.images), total, generator=self.generator).argsort(1)
-        return order[:, :keep].sort(1).values
+    def _first(self) -> int:
+        return min(2 if self.are_tours else 4, self.capacity)
 
-    def _integer(self, bound: int) -> int:
-        return int(torch.randint(bound, (), generator=self.generator))
+    def _clips(self) -> ClipBatch:
+        frames = self.stage.drawn_frames + self.stage.spare_frames
+        settings = replace(self.stage.clips, frames=frames)
+        return self.sampler.batch(self.seed, self.at_once, settings)
+
+    def _tours(self) -> ClipBatch:
+        settings = replace(self.stage.clips, frames=_WIDEST * (self.stage.drawn_frames - 1) + 1)
+        seeds = range(self.seed, self.seed + self.at_once)
+        return ClipBatch.concatenate(
+            [tour_clip(seed, self.sampler, settings, _TOUR_STEP) for seed in seeds]
+        )
+
+    def _any(self, total: int, generator: torch.Generator) -> Tensor:
+        """Some of the frames."""
+        order = torch.rand(total, generator=generator).argsort()
+        return order[: self.stage.drawn_frames].sort().values
+
+    def _spaced(self, total: int, generator: torch.Generator) -> Tensor:
+        """Frames at an even distance, as a camera that is mapped gives them."""
+        wanted = self.stage.drawn_frames
+        stride = 1 + _integer(_WIDEST, generator)
+        first = _integer(total - stride * (wanted - 1), generator)
+        return first + stride * torch.arange(wanted)
+
+
+def _integer(bound: int, generator: torch.Generator) -> int:
+    return int(torch.randint(bound, (), generator=generator))
 
 
 def chunks_of(clips: ClipBatch, frames: Tensor, stage: Stage) -> list[ClipBatch]:
@@ -69,7 +109,3 @@ def chunks_of(clips: ClipBatch, frames: Tensor, stage: Stage) -> list[ClipBatch]
     starts = range(0, step * stage.chunks, step)
     device = clips.images.device
     return [clips.frames(frames[:, start : start + size][:, order].to(device)) for start in starts]
-
-
-def _with_frames(stage: Stage) -> ClipSettings:
-    return replace(stage.clips, frames=stage.clip_frames)

@@ -51,7 +51,7 @@ def save_run(folder: Path, learner: Learner, progress: Progress) -> None:
         "network": learner.network.state_dict(),
         "probes": learner.probes.state_dict(),
         "average": learner.average.values,
-        "optimizer": learner.optimizer.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in learner.optimizers],
         "progress": asdict(progress),
     }
     temporary = folder / f"{FILE}.{os.getpid()}.tmp"
@@ -72,5 +72,6 @@ def resume_run(content: dict[str, Any], learner: Learner) -> Progress:
     learner.network.load_state_dict(content["network"])
     learner.probes.load_state_dict(content["probes"])
     learner.average.values = content["average"]
-    learner.optimizer.load_state_dict(content["optimizer"])
+    for optimizer, state in zip(learner.optimizers, content["optimizers"]):
+        optimizer.load_state_dict(state)
     return Progress(**content["progress"])

@@ -20,8 +20,10 @@ class Stage:
 
     minutes: of training time. batch: worlds per step. chunks: per world, sharing one memory.
     clips.frames: frames per chunk. overlap: frames shared by neighbouring chunks. memory: whether
-    the memory units run. spare_frames: frames rendered beyond those a chunk uses. uses: how often a
-    rendered clip is drawn, each time with other frames.
+    the memory units run. memory_only: whether nothing else changes; the network without memory then
+    stays as it was. tours: share of the worlds that are parts of long round tours. spare_frames:
+    frames rendered beyond those the chunks of a clip use. uses: how often a rendered clip is drawn, each time with other frames. asked: share of the patches whose matches
+    are supervised in one step, drawn at random; the cost grows with patches times frames squared.
     """
 
     name: str
@@ -32,14 +34,16 @@ class Stage:
     chunks: int = 1
     overlap: int = 2
     memory: bool = False
+    memory_only: bool = False
+    tours: float = 0.0
     spare_frames: int = 2
     uses: float = 4.0
+    asked: float = 1.0
 
     @property
-    def clip_frames(self) -> int:
-        """Frames of a rendered clip."""
-        step = self.clips.frames - self.overlap
-        return self.clips.frames + (self.chunks - 1) * step + self.spare_frames
+    def drawn_frames(self) -> int:
+        """Frames that the chunks of one world span."""
+        return self.clips.frames + (self.chunks - 1) * (self.clips.frames - self.overlap)
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ class Schedule:
     decay_from: share of the run after which the learning rate falls, as a cosine, to final_rate
     (relative). ema: decay per step of the averaged weights that are validated and exported.
     gate_minutes: after this time matches must beat the same-place answer by gate_ratio. textures:
-    size of the pool. validation_clips: per kind of world and set.
+    size of the pool. validation_clips: per kind of world and set. muon: whether the matrices of
+    blocks are moved by Muon instead of AdamW.
     """
 
     stages: tuple[Stage, ...]
@@ -70,19 +75,20 @@ class Schedule:
     gate_ratio: float = 0.8
     textures: int = 320
     validation_clips: int = 8
+    muon: bool = True
 
     @property
     def minutes(self) -> float:
         """Length of the run."""
         return sum(stage.minutes for stage in self.stages)
 
+    def end_of(self, stage: Stage) -> float:
+        """Minutes of training after which a stage is over."""
+        return sum(s.minutes for s in self.stages[: self.stages.index(stage) + 1])
+
     def stage_at(self, minutes: float) -> Stage | None:
         """The stage that is due after some minutes of training, None when all are done."""
-        for stage in self.stages:
-            if minutes < stage.minutes:
-                return stage
-            minutes -= stage.minutes
-        return None
+        return next((stage for stage in self.stages if minutes < self.end_of(stage)), None)
 
     def rate(self, minutes: float, steps: int) -> float:
         """Learning rate factor after some minutes and steps."""
@@ -102,59 +108,69 @@ NANO = Architecture(
     vit_num_heads=2,
     num_register_tokens=4,
     vit_layer_scale=1.0,
-    depth=4,
+    depth=5,
     num_heads=2,
     layer_scale=1.0,
-    intermediate_layers=(0, 1, 2, 3),
-    ttt_layers=(2, 3),
+    intermediate_layers=(1, 2, 3, 4),
+    ttt_layers=(3, 4),
     camera_trunk_depth=1,
     camera_num_heads=2,
     camera_layer_scale=1.0,
     camera_iterations=1,
     dense_head="linear",
     points_head=False,
-    image_size=56,
+    image_size=84,
 )
 """What one CPU core can train in two hours."""
 
-_MIXED = {"parallax": (1.0, 3.0), "turn": (0.4, 1.0)}
+_MIXED = {"parallax": (0.5, 2.5), "turn": (0.4, 2.0)}
 
 
 def nano_schedule() -> Schedule:
-    """About an hour on one CPU core."""
-    short = ClipSettings(size=(28, 42), frames=4, sub_rays=1, **_MIXED)
-    full = replace(short, size=(42, 56), frames=6, parallax=(0.7, 2.5))
-    last = replace(full, frames=8, parallax=(0.5, 2.0))
-    matched = LossWeights(matching=0.5, depth=0.7)
+    """Two hours on one CPU core."""
+    small = ClipSettings(size=(42, 56), frames=8, sub_rays=1, **_MIXED)
+    full = replace(small, size=(63, 84))
+    often = {"tours": 0.6, "uses": 8.0}
+    last = {"tours": 0.6, "uses": 8.0, "spare_frames": 0, "memory": True, "memory_only": True}
+    weights = LossWeights(depth=0.8)
     return Schedule(
         stages=(
-            Stage("A", 30.0, 16, short, LossWeights(matching=1.0, depth=0.3), uses=8.0),
-            Stage("B", 15.0, 10, full, matched, uses=8.0),
-            Stage("C", 12.0, 3, last, matched, 3, 3, True, 0, 4.0),
+            Stage("A", 60.0, 8, small, **often),
+            Stage("B", 45.0, 4, full, weights, asked=0.33, **often),
+            Stage("C", 15.0, 2, full, weights, 3, 3, asked=0.33, **last),
         ),
+        learning_rate=1.5e-3,
+        memory_rate=1.5e-3,
+        camera_rate=9e-4,
+        matching_layers=(0, 1, 2),
     )
 
 
 def tiny_schedule() -> Schedule:
     """`scal3r-tiny` on one data-centre GPU in 25 minutes, in two or three turns."""
-    short = ClipSettings(size=(84, 112), frames=4, sub_rays=1, **_MIXED)
-    full = ClipSettings(size=(168, 224), frames=8, parallax=(0.5, 2.5), turn=(0.3, 1.0), sub_rays=1)
+    short = ClipSettings(size=(84, 112), frames=6, sub_rays=1, **_MIXED)
+    full = replace(short, size=(168, 224), frames=8)
     last = replace(full, frames=12, sub_rays=2)
+    often = {"tours": 0.5, "asked": 0.33}
     return Schedule(
         stages=(
-            Stage("A", 9.0, 128, short, LossWeights(matching=1.0, depth=0.5), uses=2.0),
-            Stage("B", 8.0, 32, full, LossWeights(matching=0.5, depth=0.5), uses=2.0),
-            Stage("C", 8.0, 8, last, LossWeights(matching=0.1, depth=1.0), 3, 5, True, 0, 1.5),
+            Stage("A", 9.0, 96, short, uses=4.0, **often),
+            Stage("B", 9.0, 32, full, LossWeights(matching=0.5), uses=4.0, **often),
+            Stage(
+                "C", 7.0, 6, last, LossWeights(matching=0.1, depth=1.0), 3, 5, True,
+                spare_frames=0, uses=3.0, **often,
+            ),
         ),
-        learning_rate=6e-4,
-        memory_rate=6e-4,
-        camera_rate=3e-4,
-        warmup_steps=300,
+        learning_rate=1e-3,
+        memory_rate=1e-3,
+        camera_rate=6e-4,
+        warmup_steps=200,
         betas=(0.9, 0.95),
+        matching_layers=(0, 1, 2),
         replay=512,
         precision="bfloat16",
         gate_minutes=6.0,
-    )
+    )  # fmt: skip
 
 
 def rehearsal_schedule() -> Schedule:
@@ -162,9 +178,9 @@ def rehearsal_schedule() -> Schedule:
     toy = ClipSettings(size=(28, 42), frames=3, sub_rays=1, **_MIXED)
     return Schedule(
         stages=(
-            Stage("A", 0.03, 4, toy),
+            Stage("A", 0.03, 4, toy, tours=0.5),
             Stage("B", 0.03, 2, replace(toy, frames=4)),
-            Stage("C", 0.03, 2, replace(toy, frames=3), LossWeights(), 2, 1, True, 0),
+            Stage("C", 0.03, 2, toy, LossWeights(), 2, 1, True, spare_frames=0, asked=0.5),
         ),
         warmup_steps=10,
         replay=16,
@@ -178,7 +194,7 @@ def fine_tune_schedule() -> Schedule:
     clips = ClipSettings(size=(378, 518), frames=16, parallax=(0.3, 1.5), turn=(0.2, 0.8))
     weights = LossWeights(matching=0.0, depth=1.0)
     return Schedule(
-        stages=(Stage("fine", 60.0, 1, clips, weights, 4, 6, True, 0, 1.0),),
+        stages=(Stage("fine", 60.0, 1, clips, weights, 4, 6, True, spare_frames=0, uses=1.0),),
         learning_rate=1e-5,
         camera_rate=1e-5,
         memory_rate=1e-4,
@@ -187,6 +203,7 @@ def fine_tune_schedule() -> Schedule:
         replay=32,
         precision="bfloat16",
         gate_minutes=float("inf"),
+        muon=False,
     )
 
 

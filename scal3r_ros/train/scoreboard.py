@@ -41,6 +41,12 @@ def _tensorboard(folder: Path):
     return SummaryWriter(str(folder / "tensorboard"))
 
 
-def line(values: Mapping[str, float]) -> str:
-    """Values for the log, without the means that have a median beside them."""
-    return " ".join(f"{name} {value:.3f}" for name, value in values.items() if "mean" not in name)
+def line(values: Mapping[str, float], blind: Mapping[str, float] | None = None) -> str:
+    """Values for the log, each with that of the baselines if they are given; without the means
+    that have a median beside them."""
+    beside = {} if blind is None else {name: f" ({value:.3f})" for name, value in blind.items()}
+    return " ".join(
+        f"{name} {value:.3f}{beside.get(name, '')}"
+        for name, value in values.items()
+        if "mean" not in name
+    )

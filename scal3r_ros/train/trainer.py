@@ -21,8 +21,8 @@ from scal3r_ros.train.schedule import Schedule, Stage
 from scal3r_ros.train.scoreboard import Scoreboard, line
 from scal3r_ros.train.validation import (
     ValidationSet,
+    baselines,
     validate,
-    validate_baselines,
     validation_sets,
 )
 from scal3r_ros.train.worlds import TRAIN_SEEDS, WorldSampler
@@ -34,7 +34,7 @@ SAVE_EVERY = 120.0
 VALIDATE_EVERY = 240.0
 _REPORT_STEPS = 100
 _SEEDS_PER_RANK = 20_000_000
-_SEEDS_PER_STEP = 4
+_SEEDS_PER_RUN, _SEEDS_PER_STEP = 4_000_000, 64
 
 
 class Plateau(RuntimeError):
@@ -64,9 +64,10 @@ class Trainer:
         fused: bool = False,
     ):
         self.schedule, self.folder, self.device = schedule, Path(folder), torch.device(device)
-        self.crew = crew or Crew()
+        self.crew, self.parts = crew or Crew(), parts
         torch.manual_seed(seed)
-        self.learner = make_learner(architecture, schedule, self.device, start, parts)
+        self.learner = make_learner(architecture, schedule, self.device, start)
+        self.learner.choose(parts)
         self.progress = Progress(seed=seed)
         if (self.folder / RUN_FILE).exists():
             content = read_run(self.folder, self.device)
@@ -94,16 +95,16 @@ class Trainer:
             save_run(self.folder, self.learner, self.progress)
 
     def _run_stage(self, stage: Stage, deadline: float) -> None:
+        self.learner.choose("memory" if stage.memory_only else self.parts)
         replay = ClipReplay(self.sampler, stage, self.schedule.replay, self._first_seed(stage))
         sets = validation_sets(stage, self.schedule, self.device) if self.crew.leads else {}
-        if sets:
-            log.info("stage %s, baselines %s", stage.name, line(validate_baselines(sets)))
+        log.info("stage %s", stage.name)
         saved = validated = time.monotonic()
         while self.schedule.stage_at(self.progress.minutes) is stage:
             start = time.monotonic()
             loss = self.step(stage, replay)
             now = time.monotonic()
-            self.progress.minutes += self.crew.agree(now - start) / 60
+            self._count(self.crew.agree(now - start) / 60, stage)
             if now - validated > VALIDATE_EVERY:
                 self._validate(stage, sets, loss)
                 validated = time.monotonic()
@@ -114,11 +115,17 @@ class Trainer:
                 return
         self._validate(stage, sets, loss)
 
+    def _count(self, minutes: float, stage: Stage) -> None:
+        """Add a step's time, of a stage at most to its end: a slow step skips no stage."""
+        end = self.schedule.end_of(stage)
+        self.progress.minutes = min(self.progress.minutes + minutes, end)
+
     def _first_seed(self, stage: Stage) -> int:
         """Seeds that no earlier session of this run used; with a shared memory, all processes see
         the same worlds."""
         own = 0 if stage.memory else self.crew.rank
-        used = (self.progress.seed * 1_000_000 + self.progress.steps) * _SEEDS_PER_STEP
+        progress = self.progress
+        used = progress.seed * _SEEDS_PER_RUN + progress.steps * _SEEDS_PER_STEP
         return TRAIN_SEEDS + 1 + own * _SEEDS_PER_RANK + used
 
     def step(self, stage: Stage, replay: ClipReplay) -> LossParts:
@@ -126,18 +133,17 @@ class Trainer:
         chunks = replay.draw()
         learner, progress = self.learner, self.progress
         rate = self.schedule.rate(progress.minutes, progress.steps)
-        for group in learner.optimizer.param_groups:
-            group["lr"] = group["peak"] * rate
+        learner.set_rate(rate)
         layers = self.schedule.matching_layers
         loss = step_loss(learner.network, chunks, stage, layers, learner.probes, self.crew)
-        learner.optimizer.zero_grad(set_to_none=True)
+        learner.forget_gradients()
         loss.total.backward()
         everything = [*learner.trained, *learner.probes.parameters()]
         self.crew.average(everything)
         torch.nn.utils.clip_grad_norm_(
             [p for p in everything if p.grad is not None], self.schedule.clip
         )
-        learner.optimizer.step()
+        learner.step()
         progress.steps += 1
         progress.samples += stage.batch * stage.chunks * (1 if stage.memory else self.crew.size)
         learner.average.update(learner.network, progress.steps)
@@ -168,10 +174,12 @@ class Trainer:
             "minutes": self.progress.minutes,
             "samples": float(self.progress.samples),
         }
+        blind = baselines(sets)
         row |= {name: float(value) for name, value in loss.parts.items()} | scores
+        row |= {f"blind/{name}": value for name, value in blind.items()}
         self.progress.history.append(row)
         self.board.add(row, self.progress.samples)
-        log.info("validation %s", line(scores))
+        log.info("validation (baseline): %s", line(scores, blind))
         self._gate(row)
 
     def _gate(self, row: dict[str, float | str]) -> None:

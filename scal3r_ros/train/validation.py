@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
@@ -10,12 +11,16 @@ from scal3r_ros.model.memory import NoMemory
 from scal3r_ros.model.network import Scal3R
 from scal3r_ros.train.objective import group_targets
 from scal3r_ros.train.replay import chunks_of
+from scal3r_ros.train.scenes import KINDS
 from scal3r_ros.train.schedule import Schedule, Stage
 from scal3r_ros.train.scores import Scores, baseline, score
-from scal3r_ros.train.worlds import KINDS, VALIDATION_SEEDS, ClipBatch, WorldSampler
+from scal3r_ros.train.tour_clips import tour_clip
+from scal3r_ros.train.worlds import VALIDATION_SEEDS, ClipBatch, ClipSettings, WorldSampler
 
 SETS = {"N": ((1.0, 1.0), (1.0, 1.0)), "P": ((3.0, 3.0), (0.4, 0.4))}
 """Normal motion, and strong parallax: factors on translation and on rotation."""
+TOURS, TOUR_STRIDE = "T", 4
+"""The third set: every so many frames of tours, as the evaluation takes them."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,15 @@ class ValidationSet:
 
     batches: tuple[list[ClipBatch], ...]
 
+    @cached_property
+    def baselines(self) -> dict[str, float]:
+        """The summary for no rotation, mean motion and mean depth; the means are taken from the
+        set itself, which flatters them."""
+        targets = [t for chunks in self.batches for t in group_targets(chunks)]
+        depth = torch.cat([t.log_depth for t in targets]).mean((0, 1))
+        motion = torch.cat([t.encoding[..., :3] for t in targets]).mean(0)
+        return Scores.join([baseline(t, depth, motion) for t in targets]).summary()
+
 
 def validation_sets(
     stage: Stage, schedule: Schedule, device: torch.device | str = "cpu"
@@ -31,19 +45,27 @@ def validation_sets(
     """The sets for a stage's image size and chunk length; the same at every call."""
     count = schedule.validation_clips
     sampler = WorldSampler.validation(min(schedule.textures, 120), device)
+    frames = torch.arange(stage.drawn_frames).expand(count, -1)
+    plain = replace(stage.clips, frames=stage.drawn_frames, sub_rays=2)
     sets = {}
     for name, (parallax, turn) in SETS.items():
-        plain = replace(stage, spare_frames=0)
-        settings = replace(
-            stage.clips, frames=plain.clip_frames, parallax=parallax, turn=turn, sub_rays=2
-        )
-        batches = []
-        for i, kind in enumerate(KINDS):
-            clips = sampler.batch(VALIDATION_SEEDS + i, count, settings, kind)
-            frames = torch.arange(plain.clip_frames).expand(count, -1)
-            batches.append(chunks_of(clips, frames, plain))
-        sets[name] = ValidationSet(tuple(batches))
+        settings = replace(plain, parallax=parallax, turn=turn)
+        clips = [
+            sampler.batch(VALIDATION_SEEDS + i, count, settings, kind)
+            for i, kind in enumerate(KINDS)
+        ]
+        sets[name] = ValidationSet(tuple(chunks_of(clip, frames, stage) for clip in clips))
+    if stage.tours:
+        clips = [_tours(sampler, kind, count, plain) for kind in KINDS]
+        sets[TOURS] = ValidationSet(tuple(chunks_of(clip, frames, stage) for clip in clips))
     return sets
+
+
+def _tours(sampler: WorldSampler, kind: str, count: int, settings: ClipSettings) -> ClipBatch:
+    first = VALIDATION_SEEDS + 100 * (1 + KINDS.index(kind))
+    return ClipBatch.concatenate(
+        [tour_clip(first + i, sampler, settings, TOUR_STRIDE, kind) for i in range(count)]
+    )
 
 
 @torch.no_grad()
@@ -62,15 +84,6 @@ def validate(network: Scal3R, sets: dict[str, ValidationSet], memory: bool) -> d
     return found
 
 
-@torch.no_grad()
-def validate_baselines(sets: dict[str, ValidationSet]) -> dict[str, float]:
-    """The same summaries for no rotation, mean motion and mean depth; the means are taken from the
-    sets themselves, which flatters them."""
-    found = {}
-    for name, data in sets.items():
-        targets = [t for chunks in data.batches for t in group_targets(chunks)]
-        depth = torch.cat([t.log_depth for t in targets]).mean((0, 1))
-        motion = torch.cat([t.encoding[..., :3] for t in targets]).mean(0)
-        scores = Scores.join([baseline(t, depth, motion) for t in targets])
-        found |= {f"{name}/{k}": v for k, v in scores.summary().items()}
-    return found
+def baselines(sets: dict[str, ValidationSet]) -> dict[str, float]:
+    """What has to be beaten, by the names of `validate`."""
+    return {f"{name}/{k}": v for name, data in sets.items() for k, v in data.baselines.items()}

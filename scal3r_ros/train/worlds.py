@@ -18,7 +18,7 @@ from scal3r_ros.train.dice import Dice
 from scal3r_ros.train.motion import MotionRange, clips
 from scal3r_ros.train.photometry import develop
 from scal3r_ros.train.rendering import focal_length, nearest_hit, render
-from scal3r_ros.train.scenes import KINDS, build_scene
+from scal3r_ros.train.scenes import build_scene
 from scal3r_ros.train.textures import TexturePool, make_texture_pool
 
 TRAIN_SEEDS = 0
@@ -135,12 +135,8 @@ class WorldSampler:
         """Draw `worlds` clips, in the order of time. One kind of world per batch, drawn unless
         given."""
         dice = Dice(seed)
-        drawn = int(
-            torch.multinomial(
-                torch.tensor(list(KIND_WEIGHTS.values())), 1, generator=dice.generator
-            )
-        )
-        kind = kind or KINDS[drawn]
+        drawn = dice.weighted(KIND_WEIGHTS)
+        kind = kind or drawn
         motion = _motion(settings, kind, dice)
         T = clips(worlds, settings.frames, dice, motion)
         fov = dice.uniform(worlds, low=_FIELD_OF_VIEW[0], high=_FIELD_OF_VIEW[1])

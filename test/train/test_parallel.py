@@ -33,8 +33,8 @@ def _gradients(crew: Crew) -> dict[str, torch.Tensor]:
         network.agg_regator.memory_unit(1).proj.bias.fill_(0.3)
     probes = Probes(network, 0)
     sampler = WorldSampler(make_texture_pool(1, 18))
-    clips = sampler.batch(4, 2, replace(CLIPS, frames=STAGE.clip_frames), "room")
-    frames = torch.arange(STAGE.clip_frames).expand(2, -1)
+    clips = sampler.batch(4, 2, replace(CLIPS, frames=STAGE.drawn_frames), "room")
+    frames = torch.arange(STAGE.drawn_frames).expand(2, -1)
     loss = step_loss(network, chunks_of(clips, frames, STAGE), STAGE, (0,), probes, crew)
     loss.total.backward()
     everything = [*network.parameters(), *probes.parameters()]

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,22 @@ def test_memory_only_training_leaves_the_rest_alone(tmp_path):
         k for k, v in trainer.learner.network.state_dict().items() if not torch.equal(v, before[k])
     }
     assert changed and all(".ttt." in name for name in changed)
+
+
+def test_a_stage_for_the_memory_leaves_the_rest_alone(tmp_path):
+    """The stage after the others changes memory units only; a later stage changes all again."""
+    toy = replace(schedule(memory=True).stages[0], minutes=0.001, memory_only=True)
+    plan = replace(schedule(), stages=(toy, replace(toy, minutes=0.001, memory_only=False)))
+    trainer = Trainer(TOY, plan, tmp_path)
+    before = {k: v.clone() for k, v in trainer.learner.network.state_dict().items()}
+    trainer._run_stage(plan.stages[0], float("inf"))
+    present = trainer.learner.network.state_dict()
+    changed = {k for k, v in present.items() if not torch.equal(v, before[k])}
+    assert changed and all(".ttt." in name for name in changed)
+    trainer.progress.minutes = plan.stages[0].minutes
+    trainer._run_stage(plan.stages[1], float("inf"))
+    after = trainer.learner.network.state_dict()
+    assert any(not torch.equal(v, before[k]) for k, v in after.items() if ".ttt." not in k)
 
 
 def test_export_loads_and_starts_another_run(tmp_path):
