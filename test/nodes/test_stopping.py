@@ -17,40 +17,48 @@ pytestmark = pytest.mark.ros
 SLOW = {"frames": 60, "seconds": 30.0, "slow_from": 1}
 
 
-def check_stopped(process, number):
+def check_stopped(robot, process, number):
     started = time.monotonic()
     code = process.stop(number)
     assert code == 0, process.output
     assert time.monotonic() - started < 5.0
     assert "Traceback" not in process.output
+    robot.until(
+        lambda: "mapping_node" not in robot.node.get_node_names(), 10, "the node has said goodbye"
+    )
 
 
-def test_unconfigured_and_inactive(start_mapping, make_robot):
+BOTH = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["int", "term"])
+
+
+@BOTH
+def test_unconfigured_and_inactive(start_mapping, make_robot, number):
     robot = make_robot()
     process = start_mapping(autostart=False)
     robot.until_state("unconfigured")
-    check_stopped(process, signal.SIGINT)
+    check_stopped(robot, process, number)
     process = start_mapping(autostart=False)
     robot.until_state("unconfigured")
     assert robot.change_state("configure")
     assert robot.state() == "inactive"
-    check_stopped(process, signal.SIGTERM)
+    check_stopped(robot, process, number)
 
 
-def test_finalized_and_loading(start_mapping, make_robot):
+@BOTH
+def test_finalized_and_loading(start_mapping, make_robot, number):
     robot = make_robot()
     process = start_mapping(autostart=False)
     robot.until_state("unconfigured")
     assert robot.change_state("unconfigured_shutdown")
     assert robot.state() == "finalized"
-    check_stopped(process, signal.SIGTERM)
+    check_stopped(robot, process, number)
     process = start_mapping({"load_seconds": 60.0})
     robot.until_state("active")
     robot.until_status("inference", level=1)
-    check_stopped(process, signal.SIGINT)
+    check_stopped(robot, process, number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@BOTH
 def test_active_while_a_chunk_is_computed(start_mapping, make_robot, number, tmp_path):
     """The chunk in flight is given up; what was mapped is saved, and so are the chunk's frames."""
     robot = make_robot(SLOW)
@@ -59,7 +67,7 @@ def test_active_while_a_chunk_is_computed(start_mapping, make_robot, number, tmp
     robot.until_active()
     robot.show(range(16))
     robot.until_status("input", received="16", decoded="12")
-    check_stopped(process, number)
+    check_stopped(robot, process, number)
     told = "4 images of an unfinished chunk are saved and go on after loading, 4 that waited are"
     assert "saved" in process.output and told in process.output
     mapper = Mapper(from_dict(Config, SMALL_CHUNKS), StampOracle({**DEFAULTS, "frames": 60}))
@@ -85,4 +93,4 @@ def test_transitions_do_not_wait_for_a_chunk_in_flight(start_mapping, make_robot
         assert robot.change_state(name), name
         assert time.monotonic() - began < limit, name
     assert not robot.call("load_map", path="/nowhere").success, "the new worker answers"
-    check_stopped(process, signal.SIGTERM)
+    check_stopped(robot, process, signal.SIGTERM)
