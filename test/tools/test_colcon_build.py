@@ -1,4 +1,4 @@
-"""A plain `colcon build` of the repository installs what ROS users run."""
+"""A plain `colcon build` of the repository installs what ROS users run; `colcon test` tests it."""
 
 import os
 import shutil
@@ -8,6 +8,7 @@ import sys
 import sysconfig
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -27,22 +28,21 @@ def prefix(tmp_path_factory) -> Path:
     stale = source / "scal3r_ros" / "__pycache__" / "deleted_module.cpython-311.pyc"
     stale.parent.mkdir()
     stale.write_bytes(b"left by a run from the checkout")
-    command = [sys.executable, "-m", "colcon", "--log-base", base / "log", "build"]
-    command += [
-        "--paths",
-        source,
-        "--build-base",
-        base / "build",
-        "--install-base",
-        base / "install",
-    ]
-    command += ["--merge-install", "--cmake-args", f"-DPython3_EXECUTABLE={sys.executable}"]
-    command += ["-DBUILD_TESTING=OFF", "-Wno-author"]
-    environment = dict(os.environ, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    environment["AMENT_PREFIX_PATH"] = environment["CMAKE_PREFIX_PATH"] = sys.prefix
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=base)
+    options = ["--merge-install", "--cmake-args", f"-DPython3_EXECUTABLE={sys.executable}"]
+    done = colcon(base, "build", *options, "-Wno-author")
     assert done.returncode == 0, done.stdout + done.stderr
     return base / "install"
+
+
+def colcon(base: Path, verb: str, *options: str, **more: str) -> subprocess.CompletedProcess:
+    """Run colcon on the copied sources, in a sourced environment."""
+    command = [sys.executable, "-m", "colcon", "--log-base", base / "log", verb]
+    command += ["--paths", base / "source", "--build-base", base / "build"]
+    command += ["--install-base", base / "install", *options]
+    environment = dict(os.environ, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    environment["AMENT_PREFIX_PATH"] = environment["CMAKE_PREFIX_PATH"] = sys.prefix
+    environment |= more
+    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=base)
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +122,16 @@ def test_the_installed_package_is_the_one_that_runs(environment, tmp_path):
         [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True
     )
     assert done.stdout.startswith(environment["PYTHONPATH"]), done.stdout + done.stderr
+
+
+def test_colcon_test_runs_our_pytest(prefix):
+    """A few tests stand for all: how they are found and reported is what is tested here."""
+    base = prefix.parent
+    done = colcon(base, "test", "--merge-install", PYTEST_ADDOPTS="-k test_sim3.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = ElementTree.parse(next((base / "build").rglob("pytest.xunit.xml")))
+    (suite,) = results.iter("testsuite")
+    assert suite.get("errors") == suite.get("failures") == "0", done.stdout
+    assert int(suite.get("tests")) >= 9
+    command = [sys.executable, "-m", "colcon", "test-result", "--test-result-base", base / "build"]
+    assert subprocess.run([*command, "--verbose"], cwd=base).returncode == 0
