@@ -246,7 +246,7 @@ def _prepare(worker, hazard: Hazard) -> None:
         if here and hazard.when == "inside":
             threading.Timer(0.3, os.kill, (os.getpid(), hazard.signal)).start()
         if here and hazard.when == "late":
-            time.sleep(0.8)
+            time.sleep(2.0)
         if here and hazard.when == "out of memory":
             raise OutOfDeviceMemory("the chunk does not fit")
         result = plain(*arguments)

@@ -1,10 +1,11 @@
 """Asynchronous workers as real processes: no barrier, every chunk contributes exactly once."""
 
 import signal
+import time
 
 import numpy as np
 import pytest
-from crew import Crew, Hazard, make_chunk, tiny_engine
+from crew import PATIENCE, Crew, Hazard, make_chunk, tiny_engine
 from test_lockstep import assert_predictions_equal, assert_same_bits, assert_states_equal
 
 from scal3r_ros.distributed.membership import GroupBroken
@@ -27,12 +28,12 @@ def hire():
         crew.close()
 
 
-def at_rest(crew):
-    """Memories, once every process has folded what there is."""
-    for _ in range(200):
-        progress = {crew.ask(name, "progress").committed for name in crew.members}
-        if len(progress) == 1:
-            break
+def at_rest(crew, newest):
+    """Memories, once every process has folded all up to number `newest`."""
+    deadline = time.monotonic() + PATIENCE
+    while {crew.ask(name, "progress").committed for name in crew.members} != {newest}:
+        assert time.monotonic() < deadline, f"not all have folded {newest} chunks"
+        time.sleep(0.05)  # the processes take in deltas while they are asked nothing
     return crew.states()
 
 
@@ -55,7 +56,7 @@ def test_one_after_the_other_is_the_stream(hire, decay):
         found = crew.answer("ab"[number % 2]).results
         assert_predictions_equal(found, [alone.reconstruct(make_chunk(number))])
         assert crew.ask("ab"[number % 2], "staleness") == 0
-    states = at_rest(crew)
+    states = at_rest(crew, 5)
     assert_same_bits(states)
     assert_states_equal(states["a"], alone.state().arrays)
 
@@ -69,7 +70,7 @@ def test_at_once_everybody_ends_with_the_same_memory(hire):
         for name in "abc":
             assert crew.answer(name).committed
             assert crew.ask(name, "staleness") <= 2
-    states = at_rest(crew)
+    states = at_rest(crew, 6)
     assert_same_bits(states)
     assert_first_layer_is_exact(states["a"], chunks)
 
@@ -79,7 +80,7 @@ def test_a_chunk_that_is_sent_twice_contributes_once(hire):
     for name in "ab":
         crew.start(name, 1, make_chunk(1), oldest_open=1)
         assert len(crew.answer(name).results) == 1
-    states = at_rest(crew)
+    states = at_rest(crew, 1)
     assert_same_bits(states)
     assert_first_layer_is_exact(states["b"], [make_chunk(1)])
 
@@ -107,7 +108,7 @@ def test_a_lost_worker_is_replaced_and_nothing_counts_twice(hire, hazard):
     for name, number in (("a", 4), ("b", 5)):
         crew.start(name, number, chunks[number - 1], 4)
     assert crew.answer("a").results and crew.answer("b").results
-    states = at_rest(crew)
+    states = at_rest(crew, 5)
     assert_same_bits(states)
     assert_first_layer_is_exact(states["b"], chunks)
 
@@ -118,7 +119,7 @@ def test_a_chunk_that_fails_leaves_a_hole_that_closes(hire):
     crew.start("b", 2, make_chunk(2), 1)
     assert "fit" in str(crew.answer("a").problem)
     assert crew.answer("b").committed
-    states = at_rest(crew)
+    states = at_rest(crew, 2)
     assert_same_bits(states)
     assert_first_layer_is_exact(states["a"], [make_chunk(2)])
 
@@ -137,7 +138,7 @@ def test_newcomer_and_reset(hire):
     crew.start("b", 58, make_chunk(1), 57)
     crew.start("c", 57, make_chunk(2), 57)
     assert crew.answer("b").committed and crew.answer("c").committed
-    states = at_rest(crew)
+    states = at_rest(crew, 58)
     assert_same_bits(states)
     assert_first_layer_is_exact(states["a"], [make_chunk(2), make_chunk(1)])
 
@@ -147,7 +148,7 @@ def test_bfloat16_on_the_wire_leaves_all_replicas_equal(hire, monkeypatch):
     for number, name in ((1, "a"), (2, "b")):
         crew.start(name, number, make_chunk(number), 1)
     assert crew.answer("a").committed and crew.answer("b").committed
-    states = at_rest(crew)
+    states = at_rest(crew, 2)
     assert_same_bits(states)
     whole = tiny_engine()
     whole.reconstruct_round([make_chunk(1), make_chunk(2)])
