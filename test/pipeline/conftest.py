@@ -8,7 +8,7 @@ import pytest
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     """A small random checkpoint."""
-    from small_network import save_network
+    from network_chain import save_network
 
     folder = tmp_path_factory.mktemp("weights")
     save_network(folder)

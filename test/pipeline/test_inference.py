@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from small_network import SIZES, assert_same, chain, frames, reconstructor
+from network_chain import SIZES, assert_same, chain, frames, reconstructor
 
 from scal3r_ros.config import MemoryConfig, ModelConfig
 from scal3r_ros.mapping.camera import decode_cameras
