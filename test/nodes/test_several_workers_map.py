@@ -92,8 +92,13 @@ def test_the_map_is_that_of_a_single_process(node, spin_until, tmp_path, ros_dom
         several.start(MAPPER, **{**OPTIONS, "worker.count": 2})
         found, points = map_with(several, node, spin_until, tmp_path / "several_map")
         chunks = (FRAMES - OPTIONS["chunk.overlap"]) // OPTIONS["chunk.overlap"]
-        spin_until(lambda: states[-1].chunks_merged == chunks, node, what="all chunks merged")
-        assert len(states[-1].workers) == 2 and states[-1].sync_bytes > 0
+        expected_state = (chunks, 2, True)
+
+        def at_the_end():
+            last = states[-1] if states else ContextState()
+            return (last.chunks_merged, len(last.workers), last.sync_bytes > 0) == expected_state
+
+        spin_until(at_the_end, node, timeout=PATIENCE, what="all chunks merged by two workers")
     finally:
         alone.close()
         several.close()

@@ -65,7 +65,7 @@ class Robot:
         if number == signal.SIGKILL:
             self.processes[name].join(10)
 
-    def stop(self, name: str, timeout: float = 20.0) -> int | None:
+    def stop(self, name: str, timeout: float = 60.0) -> int | None:
         """Interrupt and wait; the exit code, None if it still runs."""
         os.kill(self.processes[name].pid, signal.SIGINT)
         self.processes[name].join(timeout)
