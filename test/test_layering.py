@@ -64,3 +64,10 @@ def test_importing_the_package_is_light():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", script], check=True, cwd=PACKAGE.parent)
+
+
+def test_test_modules_have_names_of_their_own():
+    """pytest imports them by base name: of two with one name, the first would stand for both."""
+    paths = [path for path in Path(__file__).parent.rglob("*.py") if path.name != "conftest.py"]
+    names = [path.name for path in paths]
+    assert sorted(names) == sorted(set(names))
