@@ -29,7 +29,7 @@ EMBEDDED_PRESET: Mapping[str, Any] = {"chunk.size": 8, "chunk.overlap": 3}
 
 
 EMBEDDED_LIMITS = (
-    "the embedded network is a demonstration whose poses cannot be relied on (see MODEL_CARD.md); "
+    "the embedded network is a demonstration whose poses are rough (see MODEL_CARD.md); "
     "for a usable map take model.reconstructor sfm, or name the official weights in "
     "model.checkpoint (scal3r download)"
 )

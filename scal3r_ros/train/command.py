@@ -48,7 +48,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Train; returns the exit code."""
     import torch
 
-    from scal3r_ros.train.export import export_run
     from scal3r_ros.train.parallel import join_crew, leave_crew
     from scal3r_ros.train.schedule import SCHEDULES
     from scal3r_ros.train.trainer import Plateau, Trainer
@@ -83,6 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
     finally:
         leave_crew(crew)
     if arguments.export and crew.leads:
+        from scal3r_ros.train.export import export_run
+
         fingerprint = export_run(arguments.out, arguments.export)
         logging.getLogger(__name__).info("wrote %s, sha256 %s", arguments.export, fingerprint)
     return 0

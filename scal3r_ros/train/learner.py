@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from scal3r_ros.model.architecture import Architecture, Numerics
-from scal3r_ros.model.checkpoint import check_state, checkpoint_files, read_state
 from scal3r_ros.model.network import Scal3R
 from scal3r_ros.train.muon import Muon
 from scal3r_ros.train.probe import Probes, write_place_code
@@ -88,6 +87,9 @@ def make_learner(
 
 
 def _from_checkpoint(path: str, numerics: Numerics) -> Scal3R:
+    # here, so that a fresh run needs no library for checkpoints
+    from scal3r_ros.model.checkpoint import check_state, checkpoint_files, read_state
+
     state, stored = read_state(checkpoint_files(path))
     network = Scal3R(stored or Architecture(), numerics)
     check_state(state, network.state_dict(), path)

@@ -19,7 +19,12 @@ from scal3r_ros.train.scenes import KINDS
 from scal3r_ros.train.scoreboard import LOG_FILE
 from scal3r_ros.train.worlds import ClipSettings, WorldSampler
 
-_BLIND = {"rotation": "no rotation", "direction": "blind guess", "abs_rel": "mean depth"}
+_SCORES = {
+    "rotation": "pair rotation error, deg",
+    "direction": "translation direction, deg",
+    "abs_rel": "depth AbsRel",
+}
+_SETS = {"N": "normal motion", "P": "strong parallax", "T": "tours"}
 
 
 def draw_sheet(path: Path, clips: int = 2, size: tuple[int, int] = (126, 168)) -> dict[str, float]:
@@ -51,9 +56,10 @@ def _depth_colours(depth: torch.Tensor, solid: torch.Tensor) -> torch.Tensor:
     return torch.where(solid[..., None], grey, sky)
 
 
-def draw_curves(run: Path, path: Path, baselines: dict[str, float] | None = None) -> None:
-    """Validation scores over samples: rotation, direction, depth, and the match error. Lines mark
-    new stages, each of which has its own image size, chunk length and validation sets."""
+def draw_curves(run: Path, path: Path) -> None:
+    """Validation scores over samples: rotation, direction, depth, and the match error; dotted the
+    answers that know nothing. Lines mark new stages, each of which has its own image size, chunk
+    length and validation sets."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -62,23 +68,19 @@ def draw_curves(run: Path, path: Path, baselines: dict[str, float] | None = None
     rows = [json.loads(line) for line in (run / LOG_FILE).read_text().splitlines()]
     samples = np.array([row["samples"] for row in rows]) / 1000
     figure, axes = plt.subplots(1, 4, figsize=(14, 3.2), constrained_layout=True)
-    for axis, (name, label) in zip(
-        axes,
-        (
-            ("rotation", "pair rotation error, deg"),
-            ("direction", "translation direction, deg"),
-            ("abs_rel", "depth AbsRel"),
-        ),
-    ):
-        for kind, text in (("N", "normal motion"), ("P", "strong parallax")):
-            axis.plot(samples, [row[f"{kind}/{name}"] for row in rows], label=text)
-        if baselines:
-            axis.axhline(baselines[name], color="grey", linestyle=":", label=_BLIND[name])
-        axis.set(xlabel="thousand chunks", title=label)
+    for axis, (name, label) in zip(axes, _SCORES.items()):
+        for colour, (kind, text) in zip(("C0", "C1", "C2"), _SETS.items()):
+            if not any(f"{kind}/{name}" in row for row in rows):
+                continue
+            for prefix, style in (("", "-"), ("blind/", ":")):
+                key = f"{prefix}{kind}/{name}"
+                values = [row.get(key, float("nan")) for row in rows]
+                axis.plot(samples, values, style, color=colour, label="" if prefix else text)
+        axis.set(xlabel="thousand chunks", title=label, ylim=(0, None))
         axis.legend(fontsize=7)
     axes[3].plot(samples, [row["match_error"] for row in rows], label="attention")
     axes[3].plot(samples, [row["match_same"] for row in rows], ":", label="same place")
-    axes[3].set(xlabel="thousand chunks", title="match error, patches")
+    axes[3].set(xlabel="thousand chunks", title="match error, patches", ylim=(0, None))
     axes[3].legend(fontsize=7)
     for axis in axes:
         for before, after in zip(rows, rows[1:]):

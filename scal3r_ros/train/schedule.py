@@ -22,8 +22,9 @@ class Stage:
     clips.frames: frames per chunk. overlap: frames shared by neighbouring chunks. memory: whether
     the memory units run. memory_only: whether nothing else changes; the network without memory then
     stays as it was. tours: share of the worlds that are parts of long round tours. spare_frames:
-    frames rendered beyond those the chunks of a clip use. uses: how often a rendered clip is drawn, each time with other frames. asked: share of the patches whose matches
-    are supervised in one step, drawn at random; the cost grows with patches times frames squared.
+    frames rendered beyond those the chunks of a clip use. uses: how often a rendered clip is drawn,
+    each time with other frames. asked: share of the patches whose matches are supervised in one
+    step, drawn at random; the cost grows with patches times frames squared.
     """
 
     name: str

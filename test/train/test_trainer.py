@@ -159,3 +159,15 @@ def test_the_learning_rate_warms_up_and_ends_low():
 def test_architecture_of_the_run_is_in_the_file(tmp_path):
     Trainer(TOY, schedule(), tmp_path).save()
     assert Architecture.from_json(read_run(tmp_path)["architecture"]) == TOY
+
+
+def test_a_fresh_run_needs_torch_and_numpy_only():
+    """Machines with accelerators often have nothing else."""
+    others = ("scipy", "PIL", "safetensors", "tensorboard", "matplotlib", "rosbags", "cv2")
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({others}))\n"
+        "from scal3r_ros.train import command, trainer\n"
+    )
+    root = Path(training.__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
