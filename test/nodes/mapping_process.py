@@ -31,6 +31,8 @@ from scal3r_ros.msg import ChunkTrajectory
 from scal3r_ros.nodes.conversions import fill, header, matrix_to_transform
 from scal3r_ros.srv import Export, LoadMap, SaveMap
 
+PATIENCE = 60.0
+"""Seconds that a busy machine may take for what an idle one does at once."""
 SCRIPT = Path(__file__).with_name("oracle_node.py")
 REPOSITORY = Path(__file__).resolve().parents[2]
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -73,7 +75,7 @@ class MappingProcess:
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def stop(self, number: int = signal.SIGINT, timeout: float = 5.0) -> int:
+    def stop(self, number: int = signal.SIGINT, timeout: float = 30.0) -> int:
         """Send a signal and wait; the test fails if it takes longer than `timeout` seconds."""
         if self.process.poll() is None:
             self.process.send_signal(number)
@@ -137,7 +139,7 @@ class Robot:
         while (left := deadline - time.monotonic()) > 0:
             self.executor.spin_once(timeout_sec=left)
 
-    def until(self, condition: Callable, timeout: float = 20.0, what: str = "condition"):
+    def until(self, condition: Callable, timeout: float = PATIENCE, what: str = "condition"):
         """Spin until the condition holds; what it gave."""
         deadline = time.monotonic() + timeout
         while not (result := condition()):
@@ -145,7 +147,7 @@ class Robot:
             self.executor.spin_once(timeout_sec=0.02)
         return result
 
-    def call(self, name: str, timeout: float = 20.0, **fields):
+    def call(self, name: str, timeout: float = PATIENCE, **fields):
         """Call a service of the node; its answer."""
         client = self.clients[name]
         self.until(client.service_is_ready, timeout, f"service {name}")
@@ -159,19 +161,19 @@ class Robot:
         number = getattr(Transition, f"TRANSITION_{name.upper()}")
         return self.call("change_state", transition=Transition(id=number)).success
 
-    def until_state(self, label: str, timeout: float = 20.0) -> None:
+    def until_state(self, label: str, timeout: float = PATIENCE) -> None:
         self.until(lambda: self.state() == label, timeout, f"state {label}")
 
     def until_active(self) -> None:
         """The node is active and its subscriptions are connected with our publishers."""
         self.until_state("active")
-        self.until(lambda: self.image.get_subscription_count() > 0, 10, "camera connected")
+        self.until(lambda: self.image.get_subscription_count() > 0, PATIENCE, "camera connected")
         self.until(
             lambda: all(self.node.count_publishers(f"/mapping_node/{name}") for name in OUTPUTS),
-            10,
+            PATIENCE,
             "outputs connected",
         )
-        self.until(self.camera_is_heard_well, 10, "a subscription as reliable as the camera")
+        self.until(self.camera_is_heard_well, PATIENCE, "a subscription as reliable as the camera")
         self.spin(0.3)
 
     def camera_is_heard_well(self) -> bool:
@@ -206,7 +208,7 @@ class Robot:
         assert answer.success, answer.message
         self.until_quiet()
 
-    def until_quiet(self, seconds: float = 0.5, timeout: float = 20.0) -> None:
+    def until_quiet(self, seconds: float = 0.5, timeout: float = PATIENCE) -> None:
         """Spin until no map output has come for `seconds`; topics arrive in any order."""
         deadline = time.monotonic() + timeout
         heard, since = -1, time.monotonic()
@@ -234,9 +236,9 @@ class Robot:
     def fresh_status(self, concern: str) -> dict:
         """Diagnostics sent after this call."""
         self.heard["diagnostics"].clear()
-        return self.until(lambda: self.status(concern), 20, f"diagnostics {concern}")
+        return self.until(lambda: self.status(concern), PATIENCE, f"diagnostics {concern}")
 
-    def until_status(self, concern: str, timeout: float = 20.0, **values) -> dict:
+    def until_status(self, concern: str, timeout: float = PATIENCE, **values) -> dict:
         """Diagnostics of a concern once they show `values`; a report sent earlier may lag behind.
 
         `message` may be a part of the text. Raises AssertionError with the newest report.

@@ -67,7 +67,7 @@ def test_live_replay_and_offline_agree(start_mapping, make_robot, tmp_path):
     )
     robot.flush()
     robot.until_status("input", processed="42")
-    robot.until(lambda: len(camera_poses(robot.heard["trajectory"])) == 42, 20, "42 poses")
+    robot.until(lambda: len(camera_poses(robot.heard["trajectory"])) == 42, 60, "42 poses")
     live = camera_poses(robot.heard["trajectory"])
     live_points, _, _ = cloud_by_hand(robot.heard["map"][-1])
     assert process.stop() == 0

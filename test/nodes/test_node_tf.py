@@ -63,7 +63,7 @@ def test_map_to_odom_corrects_an_odometry_source(start_mapping, make_robot):
     robot.spin(0.5)
     drive(range(24, 100))
     robot.until_status("scale", level=0)
-    robot.until(lambda: robot.transforms("map", ODOM), 20, "map to odom")
+    robot.until(lambda: robot.transforms("map", ODOM), 60, "map to odom")
     robot.flush()
     robot.spin(0.5)
     heard = robot.transforms("map", ODOM)
@@ -117,7 +117,7 @@ def test_a_correction_is_slewed(start_mapping, make_robot):
         return transform_to_matrix(robot.transforms("map", ODOM)[-1])
 
     drive(range(20), 0.0)
-    robot.until(lambda: robot.transforms("map", ODOM), 20, "map to odom")
+    robot.until(lambda: robot.transforms("map", ODOM), 60, "map to odom")
     start = now()
     robot.forget()
     drive(range(20, 32), np.array([0.0, slip, 0.0]))
@@ -141,7 +141,7 @@ def test_map_to_base_waits_for_scale_unless_told_otherwise(start_mapping, make_r
     robot.until_active()
     robot.send_static(pose(rotation=BODY_OPTICAL), BASE, CAMERA)
     robot.show(range(12))
-    robot.until(lambda: "no metric scale" in robot.fresh_status("tf")["message"], 20)
+    robot.until(lambda: "no metric scale" in robot.fresh_status("tf")["message"], 60)
     assert not robot.transforms("map", BASE)
 
     setter = robot.node.create_client(SetParameters, "/mapping_node/set_parameters")
@@ -169,7 +169,7 @@ def test_map_to_base_waits_for_scale_unless_told_otherwise(start_mapping, make_r
     robot.spin(0.5)
     robot.show(range(12, 32))
     robot.flush()
-    transforms = robot.until(lambda: robot.transforms("map", BASE), 20, "map to base")
+    transforms = robot.until(lambda: robot.transforms("map", BASE), 60, "map to base")
     T = transform_to_matrix(transforms[-1])
     assert stamp_to_ns(transforms[-1].header.stamp) == robot.city.stamp_ns(31)
     first, last = robot.city.T_world_camera[12], robot.city.T_world_camera[31]
@@ -191,7 +191,7 @@ def test_visual_odometry_fills_the_tree_and_none_leaves_it_alone(start_mapping, 
     robot.until_active()
     robot.show(range(24))
     robot.flush()
-    robot.until(lambda: len(robot.transforms(ODOM, BASE)) == 24, 20, "odom to base of every frame")
+    robot.until(lambda: len(robot.transforms(ODOM, BASE)) == 24, 60, "odom to base of every frame")
     T_odom_base = {
         stamp_to_ns(t.header.stamp): transform_to_matrix(t) for t in robot.transforms(ODOM, BASE)
     }
@@ -216,6 +216,6 @@ def test_visual_odometry_fills_the_tree_and_none_leaves_it_alone(start_mapping, 
     robot.spin(0.5)
     robot.show(range(24, 44))
     robot.flush()
-    robot.until(lambda: robot.heard["pose"], 20, "poses without /tf")
+    robot.until(lambda: robot.heard["pose"], 60, "poses without /tf")
     assert not robot.heard["tf"]
     assert process.stop() == 0 and "Traceback" not in process.output

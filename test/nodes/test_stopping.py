@@ -19,7 +19,7 @@ SLOW = {"frames": 60, "seconds": 30.0, "slow_from": 1}
 
 def check_stopped(robot, process, number):
     started = time.monotonic()
-    code = process.stop(number)
+    code = process.stop(number, timeout=5.0)
     assert code == 0, process.output
     assert time.monotonic() - started < 5.0
     assert "Traceback" not in process.output
@@ -82,7 +82,7 @@ def test_transitions_do_not_wait_for_a_chunk_in_flight(start_mapping, make_robot
     process = start_mapping(SLOW)
     robot.until_active()
     robot.show(range(16))
-    robot.until(lambda: int(robot.fresh_status("input")["decoded"]) >= 12, 20, "a chunk in flight")
+    robot.until(lambda: int(robot.fresh_status("input")["decoded"]) >= 12, 60, "a chunk in flight")
     for name, limit in {
         "deactivate": 1.0,
         "cleanup": 5.0,
