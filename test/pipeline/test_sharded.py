@@ -19,7 +19,7 @@ sys.path.insert(0, str(CREW))
 import sharded_run  # noqa: E402
 from crew import tiny_network  # noqa: E402
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 
 
 def torchrun(*command: str, options: Sequence[str] = ()) -> subprocess.CompletedProcess:
@@ -29,7 +29,7 @@ def torchrun(*command: str, options: Sequence[str] = ()) -> subprocess.Completed
     command = [sys.executable, "-m", *launcher, *options, *command]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # a restart needs a fresh store
-    return subprocess.run(command, env=environment, timeout=200, capture_output=True, text=True)
+    return subprocess.run(command, env=environment, timeout=400, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
