@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--export", type=Path, default=None, help="also write a float16 checkpoint here"
     )
     parser.add_argument(
-        "--compile", action="store_true", help="fuse rendering and blocks; pays on a GPU"
+        "--compile", action="store_true", help="compile the blocks of the network; pays on a GPU"
     )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves the default")
 

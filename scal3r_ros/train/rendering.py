@@ -7,7 +7,6 @@ Rays have camera z = 1, so the ray parameter is the z-depth. Runs on any torch d
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -38,9 +37,6 @@ class Hit(NamedTuple):
     """(W, S, R) distance along the ray and index of the primitive that is hit first."""
 
 
-Cast = Callable[[Scene, Tensor, Tensor], Hit]
-
-
 def render(
     scene: Scene,
     pool: TexturePool,
@@ -48,17 +44,16 @@ def render(
     focal: Tensor,
     size: tuple[int, int],
     sub_rays: int = 2,
-    cast: Cast | None = None,
 ) -> Rendering:
     """Render S views of each of W worlds.
 
     T_world_camera: (W, S, 4, 4). focal: (W,) in pixels of the output, principal point in the
     middle. size: (height, width).
-    sub_rays: rays per pixel edge that are averaged. cast: `nearest_hit`, compiled perhaps.
+    sub_rays: rays per pixel edge that are averaged.
     """
     directions = ray_directions(T_world_camera[..., :3, :3], focal, size, sub_rays)
     origin = T_world_camera[..., :3, 3]
-    hit = (cast or nearest_hit)(scene, origin, directions)
+    hit = nearest_hit(scene, origin, directions)
     point = origin[:, :, None] + directions * hit.depth[..., None]
     colour, solid = _shade(scene, pool, hit, point, directions, 1.0 / (focal * sub_rays))
     return _average(colour, hit.depth, solid, size, sub_rays)

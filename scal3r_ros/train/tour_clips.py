@@ -33,7 +33,7 @@ def tour_clip(
     focal = focal_length(fov, settings.size[1])
     scene, views, focal = (x.to(sampler.device) for x in (made.scene, T, focal))
     pool, size = sampler.textures, settings.size
-    image = render(scene, pool, views, focal, size, settings.sub_rays, sampler.cast)
+    image = render(scene, pool, views, focal, size, settings.sub_rays)
     rgb = develop(image.rgb, dice, settings.photometric)
     clip = ClipBatch(rgb, image.depth, image.solid, views, focal)
     return clip.frames(torch.arange(settings.frames).flip(0)) if int(dice.integers(0, 2)) else clip

@@ -74,7 +74,7 @@ class Trainer:
             self.progress = resume_run(content, self.learner)
             log.info("going on after %.1f minutes", self.progress.minutes)
         self.board = Scoreboard(self.folder) if self.crew.leads else None
-        self.sampler = WorldSampler.training(schedule.textures, self.device, fused)
+        self.sampler = WorldSampler.training(schedule.textures, self.device)
         if fused:
             _fuse(self.learner.network)
 

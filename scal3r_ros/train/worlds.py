@@ -17,7 +17,7 @@ from torch import Tensor
 from scal3r_ros.train.dice import Dice
 from scal3r_ros.train.motion import MotionRange, clips
 from scal3r_ros.train.photometry import develop
-from scal3r_ros.train.rendering import focal_length, nearest_hit, render
+from scal3r_ros.train.rendering import focal_length, render
 from scal3r_ros.train.scenes import build_scene
 from scal3r_ros.train.textures import TexturePool, make_texture_pool
 
@@ -99,24 +99,16 @@ class ClipSettings:
 
 
 class WorldSampler:
-    """Batches by seed. textures: a pool, of the training or of the held-out seeds.
+    """Batches by seed. textures: a pool, of the training or of the held-out seeds."""
 
-    fused: compile the ray casting, which takes a minute and then renders about twice as fast.
-    """
-
-    def __init__(
-        self, textures: TexturePool, device: torch.device | str = "cpu", fused: bool = False
-    ):
+    def __init__(self, textures: TexturePool, device: torch.device | str = "cpu"):
         self.textures = textures.to(device)
         self.device = torch.device(device)
-        self.cast = torch.compile(nearest_hit, dynamic=False) if fused else nearest_hit
 
     @classmethod
-    def training(
-        cls, textures: int = 320, device: torch.device | str = "cpu", fused: bool = False
-    ) -> WorldSampler:
+    def training(cls, textures: int = 320, device: torch.device | str = "cpu") -> WorldSampler:
         """Worlds to train on."""
-        return cls(make_texture_pool(TRAIN_SEEDS, textures), device, fused)
+        return cls(make_texture_pool(TRAIN_SEEDS, textures), device)
 
     @classmethod
     def validation(cls, textures: int = 120, device: torch.device | str = "cpu") -> WorldSampler:
@@ -149,7 +141,6 @@ class WorldSampler:
             focal.to(self.device),
             settings.size,
             settings.sub_rays,
-            self.cast,
         )
         rgb = develop(image.rgb, dice, settings.photometric)
         return ClipBatch(rgb, image.depth, image.solid, T.to(self.device), focal.to(self.device))
