@@ -8,6 +8,7 @@ store) happens in a thread per operation.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,7 +90,8 @@ class Coordinator:
         self._request = 0
         self._stored = 0
         self._broken_generation = 0
-        self._save: tuple[Operation, str, str] | None = None
+        self._saves: deque[tuple[Operation, str, str]] = deque()
+        """The first is under way, the others wait for it."""
         self._load: Operation | None = None
         if config.snapshot_path:
             self._read_last(Path(config.snapshot_path))
@@ -159,15 +161,14 @@ class Coordinator:
         return operation
 
     def save(self, now: float, path: str = "", key: str = "") -> Operation:
-        """Fetch the committed memory from rank 0, and write it."""
+        """Fetch the committed memory from rank 0, and write it; one snapshot after the other."""
         operation = Operation(now + self.config.service_timeout)
-        if self._save is not None:
-            operation.finish(False, "another snapshot is being taken; ask again")
-        elif not self.plan.ready:
+        if not self.plan.ready:
             operation.finish(False, f"there is no complete group: {self.plan.reason}")
-        else:
-            self._request = max(self._request, self._stored) + 1
-            self._save = (operation, path or self.config.snapshot_path, key)
+            return operation
+        self._saves.append((operation, path or self.config.snapshot_path, key))
+        if len(self._saves) == 1:
+            self._ask_for_snapshot()
         return operation
 
     def close(self) -> None:
@@ -177,23 +178,28 @@ class Coordinator:
     def _take_snapshot_when_due(self, report: Report, now: float) -> None:
         every, last = self.config.snapshot_every, self.snapshot.round if self.snapshot else 0
         due = every and report.committed >= last + every
-        if due and self._save is None and self.plan.ready:
+        if due and not self._saves and self.plan.ready:
             self.save(now)
 
+    def _ask_for_snapshot(self) -> None:
+        self._request = max(self._request, self._stored) + 1
+
     def _advance_save(self, now: float) -> None:
-        if self._save is None:
+        if not self._saves:
             return
-        operation, path, key = self._save
+        operation, path, key = self._saves[0]
         if operation.done or now > operation.deadline:
             if not operation.done:
                 operation.finish(False, "rank 0 did not store its memory in time")
-            self._save = None
+            self._saves.popleft()
+            if self._saves:
+                self._ask_for_snapshot()
         elif self._stored >= self._request and not operation.message:
             operation.message = "fetching"
-            self._in_background(operation, lambda: self._collect(operation, path, key))
+            source = snapshot_key(self._request)
+            self._in_background(operation, lambda: self._collect(operation, source, path, key))
 
-    def _collect(self, operation: Operation, path: str, key: str) -> None:
-        source = snapshot_key(self._request)
+    def _collect(self, operation: Operation, source: str, path: str, key: str) -> None:
         data = self._ask_store(lambda store, wait: download(store, source, wait))
         self._ask_store(lambda store, wait: discard(store, source, wait))
         self.snapshot = _snapshot(data)
