@@ -11,6 +11,7 @@ pytest.importorskip("torch", reason="torch is absent; run the tests with `make t
 sys.path.insert(0, str(Path(__file__).parents[1] / "distributed"))
 
 from crew import tiny_network  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticArray
 from plyfile import PlyData  # noqa: E402
 from rosbags.highlevel import AnyReader  # noqa: E402
 from sensor_msgs.msg import CompressedImage  # noqa: E402
@@ -54,6 +55,12 @@ def recorded_images():
                 yield message
 
 
+def received(reports):
+    """Images that mapping_node has taken in, by its newest diagnostics."""
+    found = [s for r in reports for s in r.status if s.name == f"{MAPPER}: input"]
+    return {item.key: item.value for item in found[-1].values}["received"] if found else None
+
+
 def map_with(robot, node, spin_until, folder):
     """Stamped positions and cloud of the recording, from the nodes of a robot."""
 
@@ -67,8 +74,13 @@ def map_with(robot, node, spin_until, folder):
     topic = f"/{robot.namespace}/image/compressed"
     publisher = node.create_publisher(CompressedImage, topic, 100)
     spin_until(publisher.get_subscription_count, node, timeout=PATIENCE, what="mapping_node")
+    reports: list[DiagnosticArray] = []
+    heard = node.create_subscription(DiagnosticArray, "/diagnostics", reports.append, 50)
     for message in recorded_images():
         publisher.publish(message)
+    wanted = str(FRAMES)
+    spin_until(lambda: received(reports) == wanted, node, timeout=PATIENCE, what="all images")
+    node.destroy_subscription(heard)
     call(Trigger, "flush", Trigger.Request())
     call(Export, "export", Export.Request(path=str(folder)))
     vertices = PlyData.read(folder / "map.ply")["vertex"]
