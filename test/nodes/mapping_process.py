@@ -20,6 +20,7 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
 from nav_msgs.msg import Path as PathMessage
 from oracle_node import DEFAULTS, make_city
+from rclpy.duration import Duration
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
@@ -204,6 +205,7 @@ class Robot:
 
     def flush(self) -> None:
         """Have everything mapped, and hear all that the node says about it."""
+        self.image.wait_for_all_acked(Duration(seconds=20))  # the service may overtake an image
         answer = self.call("flush", timeout=90.0)
         assert answer.success, answer.message
         self.until_quiet()
