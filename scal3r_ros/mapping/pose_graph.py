@@ -70,7 +70,7 @@ class PoseGraph:
             raise ValueError(f"edge ({a}, {b}): chunk {missing[0]} is not in the graph")
         if self._parts[a] != self._parts[b]:
             self._join(a, b, S_a_b)
-            self._united = kind == "loop"
+            self._united |= kind == "loop"
         believed = np.ones(3) if sigma is None else np.asarray(sigma, dtype=np.float64)
         self.edges.append(Edge(a, b, S_a_b, kind, believed))
 
