@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -71,12 +71,13 @@ def make_learner(
     device: torch.device,
     start: str = "",
 ) -> Learner:
-    """A fresh learner, or one from the checkpoint `start`, whose architecture then counts."""
+    """A fresh learner, or one from the checkpoint `start`, whose architecture then counts, but for
+    the size of images."""
     numerics = Numerics(
         blocks=schedule.precision, token_slice=None, head_batch=10**6, encoder_batch=10**6
     )
     if start:
-        network = _from_checkpoint(start, numerics)
+        network = _from_checkpoint(start, numerics, architecture.image_size)
     else:
         network = Scal3R(architecture, numerics)
         start_at_the_mean(network)
@@ -86,12 +87,12 @@ def make_learner(
     return Learner(network, probes, average, _optimizers(network, probes, schedule))
 
 
-def _from_checkpoint(path: str, numerics: Numerics) -> Scal3R:
+def _from_checkpoint(path: str, numerics: Numerics, image_size: int) -> Scal3R:
     # here, so that a fresh run needs no library for checkpoints
     from scal3r_ros.model.checkpoint import check_state, checkpoint_files, read_state
 
     state, stored = read_state(checkpoint_files(path))
-    network = Scal3R(stored or Architecture(), numerics)
+    network = Scal3R(replace(stored or Architecture(), image_size=image_size), numerics)
     check_state(state, network.state_dict(), path)
     network.load_state_dict(state)
     return network

@@ -24,7 +24,8 @@ class Stage:
     stays as it was. tours: share of the worlds that are parts of long round tours. spare_frames:
     frames rendered beyond those the chunks of a clip use. uses: how often a rendered clip is drawn,
     each time with other frames. asked: share of the patches whose matches are supervised in one
-    step, drawn at random; the cost grows with patches times frames squared.
+    step, drawn at random; the cost grows with patches times frames squared. rate: learning rate at
+    the start and at the end, as shares of the peak, with half a cosine between them.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Stage:
     spare_frames: int = 2
     uses: float = 4.0
     asked: float = 1.0
+    rate: tuple[float, float] = (1.0, 1.0)
 
     @property
     def drawn_frames(self) -> int:
@@ -51,11 +53,10 @@ class Stage:
 class Schedule:
     """A whole run.
 
-    decay_from: share of the run after which the learning rate falls, as a cosine, to final_rate
-    (relative). ema: decay per step of the averaged weights that are validated and exported.
-    gate_minutes: after this time matches must beat the same-place answer by gate_ratio. textures:
-    size of the pool. validation_clips: per kind of world and set. muon: whether the matrices of
-    blocks are moved by Muon instead of AdamW.
+    ema: decay per step of the averaged weights that are validated and exported. gate_minutes: after
+    this time matches must beat the same-place answer by gate_ratio. textures: size of the pool.
+    validation_clips: per kind of world and set. muon: whether the matrices of blocks are moved by
+    Muon instead of AdamW.
     """
 
     stages: tuple[Stage, ...]
@@ -63,8 +64,6 @@ class Schedule:
     memory_rate: float = 1.2e-3
     camera_rate: float = 6e-4
     warmup_steps: int = 100
-    decay_from: float = 0.45
-    final_rate: float = 0.02
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = 1.0
@@ -94,11 +93,10 @@ class Schedule:
     def rate(self, minutes: float, steps: int) -> float:
         """Learning rate factor after some minutes and steps."""
         warm = min(1.0, (steps + 1) / self.warmup_steps)
-        done = min(1.0, minutes / max(self.minutes, 1e-9))
-        if done <= self.decay_from:
-            return warm
-        angle = math.pi * (done - self.decay_from) / (1 - self.decay_from)
-        return warm * (self.final_rate + (1 - self.final_rate) * (1 + math.cos(angle)) / 2)
+        stage = self.stage_at(minutes) or self.stages[-1]
+        left = min(1.0, max(0.0, (self.end_of(stage) - minutes) / stage.minutes))
+        first, last = stage.rate
+        return warm * (last + (first - last) * (1 - math.cos(math.pi * left)) / 2)
 
 
 NANO = Architecture(
@@ -125,6 +123,7 @@ NANO = Architecture(
 """What one CPU core can train in two hours."""
 
 _MIXED = {"parallax": (0.5, 2.5), "turn": (0.4, 2.0)}
+_TO_ZERO = (1.0, 0.02)
 
 
 def nano_schedule() -> Schedule:
@@ -137,12 +136,32 @@ def nano_schedule() -> Schedule:
     return Schedule(
         stages=(
             Stage("A", 60.0, 8, small, **often),
-            Stage("B", 45.0, 4, full, weights, asked=0.33, **often),
-            Stage("C", 15.0, 2, full, weights, 3, 3, asked=0.33, **last),
+            Stage("B", 45.0, 4, full, weights, asked=0.33, rate=_TO_ZERO, **often),
+            Stage("C", 15.0, 2, full, weights, 3, 3, asked=0.33, rate=_TO_ZERO, **last),
         ),
         learning_rate=1.5e-3,
         memory_rate=1.5e-3,
         camera_rate=9e-4,
+        matching_layers=(0, 1, 2),
+    )
+
+
+def larger_schedule() -> Schedule:
+    """What `nano` has learned, on to larger images: two hours on two CPU cores."""
+    middle = ClipSettings(size=(63, 84), frames=8, sub_rays=1, **_MIXED)
+    full = replace(middle, size=(84, 112))
+    often = {"tours": 0.65, "uses": 8.0, "asked": 0.5}
+    last = {"spare_frames": 0, "memory": True, "memory_only": True}
+    weights = LossWeights(depth=1.2)
+    return Schedule(
+        stages=(
+            Stage("A", 38.0, 4, middle, weights, **often),
+            Stage("B", 52.0, 3, full, weights, rate=_TO_ZERO, **often),
+            Stage("C", 18.0, 2, full, weights, 4, 3, rate=_TO_ZERO, **last, **often),
+        ),
+        memory_rate=1.5e-3,
+        camera_rate=8e-4,
+        ema=0.999,
         matching_layers=(0, 1, 2),
     )
 
@@ -156,10 +175,13 @@ def tiny_schedule() -> Schedule:
     return Schedule(
         stages=(
             Stage("A", 9.0, 96, short, uses=4.0, **often),
-            Stage("B", 9.0, 32, full, LossWeights(matching=0.5), uses=4.0, **often),
+            Stage(
+                "B", 9.0, 32, full, LossWeights(matching=0.5),
+                uses=4.0, rate=(1.0, 0.3), **often,
+            ),
             Stage(
                 "C", 7.0, 6, last, LossWeights(matching=0.1, depth=1.0), 3, 5, True,
-                spare_frames=0, uses=3.0, **often,
+                spare_frames=0, uses=3.0, rate=(0.3, 0.02), **often,
             ),
         ),
         learning_rate=1e-3,
@@ -195,12 +217,15 @@ def fine_tune_schedule() -> Schedule:
     clips = ClipSettings(size=(378, 518), frames=16, parallax=(0.3, 1.5), turn=(0.2, 0.8))
     weights = LossWeights(matching=0.0, depth=1.0)
     return Schedule(
-        stages=(Stage("fine", 60.0, 1, clips, weights, 4, 6, True, spare_frames=0, uses=1.0),),
+        stages=(
+            Stage(
+                "fine", 60.0, 1, clips, weights, 4, 6, True, spare_frames=0, uses=1.0, rate=_TO_ZERO
+            ),
+        ),
         learning_rate=1e-5,
         camera_rate=1e-5,
         memory_rate=1e-4,
         warmup_steps=100,
-        decay_from=0.1,
         replay=32,
         precision="bfloat16",
         gate_minutes=float("inf"),
@@ -210,6 +235,7 @@ def fine_tune_schedule() -> Schedule:
 
 SCHEDULES = {
     "nano": (NANO, nano_schedule),
+    "nano-larger": (replace(NANO, image_size=112), larger_schedule),
     "scal3r-tiny": (preset("scal3r-tiny"), tiny_schedule),
     "rehearsal": (NANO, rehearsal_schedule),
     "fine-tune": (preset("scal3r"), fine_tune_schedule),

@@ -148,12 +148,25 @@ def test_rehearsal_passes_all_stages(tmp_path):
 
 
 def test_the_learning_rate_warms_up_and_ends_low():
-    plan = schedule(10.0)
+    constant = Stage("X", 4.0, 4, CLIPS)
+    plan = Schedule((constant, Stage("Y", 6.0, 4, CLIPS, rate=(0.5, 0.02))), warmup_steps=2)
     assert plan.rate(0.0, 0) == pytest.approx(0.5)
-    assert plan.rate(3.0, 100) == 1.0
-    rates = [plan.rate(m / 10, 100) for m in range(45, 101)]
+    assert plan.rate(0.0, 1) == plan.rate(3.9, 100) == 1.0
+    rates = [plan.rate(m / 10, 100) for m in range(40, 101)]
+    assert rates[0] == 0.5 and rates[30] == pytest.approx(0.26)
     assert all(a >= b for a, b in zip(rates, rates[1:]))
-    assert rates[-1] == pytest.approx(plan.final_rate)
+    assert rates[-1] == pytest.approx(0.02) == plan.rate(11.0, 100)
+
+
+def test_a_run_can_start_from_weights_and_go_on_with_larger_images(tmp_path):
+    first = Trainer(TOY, schedule(), tmp_path / "small")
+    first.save()
+    export_run(tmp_path / "small", tmp_path / "weights")
+    wider = replace(TOY, image_size=2 * TOY.image_size)
+    second = Trainer(wider, schedule(), tmp_path / "large", start=str(tmp_path / "weights"))
+    assert second.learner.network.architecture == wider
+    for name, value in second.learner.network.state_dict().items():
+        assert torch.equal(value, first.learner.network.state_dict()[name].half().float()), name
 
 
 def test_architecture_of_the_run_is_in_the_file(tmp_path):
