@@ -41,7 +41,7 @@ from scal3r_ros.pipeline.factory import (
     preset_options,
 )
 from scal3r_ros.pipeline.mapper import Mapper
-from scal3r_ros.pipeline.offline import WORK, Outcome, is_resumable
+from scal3r_ros.pipeline.offline import WORK, Outcome
 from scal3r_ros.pipeline.offline import run as map_recording
 from scal3r_ros.pipeline.torchrun import is_helper
 
@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
             )
         except KeyboardInterrupt as interrupt:
             reason = str(interrupt) or "interrupted"
-            print(f"{reason}; {how_to_go_on(config)}", file=sys.stderr)
+            print(f"{reason}; go on with the same command and --resume", file=sys.stderr)
             return 130
     return _conclude(outcome, args.out)
 
@@ -187,13 +187,6 @@ def _saved_when_terminated() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def how_to_go_on(config: Config) -> str:
-    """What to do after an interrupt."""
-    if is_resumable(config):
-        return "go on with the same command and --resume"
-    return f"a run with memory.mode {config.memory.mode} starts anew: give the same command again"
 
 
 def _conclude(outcome: Outcome, out: Path) -> int:

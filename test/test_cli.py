@@ -13,10 +13,7 @@ import numpy as np
 import pytest
 
 from scal3r_ros import cli
-from scal3r_ros.cli_reconstruct import how_to_go_on
-from scal3r_ros.config import Config
 from scal3r_ros.io.tum import read_trajectory
-from scal3r_ros.options import from_dict
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "demo" / "loop_room"
@@ -169,13 +166,6 @@ def test_the_demo_recording_becomes_an_accurate_map(mapped, tmp_path):
     assert score["frames"] == 72 and score["ate_percent"] < 1.0, score
     report = json.loads((mapped / "report.json").read_text())
     assert report["loops"], "the tour returns to its start"
-
-
-@pytest.mark.parametrize(("mode", "resumable"), [("stream", True), ("finalize", False)])
-def test_only_what_can_be_resumed_is_said_to_be(mode, resumable):
-    advice = how_to_go_on(from_dict(Config, {"memory.mode": mode}))
-    assert ("--resume" in advice) == resumable
-    assert resumable or "starts anew" in advice
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +62,21 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write UTF-8 text to `path` atomically."""
     write_bytes(path, text.encode())
+
+
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """Make `target` the same file as `source`, or a copy where the file system cannot link them;
+    for files that nobody changes. Atomic; raises `SaveFailed`."""
+    target = Path(target)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    with explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(source, partial)
+        except OSError:
+            shutil.copyfile(source, partial)
+        os.replace(partial, target)
+        partial.unlink(missing_ok=True)  # still there if both were one file before
 
 
 def _explain(path: Path, error: OSError) -> str:

@@ -11,6 +11,39 @@ from torch import Tensor
 
 from scal3r_ros.model.layers import Rotary
 
+_ROTARIES = ("frame_rotary", "memory_rotary")
+
+
+@dataclass(frozen=True)
+class ChunkShell:
+    """A chunk state without its tensors: plain values that can be written down as they are."""
+
+    grid: tuple[int, int]
+    next_layer: int
+    awaits: int | None
+    levels: Mapping[str, int]
+    """By dense head: how many collected layers it has projected."""
+
+    def joined(self, tensors: Mapping[str, Tensor]) -> ChunkState:
+        """The whole state again, from the tensors of `ChunkState.split` and on their device."""
+        frame, memory = (
+            Rotary(tensors[f"{name}.cos"], tensors[f"{name}.sin"]) for name in _ROTARIES
+        )
+        return ChunkState(
+            tensors["tokens"],
+            self.grid,
+            frame,
+            memory,
+            self.next_layer,
+            self.awaits,
+            tensors.get("frame_half"),
+            {
+                head: tuple(tensors[f"levels.{head}.{i}"] for i in range(count))
+                for head, count in self.levels.items()
+            },
+            tensors.get("camera_tokens"),
+        )
+
 
 @dataclass
 class ChunkState:
@@ -40,29 +73,19 @@ class ChunkState:
     def copy(self) -> ChunkState:
         return dataclasses.replace(self, levels=dict(self.levels))
 
-    def split(self) -> tuple[ChunkState, dict[str, Tensor]]:
-        """The state without its large tensors, and these by name."""
+    def split(self) -> tuple[ChunkShell, dict[str, Tensor]]:
+        """The state without its tensors, and these by name."""
         tensors = {"tokens": self.tokens}
+        for name in _ROTARIES:
+            rotary = getattr(self, name)
+            tensors |= {f"{name}.cos": rotary.cos, f"{name}.sin": rotary.sin}
         for name in ("frame_half", "camera_tokens"):
             if getattr(self, name) is not None:
                 tensors[name] = getattr(self, name)
         for head, levels in self.levels.items():
             tensors |= {f"levels.{head}.{i}": level for i, level in enumerate(levels)}
-        nothing = self.tokens.new_empty(0)
-        levels = {head: (nothing,) * len(levels) for head, levels in self.levels.items()}
-        shell = dataclasses.replace(
-            self.copy(), tokens=nothing, frame_half=None, camera_tokens=None, levels=levels
-        )
-        return shell, tensors
-
-    def joined(self, tensors: Mapping[str, Tensor]) -> ChunkState:
-        """The whole state again, on the CPU, from a shell and its tensors."""
-        levels = {
-            head: tuple(tensors[f"levels.{head}.{i}"] for i in range(len(empty)))
-            for head, empty in self.levels.items()
-        }
-        own = {name: tensors.get(name) for name in ("tokens", "frame_half", "camera_tokens")}
-        return dataclasses.replace(self, levels=levels, **own)
+        levels = {head: len(levels) for head, levels in self.levels.items()}
+        return ChunkShell(self.grid, self.next_layer, self.awaits, levels), tensors
 
     def to(self, device: torch.device | str) -> ChunkState:
         """The same state on another device."""

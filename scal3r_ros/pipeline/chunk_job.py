@@ -11,7 +11,7 @@ from scal3r_ros.mapping.camera import decode_cameras
 from scal3r_ros.model.chunk_state import ChunkState
 from scal3r_ros.model.network import Prediction
 from scal3r_ros.pipeline.reconstructor import ReconstructionFailed
-from scal3r_ros.records import Chunk, ChunkPrediction
+from scal3r_ros.records import ChunkPrediction
 
 Outcome = ChunkPrediction | ReconstructionFailed
 
@@ -20,7 +20,8 @@ Outcome = ChunkPrediction | ReconstructionFailed
 class ChunkJob:
     """A chunk between its images and its prediction."""
 
-    chunk: Chunk
+    index: int
+    frame_ids: tuple[int, ...]
     rgb: np.ndarray
     """(S, H, W, 3) uint8, chronological."""
     order: list[int]
@@ -42,13 +43,13 @@ def to_prediction(job: ChunkJob, raw: Prediction, absorbed: int) -> Outcome:
     height, width = raw.depth.shape[-2:]
     poses, intrinsics = decode_cameras(raw.camera[0].cpu().numpy()[back], height, width)
     if not (np.isfinite(poses).all() and np.isfinite(intrinsics).all()):
-        return not_finite(job.chunk.index)
+        return not_finite(job.index)
     depth, confidence = raw.depth[0, back], raw.depth_confidence[0, back]
     known = depth.isfinite() & confidence.isfinite()  # on the device: these are tens of megabytes
     points = None if raw.points is None else raw.points[0, back].cpu().numpy()
     return ChunkPrediction(
-        chunk_index=job.chunk.index,
-        frame_ids=job.chunk.frame_ids,
+        chunk_index=job.index,
+        frame_ids=job.frame_ids,
         T_chunk_camera=poses,
         intrinsics=intrinsics,
         depth=depth.where(known, torch.nan).cpu().numpy(),

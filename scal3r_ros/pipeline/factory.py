@@ -73,6 +73,11 @@ def opened_reconstructor(config: Config, folder: Path | None = None) -> Iterator
 
 
 def _open_sfm(config: Config) -> Reconstructor:
+    if config.memory.mode in ("batch", "finalize"):
+        raise ValueError(
+            f"memory.mode {config.memory.mode} needs a network with a memory, which sfm has not; "
+            f"leave it at stream"
+        )
     try:
         import pycolmap  # noqa: F401
     except ImportError as error:

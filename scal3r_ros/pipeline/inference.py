@@ -159,6 +159,16 @@ class Scal3RReconstructor:
         self.memory = memory
         return self._decoded(states, memory.chunks)
 
+    def save_chunks(self, folder: Path) -> int:
+        """Mode `finalize`: write the committed chunks that `folder` does not hold yet; returns the
+        number of all."""
+        return self._parked.save(folder)
+
+    def load_chunks(self, folder: Path, count: int) -> None:
+        """Mode `finalize`: take the first `count` chunks of `save_chunks` instead of the present
+        ones."""
+        self._parked.load(folder, count)
+
     def state(self) -> MemoryState:
         """The committed memory as arrays; consistent also while another thread reconstructs."""
         arrays = {k: v.cpu().numpy() for k, v in self.memory.state_dict().items()}
@@ -215,7 +225,7 @@ class Scal3RReconstructor:
         grid = (rgb.shape[1] // patch, rgb.shape[2] // patch)
         state = self.network.begin(tokens[order][None], grid, self._points)
         descriptors = frame_descriptors(tokens).cpu().numpy()
-        job = ChunkJob(chunk, rgb, order, descriptors, state)
+        job = ChunkJob(chunk.index, chunk.frame_ids, rgb, order, descriptors, state)
         job.seconds["encode"] = time.perf_counter() - started
         return job
 

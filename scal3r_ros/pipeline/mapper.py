@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from scal3r_ros.mapping.chunking import Chunker
 from scal3r_ros.mapping.parallax import ParallaxGate
 from scal3r_ros.pipeline import saved_map
 from scal3r_ros.pipeline.assembly import MapAssembly
-from scal3r_ros.pipeline.loop_search import LoopSearch, LoopTrial
+from scal3r_ros.pipeline.history import ChunkHistory
+from scal3r_ros.pipeline.loop_search import LoopSearch
 from scal3r_ros.pipeline.map_view import MapView
 from scal3r_ros.pipeline.outlines import ChunkOutline, Joined
 from scal3r_ros.pipeline.reconstructor import (
@@ -53,7 +54,7 @@ class Mapper(MapView):
         self._waiting: list[Chunk] = []
         self._assembly = MapAssembly(self.config)
         self._loops = LoopSearch(self.config.loop, self.config.alignment, self._folder)
-        self._history: list[tuple[ChunkOutline, LoopTrial | None]] = []
+        self._history = ChunkHistory(wanted=self.config.memory.mode == "finalize")
 
     def _restart(self) -> None:
         mount = self._assembly.references.T_base_camera
@@ -101,10 +102,11 @@ class Mapper(MapView):
         """With memory.mode finalize: map all chunks again as if the memory had known all of them
         from the start."""
         updates = self.flush()
-        if not self._history:
+        if not len(self._history):
             return updates
-        events = self._rebuild(self.reconstructor.finalize())
-        return [*updates, self._update(self._history[-1][0], Joined(), events, corrected=True)]
+        outcomes = self.reconstructor.finalize()
+        self._assembly, events = self._history.build_again(outcomes, self._assembly, self._loops)
+        return [*updates, self._update(self._history.last, Joined(), events, corrected=True)]
 
     def reset(self) -> None:
         """Forget the map and the memory."""
@@ -132,6 +134,7 @@ class Mapper(MapView):
             "last_stamp_ns": self.last_stamp_ns,
             "kept_ns": kept_ns,
         }
+        facts |= self._history.save(self.reconstructor, Path(folder))
         self._loops.copy_records(Path(folder))
         write_map(Path(folder) / MAP_FILE, arrays, facts)
 
@@ -142,7 +145,10 @@ class Mapper(MapView):
         """
         arrays, facts = read_map(Path(folder) / MAP_FILE)
         self.reconstructor.restore(saved_map.unpack_memory(arrays, facts["memory"]))
+        self._history.load(self.reconstructor, Path(folder), facts)
+        history = self._history
         self._restart()
+        self._history = history
         saved_map.unpack_assembly(self._assembly, arrays, facts["assembly"])
         self._waiting = saved_map.unpack_frames(self._chunker, arrays, facts["frames"])
         self._parallax.restore(arrays.get("parallax.kept"), facts["kept_ns"])
@@ -197,10 +203,10 @@ class Mapper(MapView):
     def _integrate(self, chunk: Chunk, outcome: Outcome, events: list[Event]) -> MapUpdate:
         """Align, own and fuse one chunk; a failed one ends the chain."""
         outline = ChunkOutline.of(chunk)
+        self._history.add(outline)
         if isinstance(outcome, ReconstructionFailed):
             failed = Event("chunk_failed", f"chunk {chunk.index}: {outcome}", chunk.index)
             return self._finish(outline, self._assembly.close(), [*events, failed], last=True)
-        self._history.append((outline, None))
         self.counters["chunks"] += 1
         self.counters["frames_missing"] += len(outcome.missing_ids)
         with timed(self.seconds, "align_and_fuse"):
@@ -235,33 +241,13 @@ class Mapper(MapView):
             except ReconstructionFailed as failure:
                 events.append(Event("loop_rejected", f"{trial.name}: {failure}", chunk.index))
                 continue
-            self._history.append((ChunkOutline.of(chunk), trial))
+            self._history.add(ChunkOutline.of(chunk), trial)
             reason = self._loops.tie(trial, prediction, self._assembly)
             name = "loop_rejected" if reason else "loop_closed"
             events.append(Event(name, f"{trial.name} {reason}".strip(), chunk.index))
             if not reason:
                 accepted.append((trial.candidate.match_id, trial.candidate.frame_id))
         return accepted, events
-
-    def _rebuild(self, outcomes: Iterable[Outcome]) -> list[Event]:
-        """The map anew from other predictions of the same chunks; the old one until it is whole."""
-        events: list[Event] = []
-        anew = self._assembly.emptied()
-        for (outline, trial), outcome in zip(self._history, outcomes):
-            if isinstance(outcome, ReconstructionFailed):
-                text = f"chunk {outline.index}: {outcome}"
-                events.append(Event("chunk_failed", text, outline.index))
-                anew.close()
-            elif trial is None:
-                events += anew.join(outline, outcome).events
-                self._loops.renew(outcome)
-            else:
-                self._loops.tie(trial, outcome, anew)
-        anew.confirm()
-        anew.correct()
-        anew.fix_scale()
-        self._assembly = anew
-        return events
 
     def _update(
         self,

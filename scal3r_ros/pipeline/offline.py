@@ -98,12 +98,6 @@ def run(
     return session.finish(error)
 
 
-def is_resumable(config: Config) -> bool:
-    """Whether an interrupted run can go on: the chunks that `finalize` needs again are not
-    saved."""
-    return config.memory.mode != "finalize"
-
-
 class _Session:
     """One run: the mapper, the gate and the folder they can be resumed from."""
 
@@ -121,10 +115,7 @@ class _Session:
         self._gate = FrameGate(config.gate)
         self._journal = _Journal()
         self._identity = _identity(config, source, reconstructor, measurements)
-        self._resumable = is_resumable(config)
-        if resume and not self._resumable:
-            log.warning("memory.mode finalize cannot be resumed, so it starts again")
-        resumes = resume and self._resumable and (self._work / MAP_FILE).is_file()
+        resumes = resume and (self._work / MAP_FILE).is_file()
         if resumes:
             self._check_identity()
         else:
@@ -169,7 +160,7 @@ class _Session:
     def save_for_resume(self) -> None:
         """Save after an interrupt, unless it fell into the middle of a change of the map; then the
         last save counts."""
-        if self._resumable and self.mapper.consistent:
+        if self.mapper.consistent:
             self._save()
 
     def take(self, updates: Sequence[MapUpdate]) -> None:
@@ -219,7 +210,7 @@ class _Session:
     def _save_if_due(self, save_every: float) -> None:
         """Save now and then, and never for more than a tenth of the time."""
         started = time.monotonic()
-        if self._resumable and started - self._saved_at >= self._pause:
+        if started - self._saved_at >= self._pause:
             self._save()
             self._saved_at = time.monotonic()
             self._pause = max(save_every, 10.0 * (self._saved_at - started))

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import MutableSequence, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from scal3r_ros.model.chunk_state import ChunkState
+from scal3r_ros.io.atomic import write_text
+from scal3r_ros.model.chunk_state import ChunkShell, ChunkState
 from scal3r_ros.pipeline.chunk_job import ChunkJob
 from scal3r_ros.pipeline.tensor_store import TensorStore
 
-_NO_IMAGES = np.zeros((0, 0, 0, 3), np.uint8)
-_IMAGES = "images"
+_TOKENS, _IMAGES, _MOVED = "tokens", "images", "moved"
 
 
 @dataclass(frozen=True)
 class _Parked:
-    """What is kept of a chunk beside its tensors."""
+    """What is kept of a chunk beside its tensors and images."""
 
-    job: ChunkJob
-    """Without images and state."""
-    shell: ChunkState
+    index: int
+    frame_ids: tuple[int, ...]
+    order: tuple[int, ...]
+    seconds: dict[str, float]
+    shell: ChunkShell
     contributed: bool
+
+    @classmethod
+    def read(cls, path: Path) -> _Parked:
+        values = json.loads(path.read_text())
+        shell = values.pop("shell")
+        shell["grid"] = tuple(shell["grid"])
+        lists = {name: tuple(values.pop(name)) for name in ("frame_ids", "order")}
+        return cls(**lists, **values, shell=ChunkShell(**shell))
 
 
 class ParkedChunks:
@@ -34,6 +44,8 @@ class ParkedChunks:
         self._store = TensorStore(max_bytes, folder)
         self._chunks: list[_Parked] = []
         self._committed = 0
+        self._saved: dict[Path, int] = {}
+        """How many chunks a folder holds already."""
 
     def __len__(self) -> int:
         return len(self._chunks)
@@ -52,10 +64,13 @@ class ParkedChunks:
         """Keep a chunk as it stands now; final with `commit`."""
         shell, tensors = job.state.split()
         number = len(self._chunks)
-        self._store.put(("parked", number), tensors)
-        self._store.put((_IMAGES, number), {_IMAGES: torch.from_numpy(job.rgb)})
-        light = replace(job, rgb=_NO_IMAGES, state=None, seconds=dict(job.seconds))
-        self._chunks.append(_Parked(light, shell, contributes))
+        self._store.put((_TOKENS, number), tensors)
+        images = {"rgb": job.rgb, "descriptors": job.descriptors}
+        images = {name: torch.from_numpy(array) for name, array in images.items()}
+        self._store.put((_IMAGES, number), images)
+        order, seconds = tuple(job.order), dict(job.seconds)
+        parked = _Parked(job.index, job.frame_ids, order, seconds, shell, contributes)
+        self._chunks.append(parked)
 
     def commit(self) -> None:
         self._committed = len(self._chunks)
@@ -64,8 +79,30 @@ class ParkedChunks:
         """Forget what was parked since the last commit."""
         while len(self._chunks) > self._committed:
             self._chunks.pop()
-            for kind in ("parked", _IMAGES):
+            for kind in (_TOKENS, _IMAGES):
                 self._store.drop((kind, len(self._chunks)))
+
+    def save(self, folder: Path) -> int:
+        """Write the committed chunks that `folder` does not hold yet, each to files that are never
+        changed; returns the number of all. Raises `SaveFailed`."""
+        for number in range(self._saved.get(folder, 0), self._committed):
+            for kind in (_TOKENS, _IMAGES):
+                self._store.copy_to((kind, number), _file(folder, number, kind))
+            facts = json.dumps(asdict(self._chunks[number]))
+            write_text(_file(folder, number, "facts"), facts)
+            self._saved[folder] = number + 1
+        return self._committed
+
+    def load(self, folder: Path, count: int) -> None:
+        """Take the first `count` chunks that `save` wrote, instead of those parked here."""
+        self._committed = 0
+        self.rollback()
+        for number in range(count):
+            self._chunks.append(_Parked.read(_file(folder, number, "facts")))
+            for kind in (_TOKENS, _IMAGES):
+                self._store.adopt((kind, number), _file(folder, number, kind))
+        self.commit()
+        self._saved = {folder: count}
 
     def numbers(self, contributed: bool) -> list[int]:
         """Chunks that the memory absorbed, or those that it did not."""
@@ -77,16 +114,23 @@ class ParkedChunks:
 
     def take(self, states: ParkedStates, number: int) -> ChunkJob:
         """A chunk as `states` left it, whose tensors are not needed there any more."""
-        state = states.pop_state(number)
-        images = self._store.get((_IMAGES, number))[_IMAGES].numpy()
-        job = self._chunks[number].job
-        return replace(job, rgb=images, state=state, seconds=dict(job.seconds))
+        state, parked = states.pop_state(number), self._chunks[number]
+        images = {k: v.numpy() for k, v in self._store.get((_IMAGES, number)).items()}
+        return ChunkJob(
+            parked.index,
+            parked.frame_ids,
+            images["rgb"],
+            list(parked.order),
+            images["descriptors"],
+            state,
+            dict(parked.seconds),
+        )
 
 
 class ParkedStates(MutableSequence[ChunkState]):
     """A list of chunk states of which only the one in use need be in memory."""
 
-    def __init__(self, store: TensorStore, shells: dict[int, ChunkState]) -> None:
+    def __init__(self, store: TensorStore, shells: dict[int, ChunkShell]) -> None:
         self._store, self._shells = store, shells
         self._numbers = list(shells)
 
@@ -99,7 +143,7 @@ class ParkedStates(MutableSequence[ChunkState]):
     def __setitem__(self, position: int, state: ChunkState) -> None:
         number = self._numbers[position]
         self._shells[number], tensors = state.split()
-        self._store.put(("moved", number), tensors)
+        self._store.put((_MOVED, number), tensors)
 
     def __delitem__(self, position: int) -> None:
         raise TypeError("the states of parked chunks cannot be removed")
@@ -116,10 +160,14 @@ class ParkedStates(MutableSequence[ChunkState]):
     def pop_state(self, number: int) -> ChunkState:
         """The state of chunk `number`, whose tensors are forgotten here."""
         state = self._state(number)
-        self._store.drop(("moved", number))
+        self._store.drop((_MOVED, number))
         return state
 
     def _state(self, number: int) -> ChunkState:
-        moved = ("moved", number)
-        kept = moved if moved in self._store else ("parked", number)
+        moved = (_MOVED, number)
+        kept = moved if moved in self._store else (_TOKENS, number)
         return self._shells[number].joined(self._store.get(kept))
+
+
+def _file(folder: Path, number: int, kind: str) -> Path:
+    return folder / f"{number:06d}_{kind}.{'json' if kind == 'facts' else 'pt'}"

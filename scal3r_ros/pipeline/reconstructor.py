@@ -8,8 +8,9 @@ its memory is made of.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -67,3 +68,19 @@ class Reconstructor(Protocol):
     def restore(self, state: MemoryState) -> None:
         """Replace the memory; raises `ValueError` and keeps the present one if `state` does not
         fit."""
+
+
+@runtime_checkable
+class KeepsChunks(Reconstructor, Protocol):
+    """A reconstructor that can compute all chunks again, and do so after a restart
+    (memory.mode finalize)."""
+
+    def finalize(self) -> Iterable[ChunkPrediction | ReconstructionFailed]:
+        """All chunks again, in order, with the memory of the whole run."""
+
+    def save_chunks(self, folder: Path) -> int:
+        """Write what `finalize` needs and `folder` does not hold yet; returns the number of chunks.
+        Raises `SaveFailed`."""
+
+    def load_chunks(self, folder: Path, count: int) -> None:
+        """Take the first `count` chunks of `folder` instead of those kept so far."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scal3r_ros.io.atomic import explained
+from scal3r_ros.io.atomic import explained, link_or_copy, write_bytes
 
 Tensors = Mapping[str, Tensor]
 
@@ -60,6 +60,21 @@ class TensorStore:
             return self._resident[key]
         return torch.load(self._spilled[key], map_location="cpu", weights_only=True)
 
+    def copy_to(self, key: Hashable, path: Path) -> None:
+        """Put a group into a file that outlives this store; what is on disk takes no more of it.
+        Raises `SaveFailed`."""
+        if key in self._spilled:
+            link_or_copy(self._spilled[key], path)
+        else:
+            write_bytes(path, _packed(self._resident[key]))
+
+    def adopt(self, key: Hashable, path: Path) -> None:
+        """Take a group from a file of `copy_to`; it stays on disk, and `path` may go."""
+        self.drop(key)
+        own = self._new_file()
+        link_or_copy(path, own)
+        self._spilled[key] = own
+
     def drop(self, key: Hashable) -> None:
         """Forget a group, if it is there."""
         self._resident.pop(key, None)
@@ -70,14 +85,13 @@ class TensorStore:
             self._temporary = None
 
     def _write(self, tensors: Tensors) -> Path:
-        buffer = io.BytesIO()
-        # Clones: of a view the whole tensor behind it would be saved.
-        torch.save({name: tensor.clone() for name, tensor in tensors.items()}, buffer)
-        path = self._folder() / f"{self._files:08d}.pt"
-        self._files += 1
-        with explained(path):
-            path.write_bytes(buffer.getbuffer())
+        path = self._new_file()
+        write_bytes(path, _packed(tensors))
         return path
+
+    def _new_file(self) -> Path:
+        self._files += 1
+        return self._folder() / f"{self._files:08d}.pt"
 
     def _folder(self) -> Path:
         if self._temporary is None:
@@ -86,6 +100,13 @@ class TensorStore:
                     self._parent.mkdir(parents=True, exist_ok=True)
                 self._temporary = tempfile.TemporaryDirectory(prefix="chunks_", dir=self._parent)
         return Path(self._temporary.name)
+
+
+def _packed(tensors: Tensors) -> bytes:
+    buffer = io.BytesIO()
+    # Clones: of a view the whole tensor behind it would be saved.
+    torch.save({name: tensor.clone() for name, tensor in tensors.items()}, buffer)
+    return buffer.getvalue()
 
 
 def _size(tensors: Tensors) -> int:

@@ -8,6 +8,7 @@ import torch
 from network_chain import SIZES, assert_same, chain, frames, reconstructor
 
 from scal3r_ros.config import MemoryConfig, ModelConfig
+from scal3r_ros.io import atomic
 from scal3r_ros.io.atomic import SaveFailed
 from scal3r_ros.pipeline.scal3r_setup import open_scal3r
 from scal3r_ros.pipeline.tensor_store import TensorStore
@@ -134,12 +135,10 @@ def test_a_store_keeps_what_fits_and_returns_every_bit(tmp_path):
 
 
 def test_a_full_disk_is_named(tmp_path, monkeypatch):
-    from pathlib import Path
-
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     store = TensorStore(0, tmp_path)
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(atomic.os, "fsync", full)
     with pytest.raises(SaveFailed, match="the disk is full"):
         store.put("group", {"a": torch.ones(3)})

@@ -83,7 +83,7 @@ class Finalizing(OracleReconstructor):
 
 
 def test_finalize_maps_everything_again_under_the_next_revision(street):
-    mapper = Mapper(config(), Finalizing(street))
+    mapper = Mapper(config(memory__mode="finalize"), Finalizing(street))
     run(street, mapper)
     before = relative_error(street, mapper.trajectory())
     updates = mapper.finalize()
@@ -98,7 +98,7 @@ def test_an_interrupt_while_everything_is_mapped_again_keeps_the_old_map(street)
             yield from super().finalize()[:2]
             raise KeyboardInterrupt
 
-    mapper = Mapper(config(), Interrupted(street))
+    mapper = Mapper(config(memory__mode="finalize"), Interrupted(street))
     run(street, mapper)
     before = [pose.T_map_camera for pose in mapper.trajectory()]
     with pytest.raises(KeyboardInterrupt):
