@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 
 from scal3r_ros.config import AlignmentConfig, LoopConfig
-from scal3r_ros.io.atomic import explained
+from scal3r_ros.io.atomic import explained, link_or_copy
 from scal3r_ros.mapping.alignment import align
 from scal3r_ros.mapping.chunking import Chunker
 from scal3r_ros.mapping.loop_closure import (
@@ -53,6 +53,7 @@ class LoopSearch:
         self._config, self._alignment = config, alignment
         self.detector = LoopDetector(config)
         self.records = LoopRecords(folder)
+        self._name = uuid4().hex
         self._verifier = LoopVerifier(config)
 
     def record(self, prediction: ChunkPrediction, frames: Mapping[int, Frame]) -> None:
@@ -65,6 +66,7 @@ class LoopSearch:
         if prediction.chunk_index in self.records:
             frames = self.records.frames(prediction.chunk_index, prediction.frame_ids)
             self._put(prediction, {frame.id: frame for frame in frames})
+            self._name = uuid4().hex
 
     def state(self) -> dict[str, np.ndarray]:
         """Descriptors and open verdicts as arrays; the records are files already."""
@@ -81,15 +83,22 @@ class LoopSearch:
         self.detector = LoopDetector.restore(self._config, groups["loops"])
         self._verifier.restore(groups["verdicts"])
 
-    def copy_records(self, folder: Path) -> None:
-        """Put the records next to a saved map, unless they are kept there anyway."""
-        with explained(folder / RECORDS):
-            _mirror(self.records.folder, folder / RECORDS)
+    def copy_records(self, folder: Path) -> str:
+        """Put the records next to a map that is to be saved, beside those of the map that is saved
+        there now; returns their name."""
+        _mirror(self.records.folder, folder / RECORDS / self._name)
+        return self._name
 
-    def fetch_records(self, folder: Path) -> None:
+    @staticmethod
+    def keep_records(folder: Path, name: str) -> None:
+        """Delete all records next to a saved map but its own."""
+        for path in (folder / RECORDS).iterdir():
+            if path.is_dir() and path.name != name:
+                shutil.rmtree(path)
+
+    def fetch_records(self, folder: Path, name: str) -> None:
         """Take over the records of a saved map."""
-        with explained(self.records.folder):
-            _mirror(folder / RECORDS, self.records.folder)
+        _mirror(folder / RECORDS / name, self.records.folder)
         self.records = LoopRecords(self.records.folder)
 
     def trials(self, joined: Joined, assembly: MapAssembly) -> list[LoopTrial]:
@@ -164,17 +173,14 @@ class LoopSearch:
 
 
 def _mirror(source: Path, target: Path) -> None:
-    """Make `target` hold the same files as `source`; files are never changed once written."""
-    if source.resolve() == target.resolve():
-        return
-    target.mkdir(parents=True, exist_ok=True)
-    wanted = {path.name: path for path in source.glob("*.npz")}
-    for path in target.glob("*.npz"):
-        if path.name not in wanted:
-            path.unlink()
-    for name, path in wanted.items():
-        copy = target / name
-        if not copy.exists() or copy.stat().st_mtime_ns != path.stat().st_mtime_ns:
-            partial = copy.with_suffix(".partial")
-            shutil.copy2(path, partial)
-            os.replace(partial, copy)
+    """Make `target` hold the same records as `source`; files are never changed once written."""
+    with explained(target):
+        target.mkdir(parents=True, exist_ok=True)
+        wanted = {path.name: path for path in source.glob("*.npz")}
+        for path in target.glob("*.npz"):
+            if path.name not in wanted:
+                path.unlink()
+        for name, path in wanted.items():
+            copy = target / name
+            if not copy.exists() or not copy.samefile(path):
+                link_or_copy(path, copy)

@@ -135,8 +135,9 @@ class Mapper(MapView):
             "kept_ns": kept_ns,
         }
         facts |= self._history.save(self.reconstructor, Path(folder))
-        self._loops.copy_records(Path(folder))
+        facts["records"] = self._loops.copy_records(Path(folder))
         write_map(Path(folder) / MAP_FILE, arrays, facts)
+        self._loops.keep_records(Path(folder), facts["records"])
 
     def load(self, folder: str | Path) -> None:
         """Continue a saved map; raises `BadMapFile`, or `ValueError` for another network's memory.
@@ -152,7 +153,8 @@ class Mapper(MapView):
         saved_map.unpack_assembly(self._assembly, arrays, facts["assembly"])
         self._waiting = saved_map.unpack_frames(self._chunker, arrays, facts["frames"])
         self._parallax.restore(arrays.get("parallax.kept"), facts["kept_ns"])
-        self._loops.fetch_records(Path(folder))
+        # In maps of older versions the records lie in the folder itself.
+        self._loops.fetch_records(Path(folder), facts.get("records", ""))
         self._loops.restore(arrays)
         self.counters.update(facts["counters"])
         self.seconds.update(facts["seconds"])

@@ -5,9 +5,12 @@ import pytest
 from mapper_runs import config, run
 from oracle import REALISTIC, OracleReconstructor
 
-from scal3r_ros.io.map_store import BadMapFile
+from scal3r_ros.io.atomic import SaveFailed
+from scal3r_ros.io.map_store import BadMapFile, read_map, write_map
 from scal3r_ros.mapping.loop_closure import LoopVerdict
 from scal3r_ros.mapping.sim3 import Sim3
+from scal3r_ros.pipeline import mapper as mapping
+from scal3r_ros.pipeline.loop_search import RECORDS
 from scal3r_ros.pipeline.mapper import MAP_FILE, Mapper
 
 
@@ -65,3 +68,51 @@ def test_a_saved_map_remembers_unfinished_measurements(street, tmp_path):
     assert (found.a, found.b, found.reason, found.accepted) == (0, 3, "drift", False)
     np.testing.assert_array_equal(found.S_a_b.matrix(), implied.matrix())
     np.testing.assert_array_equal(correction.matrix(), implied.inverse().matrix())
+
+
+def test_a_save_that_dies_leaves_the_older_map_with_its_own_records(street, tmp_path, monkeypatch):
+    """Records are numbered by chunk in every session; those of another one must not stand in."""
+    settings = config(loop__enabled=True)
+    older = Mapper(settings, OracleReconstructor(street, REALISTIC))
+    run(street, older, range(40))
+    older.save(tmp_path)
+    expected = {i: older._loops.records.frames(i, ids) for i, ids in records_of(older)}
+
+    def dies(path, arrays, facts):
+        raise SaveFailed("disk full")
+
+    newer = Mapper(settings, OracleReconstructor(street, REALISTIC))
+    for i in range(20, 60):
+        newer.add(street.frame(i))
+    with monkeypatch.context() as broken:
+        broken.setattr(mapping, "write_map", dies)
+        with pytest.raises(SaveFailed):
+            newer.save(tmp_path)
+    found = Mapper(settings, OracleReconstructor(street))
+    found.load(tmp_path)
+    assert dict(records_of(found)).keys() == expected.keys()
+    for index, ids in records_of(found):
+        for ours, theirs in zip(found._loops.records.frames(index, ids), expected[index]):
+            assert ours.id == theirs.id
+            np.testing.assert_array_equal(ours.rgb, theirs.rgb)
+    newer.save(tmp_path)
+    assert len(list((tmp_path / RECORDS).iterdir())) == 1, "the older records are gone"
+
+
+def test_a_map_of_an_older_version_is_read(street, tmp_path):
+    """Its records lie in the folder itself, and its facts do not name them."""
+    first = Mapper(config(loop__enabled=True), OracleReconstructor(street, REALISTIC))
+    run(street, first, range(40))
+    first.save(tmp_path)
+    arrays, facts = read_map(tmp_path / MAP_FILE)
+    named = tmp_path / RECORDS / facts.pop("records")
+    for path in named.iterdir():
+        path.rename(tmp_path / RECORDS / path.name)
+    write_map(tmp_path / MAP_FILE, arrays, facts)
+    second = Mapper(config(loop__enabled=True), OracleReconstructor(street))
+    second.load(tmp_path)
+    assert records_of(second) == records_of(first)
+
+
+def records_of(mapper):
+    return list(mapper._loops.records._frame_ids.items())
