@@ -4,15 +4,16 @@ import errno
 
 import numpy as np
 import pytest
-import torch
-from network_chain import SIZES, assert_same, chain, frames, reconstructor
 
-from scal3r_ros.config import MemoryConfig, ModelConfig
-from scal3r_ros.io import atomic
-from scal3r_ros.io.atomic import SaveFailed
-from scal3r_ros.pipeline.scal3r_setup import open_scal3r
-from scal3r_ros.pipeline.tensor_store import TensorStore
-from scal3r_ros.records import Chunk
+torch = pytest.importorskip("torch")
+from network_chain import SIZES, assert_same, chain, frames, reconstructor  # noqa: E402
+
+from scal3r_ros.config import MemoryConfig, ModelConfig  # noqa: E402
+from scal3r_ros.io import atomic  # noqa: E402
+from scal3r_ros.io.atomic import SaveFailed  # noqa: E402
+from scal3r_ros.pipeline.scal3r_setup import open_scal3r  # noqa: E402
+from scal3r_ros.pipeline.tensor_store import TensorStore  # noqa: E402
+from scal3r_ros.records import Chunk  # noqa: E402
 
 
 @pytest.fixture(scope="module")

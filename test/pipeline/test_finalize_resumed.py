@@ -4,16 +4,19 @@ import json
 
 import numpy as np
 import pytest
-from mapper_runs import config
-from network_chain import frames, reconstructor
-from oracle import OracleReconstructor
 
-from scal3r_ros.config import Config, MemoryConfig, ModelConfig
-from scal3r_ros.io.source import SourceImage
-from scal3r_ros.options import from_dict
-from scal3r_ros.pipeline import offline
-from scal3r_ros.pipeline.mapper import Mapper
-from scal3r_ros.pipeline.scal3r_setup import open_scal3r
+pytest.importorskip("torch")
+
+from mapper_runs import config  # noqa: E402
+from network_chain import frames, reconstructor  # noqa: E402
+from oracle import OracleReconstructor  # noqa: E402
+
+from scal3r_ros.config import Config, MemoryConfig, ModelConfig  # noqa: E402
+from scal3r_ros.io.source import SourceImage  # noqa: E402
+from scal3r_ros.options import from_dict  # noqa: E402
+from scal3r_ros.pipeline import offline  # noqa: E402
+from scal3r_ros.pipeline.mapper import Mapper  # noqa: E402
+from scal3r_ros.pipeline.scal3r_setup import open_scal3r  # noqa: E402
 
 FRAMES = 24
 OPTIONS = {

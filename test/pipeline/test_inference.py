@@ -2,21 +2,22 @@
 
 import numpy as np
 import pytest
-import torch
-from network_chain import SIZES, assert_same, chain, frames, reconstructor
 
-from scal3r_ros.config import MemoryConfig, ModelConfig
-from scal3r_ros.mapping.camera import decode_cameras
-from scal3r_ros.model.checkpoint import load_network
-from scal3r_ros.pipeline.chunk_job import network_order
-from scal3r_ros.pipeline.inference import ALL_CHUNKS
-from scal3r_ros.pipeline.reconstructor import (
+torch = pytest.importorskip("torch")
+from network_chain import SIZES, assert_same, chain, frames, reconstructor  # noqa: E402
+
+from scal3r_ros.config import MemoryConfig, ModelConfig  # noqa: E402
+from scal3r_ros.mapping.camera import decode_cameras  # noqa: E402
+from scal3r_ros.model.checkpoint import load_network  # noqa: E402
+from scal3r_ros.pipeline.chunk_job import network_order  # noqa: E402
+from scal3r_ros.pipeline.inference import ALL_CHUNKS  # noqa: E402
+from scal3r_ros.pipeline.reconstructor import (  # noqa: E402
     OutOfDeviceMemory,
     ReconstructionFailed,
     Reconstructor,
 )
-from scal3r_ros.pipeline.scal3r_setup import open_scal3r, resolve_device, resolve_numerics
-from scal3r_ros.records import Chunk
+from scal3r_ros.pipeline.scal3r_setup import open_scal3r, resolve_device, resolve_numerics  # noqa: E402
+from scal3r_ros.records import Chunk  # noqa: E402
 
 
 @pytest.mark.parametrize(("count", "first"), [(1, 0), (2, 0), (3, 1), (4, 1), (5, 2), (60, 29)])
