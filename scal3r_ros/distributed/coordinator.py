@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch.distributed as dist
+
 from scal3r_ros.config import DistributedConfig
 from scal3r_ros.distributed.membership import (
     BROKEN,
@@ -83,7 +85,9 @@ class Coordinator:
         self.snapshot: Snapshot | None = None
         self.refused: list[str] = []
         """One sentence per snapshot file that was damaged."""
-        self._store = host_store(config.address, config.port, config.store_timeout)
+        store = host_store(config.address, config.port, config.store_timeout)
+        self._store: dist.TCPStore | None = store
+        self._port = store.port
         patience = {name: getattr(config, name) for name in Patience.__dataclass_fields__}
         self._membership = Membership(Patience(**patience), expected, first_generation)
         self._origin = MEMBERS
@@ -97,8 +101,8 @@ class Coordinator:
             self._read_last(Path(config.snapshot_path))
 
     def announcement(self) -> Announcement:
-        port = self._store.port
-        return Announcement(self.plan, self._origin, self._request, self.config.address, port)
+        address, port = self.config.address, self._port
+        return Announcement(self.plan, self._origin, self._request, address, port)
 
     @property
     def plan(self) -> Plan:
@@ -154,8 +158,9 @@ class Coordinator:
                 data, refused = read_snapshot(Path(path or self.config.snapshot_path))
                 self.refused += refused
                 operation.message = "; ".join(refused)
-            self.snapshot = _snapshot(data)
-            self._renew(self._stored_origin(), "memory loaded", now, operation)
+            snapshot = self.snapshot = _snapshot(data)
+            origin = self._stored_origin(snapshot)
+            self._renew(origin, "memory loaded", now, operation, snapshot.chunks)
 
         self._in_background(operation, fetch)
         return operation
@@ -202,19 +207,24 @@ class Coordinator:
     def _collect(self, operation: Operation, source: str, path: str, key: str) -> None:
         data = self._ask_store(lambda store, wait: download(store, source, wait))
         self._ask_store(lambda store, wait: discard(store, source, wait))
-        self.snapshot = _snapshot(data)
+        snapshot = self.snapshot = _snapshot(data)  # a reset may come before the end of this
         if path:
             write_snapshot(Path(path), data)
         if key:
             self._ask_store(lambda store, wait: upload(store, key, data, wait))
-        operation.path, operation.chunks = path, self.snapshot.chunks
-        operation.finish(True, f"memory of {self.snapshot.chunks} chunks saved")
+        operation.path, operation.chunks = path, snapshot.chunks
+        operation.finish(True, f"memory of {snapshot.chunks} chunks saved")
 
     def _renew(
-        self, origin: Origin, reason: str, now: float, operation: Operation | None = None
+        self,
+        origin: Origin,
+        reason: str,
+        now: float,
+        operation: Operation | None = None,
+        chunks: int = 0,
     ) -> Operation:
         operation = operation or Operation(now + self.config.service_timeout)
-        operation.chunks = self.snapshot.chunks if origin.kind == "stored" else 0
+        operation.chunks = chunks
         self._origin = origin
         if self.plan.workers:
             self._load = operation
@@ -228,14 +238,13 @@ class Coordinator:
         alive = self._membership.alive()
         fresh = all(alive[name].committed < 0 for name in plan.workers)
         if self._origin.kind == "members" and fresh and self.snapshot is not None:
-            self._origin = self._stored_origin()
+            self._origin = self._stored_origin(self.snapshot)
         if self._origin.kind != "members":
             self._origin = replace(self._origin, epoch=plan.generation)
 
-    def _stored_origin(self) -> Origin:
+    def _stored_origin(self, snapshot: Snapshot) -> Origin:
         key = f"memory/{self.plan.generation}"
-        data = self.snapshot.data
-        self._ask_store(lambda store, wait: upload(store, key, data, wait))
+        self._ask_store(lambda store, wait: upload(store, key, snapshot.data, wait))
         return Origin("stored", key)
 
     def _loaded(self, plan: Plan) -> None:
@@ -261,7 +270,7 @@ class Coordinator:
     def _ask_store(self, request: Callable):
         """With a connection of its own, so that no thread waits for another."""
         wait = self.config.store_timeout
-        return request(join_store(self.config.address, self._store.port, wait), wait)
+        return request(join_store(self.config.address, self._port, wait), wait)
 
     def _in_background(self, operation: Operation, work: Callable[[], None]) -> None:
         def run() -> None:

@@ -97,7 +97,8 @@ def upload(store: dist.Store, key: str, data: bytes, timeout: float) -> None:
     def put() -> None:
         parts = range(0, len(data), _PART)
         for i, start in enumerate(parts):
-            store.set(f"{key}/{i}", data[start : start + _PART])
+            part = data[start : start + _PART]
+            store.set(f"{key}/{i}", part)  # type: ignore[arg-type]  # the stub knows text only
         store.set(f"{key}/length", str(len(data)))
 
     _bounded(timeout, f"storing {key}", put)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Protocol, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -22,6 +22,20 @@ from scal3r_ros.distributed.deadline import within
 from scal3r_ros.distributed.membership import GroupBroken
 
 T = TypeVar("T")
+
+
+class Backend(Protocol):
+    """What is asked of torch's backend classes, whose stubs leave the collectives out."""
+
+    def broadcast(self, tensors: list[Tensor], opts: dist.BroadcastOptions, /) -> dist.Work: ...
+
+    def allreduce(
+        self, tensors: list[Tensor], opts: dist.AllreduceOptions = ..., /
+    ) -> dist.Work: ...
+
+    def send(self, tensors: list[Tensor], to: int, tag: int, /) -> dist.Work: ...
+
+    def recv(self, tensors: list[Tensor], source: int, tag: int, /) -> dist.Work: ...
 
 
 @dataclass(frozen=True)
@@ -58,8 +72,8 @@ class Group:
     Every failure is a `GroupBroken`; after one, the only useful call is `close`.
     """
 
-    def __init__(self, backend: dist.Backend, place: Place, device: torch.device, timeout: float):
-        self._backend = backend
+    def __init__(self, backend: Backend, place: Place, device: torch.device, timeout: float):
+        self._backend: Backend | None = backend
         self._timeout = timedelta(seconds=timeout)
         self.place = place
         self.device = device
@@ -86,7 +100,7 @@ class Group:
         options = dist.BroadcastOptions()
         options.rootRank = source
         options.timeout = self._timeout
-        self._wait("broadcast", lambda: self._backend.broadcast([tensor], options))
+        self._wait("broadcast", lambda: self._open().broadcast([tensor], options))
         return tensor
 
     def gather(self, values: Tensor) -> Tensor:
@@ -97,31 +111,32 @@ class Group:
 
     def send(self, tensor: Tensor, to: int, tag: int = 0) -> None:
         """Hand a tensor to one rank, which has to `receive` it with the same tag."""
-        self._wait("send", lambda: self._backend.send([tensor], to, tag))
+        self._wait("send", lambda: self._open().send([tensor], to, tag))
 
     def start_send(self, tensor: Tensor, to: int, tag: int) -> dist.Work:
         """As `send`, without waiting; keep the tensor until `finish` of the result."""
-        return self._call("send", lambda: self._backend.send([tensor], to, tag))
+        return self._call("send", lambda: self._open().send([tensor], to, tag))
 
     def finish(self, work: dist.Work) -> None:
         self._wait("send", lambda: work)
 
     def receive(self, tensor: Tensor, source: int, tag: int = 0) -> Tensor:
         """Fill `tensor` with what rank `source` sends."""
-        self._wait("receive", lambda: self._backend.recv([tensor], source, tag))
+        self._wait("receive", lambda: self._open().recv([tensor], source, tag))
         return tensor
 
     def close(self) -> None:
         """Leave the group; the other members notice."""
         backend, self._backend = self._backend, None
-        if hasattr(backend, "abort"):  # before torch 2.6 dropping the reference is all there is
+        # Before torch 2.6 dropping the reference is all there is.
+        if backend is not None and hasattr(backend, "abort"):
             backend.abort()
 
-    def _reduce(self, tensor: Tensor, operation: dist.ReduceOp) -> Tensor:
+    def _reduce(self, tensor: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
         options = dist.AllreduceOptions()
-        options.reduceOp = operation
+        options.reduceOp = operation  # type: ignore[assignment]  # torch converts it
         options.timeout = self._timeout
-        self._wait("all-reduce", lambda: self._backend.allreduce([tensor], options))
+        self._wait("all-reduce", lambda: self._open().allreduce([tensor], options))
         return tensor
 
     def _wait(self, what: str, start: Callable[[], dist.Work]) -> None:
@@ -131,6 +146,11 @@ class Group:
                 torch.cuda.current_stream(self.device).synchronize()
 
         self._call(what, finish)
+
+    def _open(self) -> Backend:
+        if self._backend is None:
+            raise RuntimeError("it was closed meanwhile")
+        return self._backend
 
     def _call(self, what: str, call: Callable[[], T]) -> T:
         if self._backend is None:
@@ -176,11 +196,11 @@ def backend_name(wanted: str, device: torch.device) -> str:
 
 def _gloo(
     store: dist.Store, place: Place, config: DistributedConfig, device: torch.device
-) -> dist.Backend:
-    options = dist.ProcessGroupGloo._Options()
+) -> Backend:
+    options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]  # stub: Options
     options._timeout = timedelta(seconds=config.connect_timeout)
     options._devices = [_gloo_device(config)]
-    return dist.ProcessGroupGloo(store, place.rank, place.size, options)
+    return cast(Backend, dist.ProcessGroupGloo(store, place.rank, place.size, options))
 
 
 def _gloo_device(config: DistributedConfig):
@@ -193,12 +213,12 @@ def _gloo_device(config: DistributedConfig):
 
 def _nccl(
     store: dist.Store, place: Place, config: DistributedConfig, device: torch.device
-) -> dist.Backend:
+) -> Backend:
     # A late peer must reach us as an error of `wait`; the library's watchdog would end the process.
     os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
     options = dist.ProcessGroupNCCL.Options()
     options._timeout = timedelta(seconds=config.collective_timeout)
-    backend = dist.ProcessGroupNCCL(store, place.rank, place.size, options)
+    backend = cast(Backend, dist.ProcessGroupNCCL(store, place.rank, place.size, options))
     torch.cuda.set_device(device)
     probe = torch.zeros(1, device=device)  # NCCL connects at the first collective
     backend.allreduce([probe]).wait(timedelta(seconds=config.connect_timeout))

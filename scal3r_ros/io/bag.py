@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -55,11 +56,8 @@ class BagSource:
                         f"{self._path}: image {number} on {self.topic} has no time stamp; the "
                         f"recorder's driver must fill header.stamp"
                     )
-                yield SourceImage(
-                    number,
-                    stamp_ns,
-                    lambda n=number, s=stamp_ns, m=message: self._load(n, s, m, check),
-                )
+                load = partial(self._load, number, stamp_ns, message, check)
+                yield SourceImage(number, stamp_ns, load)
                 number += 1
         if number < self._count:
             raise BadInput(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ class BagMeasurements:
                 stamp = message.header.stamp
                 stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
                 kind = kinds[connection.topic]
-                yield Measurement(stamp_ns, kind, lambda k=kind, m=message: self._read(k, m))
+                yield Measurement(stamp_ns, kind, partial(self._read, kind, message))
 
     def _read(self, kind: str, message: Any) -> np.ndarray:
         if kind == "odometry":

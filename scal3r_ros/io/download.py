@@ -10,7 +10,10 @@ import argparse
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoFile
 
 REPOSITORY = "xbillowy/Scal3R"
 OFFICIAL_FILE = "scal3r.pt"
@@ -74,7 +77,7 @@ def _fetch(repository: str, target: Path, progress: bool) -> None:
         found = HfApi().get_paths_info(repository, [OFFICIAL_FILE])
         if not found:
             raise DownloadFailed(f"{name} is not on the model hub")
-        (entry,) = found
+        (entry,) = cast("list[RepoFile]", found)  # it is no folder
         checksum = entry.lfs.sha256 if entry.lfs else ""
         files = HfFileSystem(skip_instance_cache=True)
         with files.open(name, "rb", block_size=_BLOCK, cache_type="none") as source:

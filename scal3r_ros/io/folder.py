@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from pathlib import Path
 
 from scal3r_ros.io.calibration import find_calibration
@@ -48,9 +49,8 @@ class FolderSource:
     def __iter__(self) -> Iterator[SourceImage]:
         check = SizeCheck()
         for number, (stamp_ns, path) in enumerate(self._images):
-            yield SourceImage(
-                number, stamp_ns, lambda n=number, s=stamp_ns, p=path: self._load(n, s, p, check)
-            )
+            load = partial(self._load, number, stamp_ns, path, check)
+            yield SourceImage(number, stamp_ns, load)
 
     def _load(self, number: int, stamp_ns: int, path: Path, check: SizeCheck) -> Frame:
         try:

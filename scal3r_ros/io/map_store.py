@@ -24,7 +24,8 @@ def write_map(path: str | Path, arrays: Mapping[str, np.ndarray], facts: Mapping
     """Write arrays and JSON-compatible facts; raises `SaveFailed` and keeps the older file."""
     text = json.dumps({"version": VERSION, **facts}, sort_keys=True)
     with atomic_file(path) as file:
-        np.savez(file, **{_FACTS: np.frombuffer(text.encode(), np.uint8)}, **arrays)
+        table = {_FACTS: np.frombuffer(text.encode(), np.uint8)}
+        np.savez(file, **table, **arrays)  # type: ignore[arg-type]  # none is called allow_pickle
 
 
 def read_map(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

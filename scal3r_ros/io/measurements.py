@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -85,7 +86,7 @@ class MeasurementFeed:
 class FolderDepth:
     """Depth images that `depth.txt` lists beside the colour images, as in the TUM benchmark."""
 
-    T_base_camera = None
+    T_base_camera: np.ndarray | None = None
 
     def __init__(self, index: Path) -> None:
         from scal3r_ros.io.folder import read_index
@@ -95,7 +96,7 @@ class FolderDepth:
 
     def __iter__(self) -> Iterator[Measurement]:
         for stamp_ns, path in self._images:
-            yield Measurement(stamp_ns, "depth", lambda p=path: _read_depth(p))
+            yield Measurement(stamp_ns, "depth", partial(_read_depth, path))
 
 
 def open_measurements(
@@ -122,6 +123,7 @@ def open_measurements(
         if kind != "depth" or index is None or not path.is_dir():
             why = "no depth.txt lies beside its images" if kind == "depth" else "only bags do"
             raise BadInput(f"{option}: {path} offers no {kind}, {why}; {ALTERNATIVES[kind]}")
+    assert index is not None  # or the loop has raised
     return FolderDepth(index)
 
 

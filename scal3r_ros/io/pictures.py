@@ -37,8 +37,8 @@ def draw_trajectory(
         above.plot(*parts[0][0, :2], "o", color="tab:green", label="start")
         above.plot(*parts[0][-1, :2], "s", color="tab:red", label="end")
     for number, ends in enumerate(loops):
-        label = f"{len(loops)} loops" if number == 0 else None
-        above.plot(ends[:, 0], ends[:, 1], color="tab:orange", linewidth=1.0, label=label)
+        legend = f"{len(loops)} loops" if number == 0 else None
+        above.plot(ends[:, 0], ends[:, 1], color="tab:orange", linewidth=1.0, label=legend)
     above.set(xlabel=f"x [{unit}]", ylabel=f"y [{unit}]")
     figure.suptitle(title, fontsize=10)
     above.set_aspect("equal", adjustable="datalim")

@@ -38,7 +38,7 @@ def write_cloud(
     header = ["ply", "format binary_little_endian 1.0"]
     header += [f"comment {line}" for line in note.splitlines()]
     header += [f"element vertex {len(points)}"]
-    header += [f"property {kinds[_VERTEX[n].str[1:]]} {n}" for n in _VERTEX.names]
+    header += [f"property {kinds[_VERTEX[n].str[1:]]} {n}" for n in _VERTEX.names or ()]
     with atomic_file(path) as file:
         file.write(("\n".join([*header, "end_header"]) + "\n").encode("ascii"))
         file.write(vertices.tobytes())

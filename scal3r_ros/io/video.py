@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -40,9 +41,8 @@ class VideoSource:
                 if stamp_ns <= last_ns:
                     stamp_ns = last_ns + round(1e9 / self._fps)
                 last_ns = stamp_ns
-                yield SourceImage(
-                    number, stamp_ns, lambda n=number, s=stamp_ns: self._load(capture, n, s)
-                )
+                load = partial(self._load, capture, number, stamp_ns)
+                yield SourceImage(number, stamp_ns, load)
                 number += 1
         finally:
             capture.release()

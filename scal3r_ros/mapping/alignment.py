@@ -129,6 +129,7 @@ def collect_matches(
     for prediction, positions in ((previous, before), (current, after)):
         depth, confidence = prediction.depth[positions], prediction.confidence[positions]
         if use_points:
+            assert prediction.points is not None  # asked for only where both chunks have them
             points = prediction.points[positions][grid]
         else:
             T_chunk_camera = prediction.T_chunk_camera[positions]
@@ -154,16 +155,14 @@ def collect_matches(
 
 def fit_published(matches: Matches, config: AlignmentConfig) -> SimilarityFit:
     """The published recipe: float32, every pixel, delta in chunk units."""
-    single = [
-        array.astype(np.float32)
-        for array in (
-            matches.source,
-            matches.target,
-            matches.confidence_source,
-            matches.confidence_target,
-        )
-    ]
-    return sim3_wet(*single, delta=config.huber_delta, iterations=config.iterations)
+    return sim3_wet(
+        matches.source.astype(np.float32),
+        matches.target.astype(np.float32),
+        matches.confidence_source.astype(np.float32),
+        matches.confidence_target.astype(np.float32),
+        delta=config.huber_delta,
+        iterations=config.iterations,
+    )
 
 
 def fit_robust(matches: Matches, config: AlignmentConfig) -> SimilarityFit:
@@ -232,7 +231,7 @@ def _failure(result: Alignment, disagreement: np.ndarray, config: AlignmentConfi
     return ""
 
 
-def _robust_input(matches: Matches) -> tuple[np.ndarray, ...]:
+def _robust_input(matches: Matches) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     weights = np.sqrt(matches.confidence_source * matches.confidence_target, dtype=np.float64)
     distance = np.maximum(matches.depth_target, 0.2 * np.median(matches.depth_target))
     return (

@@ -85,7 +85,7 @@ class DescriptorStore:
     def _clear(self) -> None:
         self._blocks: list[tuple[np.ndarray, np.ndarray]] = []
         self._count, self._last = 0, -np.inf
-        self._sum: np.ndarray | float = 0.0
+        self._sum = np.zeros(())
 
     def _filled(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Ids and vectors of each block, without its free rows."""

@@ -54,16 +54,16 @@ class FrameGate:
         return decision
 
     def _judge(self, stamp_ns: int) -> GateDecision:
-        first, gap = self._last_seen is None, False
-        if not first:
-            if stamp_ns == self._last_seen:
+        last, gap = self._last_seen, False
+        if last is not None:
+            if stamp_ns == last:
                 return GateDecision(False, "duplicate_stamp")
-            if stamp_ns < self._last_seen:
+            if stamp_ns < last:
                 return GateDecision(False, "backward_stamp")
             max_gap = self.config.max_gap * NANOSECONDS
-            gap = bool(max_gap) and stamp_ns - self._last_seen > max_gap
+            gap = bool(max_gap) and stamp_ns - last > max_gap
         self._last_seen = stamp_ns
-        if first or gap:
+        if last is None or gap:
             self._since_stride, self._due = 0, stamp_ns
         on_stride = self._since_stride % self.config.stride == 0
         self._since_stride += 1

@@ -49,7 +49,7 @@ def map_from_chunk(T_chunk_camera: np.ndarray, up: np.ndarray | None) -> Sim3:
             forward = -rotation[:, 1] + z * (z @ rotation[:, 1])
         x = forward / np.linalg.norm(forward)
         axes = np.stack([x, np.cross(z, x), z])
-    return Sim3(1.0, axes, -axes @ origin)
+    return Sim3(np.ones(()), axes, -axes @ origin)
 
 
 def up_from_first_camera(T_chunk_camera: np.ndarray) -> np.ndarray:

@@ -133,7 +133,7 @@ class LoopRecords:
         path = self._path(chunk_index)
         partial = path.with_suffix(".partial")
         with open(partial, "wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
         os.replace(partial, path)
         self._sizes[chunk_index] = path.stat().st_size
 
@@ -175,11 +175,10 @@ def reduce_prediction(
 def _pack_maps(depth: np.ndarray, confidence: np.ndarray) -> dict[str, np.ndarray]:
     """Half-precision arrays; of sparse maps only the known pixels."""
     known = np.isfinite(depth)
-    where = np.s_[:]
+    where: slice | np.ndarray = np.s_[:]
     arrays = {"shape": np.array(depth.shape, np.int64)}
     if known.mean() < SPARSE:
-        where = np.flatnonzero(known)
-        arrays["known"] = where
+        where = arrays["known"] = np.flatnonzero(known)
     arrays["depth"] = depth.ravel()[where].astype(np.float16)
     arrays["confidence"] = confidence.ravel()[where].astype(np.float16)
     return arrays

@@ -42,8 +42,13 @@ class ParallaxGate:
         image = thumbnail(rgb)
         waited = (stamp_ns - self._kept_ns) * 1e-9
         overdue = 0 < self.config.max_interval <= waited
-        changed = self._kept is None or self._kept.shape != image.shape
-        if changed or overdue or image_motion(self._kept, image) >= self.config.min_parallax:
+        kept = self._kept
+        if (
+            kept is None
+            or kept.shape != image.shape
+            or overdue
+            or image_motion(kept, image) >= self.config.min_parallax
+        ):
             self._kept, self._kept_ns = image, stamp_ns
             return True
         return False
@@ -99,11 +104,9 @@ def _correlate(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     best = surface.reshape(len(first), -1).argmax(axis=1)
     rows, columns = best // edge, best % edge
     tile = np.arange(len(first))
-    shift = [
-        _refine(surface[tile, (rows + d) % edge, columns] for d in (-1, 0, 1)) + rows,
-        _refine(surface[tile, rows, (columns + d) % edge] for d in (-1, 0, 1)) + columns,
-    ]
-    shift = np.stack(shift, axis=1)
+    down = _refine(surface[tile, (rows + d) % edge, columns] for d in (-1, 0, 1)) + rows
+    right = _refine(surface[tile, rows, (columns + d) % edge] for d in (-1, 0, 1)) + columns
+    shift = np.stack([down, right], axis=1)
     return np.where(shift > edge / 2, shift - edge, shift)
 
 

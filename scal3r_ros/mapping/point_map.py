@@ -172,8 +172,12 @@ class PointMap:
         members = np.concatenate([[0], np.cumsum(arrays["chunk_count"])])
         for i, anchor in enumerate(arrays["anchor"].tolist()):
             part = slice(rows[i], rows[i + 1])
-            voxels = Voxels(*(arrays[name][part] for name in ("keys", "points", "colors")),
-                            arrays["weights"][part])  # fmt: skip
+            voxels = Voxels(
+                keys=arrays["keys"][part],
+                points=arrays["points"][part],
+                colors=arrays["colors"][part],
+                weights=arrays["weights"][part],
+            )
             restored._submaps.append(
                 Submap(
                     anchor=anchor,
@@ -237,7 +241,9 @@ def _confident(prediction: ChunkPrediction, frame: int, config: MapConfig) -> np
     return np.flatnonzero(keep)
 
 
-def _gather(prediction: ChunkPrediction, keep: Mapping[int, np.ndarray], S_anchor_chunk: Sim3):
+def _gather(
+    prediction: ChunkPrediction, keep: Mapping[int, np.ndarray], S_anchor_chunk: Sim3
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points (3, N) in the anchor's frame, colours (3, N) and weights (N,) of the kept pixels."""
     count = sum(len(kept) for kept in keep.values())
     points = np.empty((3, count), np.float32)

@@ -63,7 +63,7 @@ def weighted_similarity(
     if np.linalg.det(left) * np.linalg.det(right) < 0:
         right[2] = -right[2]
     rotation = right.T @ left.T
-    return Sim3(scale, rotation, mean_target - scale * (rotation @ mean_source))
+    return Sim3(np.asarray(scale), rotation, mean_target - scale * (rotation @ mean_source))
 
 
 def sim3_wet(

@@ -9,7 +9,7 @@ import numpy as np
 from scal3r_ros.mapping.sim3 import Sim3, skew
 from scal3r_ros.records import TrajectoryPose
 
-FIELDS = {
+FIELDS: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
     "frame_id": ((), np.int64),
     "stamp_ns": ((), np.int64),
     "chunk_index": ((), np.int64),
@@ -25,7 +25,7 @@ class Trajectory:
 
     def __init__(self) -> None:
         self._rows: dict[int, int] = {}
-        self._columns = {
+        self._columns: dict[str, np.ndarray] = {
             name: np.zeros((0, *shape), dtype) for name, (shape, dtype) in FIELDS.items()
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ class Aggregator(nn.Module):
         nn.init.normal_(self.register_token, std=0.02)
 
     def memory_unit(self, layer: int) -> MemoryUnit:
-        return self.global_blocks[layer].ttt
+        return cast(GlobalBlock, self.global_blocks[layer]).ttt
 
     def begin(self, patch_tokens: Tensor, grid: tuple[int, int]) -> ChunkState:
         """Prepend the special tokens to `patch_tokens` (B, S, gh * gw, C); the first frame of the

@@ -84,8 +84,8 @@ class ChunkState:
                 tensors[name] = getattr(self, name)
         for head, levels in self.levels.items():
             tensors |= {f"levels.{head}.{i}": level for i, level in enumerate(levels)}
-        levels = {head: len(levels) for head, levels in self.levels.items()}
-        return ChunkShell(self.grid, self.next_layer, self.awaits, levels), tensors
+        counts = {head: len(levels) for head, levels in self.levels.items()}
+        return ChunkShell(self.grid, self.next_layer, self.awaits, counts), tensors
 
     def to(self, device: torch.device | str) -> ChunkState:
         """The same state on another device."""

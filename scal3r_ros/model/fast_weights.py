@@ -40,7 +40,7 @@ class FastWeights(NamedTuple):
     w1: Tensor
     w2: Tensor
 
-    def __add__(self, other: FastWeights) -> FastWeights:
+    def __add__(self, other: FastWeights) -> FastWeights:  # type: ignore[override]  # adds up
         return FastWeights(*(a + b for a, b in zip(self, other)))
 
     def scaled(self, factor: float) -> FastWeights:

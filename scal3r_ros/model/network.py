@@ -17,7 +17,13 @@ from scal3r_ros.model.aggregator import Aggregator, Observe
 from scal3r_ros.model.architecture import Architecture, Numerics
 from scal3r_ros.model.camera_head import CameraHead
 from scal3r_ros.model.chunk_state import ChunkState
-from scal3r_ros.model.dense_head import dense_head, depth_and_confidence, points_and_confidence
+from scal3r_ros.model.dense_head import (
+    DptHead,
+    LinearHead,
+    dense_head,
+    depth_and_confidence,
+    points_and_confidence,
+)
 from scal3r_ros.model.fast_weights import FastWeights
 from scal3r_ros.model.memory import ContextMemory, RoundMemory
 from scal3r_ros.model.schedule import run_round
@@ -183,7 +189,7 @@ class Scal3R(nn.Module):
         """Shields memory and heads from a caller's lower precision."""
         return torch.autocast(self.device.type, enabled=False)
 
-    def _head(self, name: str) -> nn.Module:
+    def _head(self, name: str) -> DptHead | LinearHead:
         return self.dpt_decoder if name == _DEPTH else self.xyz_decoder
 
 

@@ -7,8 +7,8 @@ is the same again.
 
 from __future__ import annotations
 
-from collections.abc import MutableSequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -20,9 +20,21 @@ if TYPE_CHECKING:
     from scal3r_ros.model.network import Scal3R
 
 
+class ChunkStates(Protocol):
+    """States by position: a list, or what keeps them elsewhere between their turns."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[ChunkState]: ...
+
+    def __getitem__(self, position: int, /) -> ChunkState: ...
+
+    def __setitem__(self, position: int, state: ChunkState, /) -> None: ...
+
+
 def run_round(
     network: Scal3R,
-    states: MutableSequence[ChunkState],
+    states: ChunkStates,
     memory: RoundMemory,
     observe: Observe | None = None,
     park: torch.device | str | None = None,
@@ -44,7 +56,7 @@ def run_round(
 
 def advance_all(
     network: Scal3R,
-    states: MutableSequence[ChunkState],
+    states: ChunkStates,
     last: int,
     observe: Observe | None = None,
     park: torch.device | str | None = None,
@@ -60,7 +72,7 @@ def advance_all(
 
 def add_memory(
     network: Scal3R,
-    states: MutableSequence[ChunkState],
+    states: ChunkStates,
     layer: int,
     memory: RoundMemory,
     park: torch.device | str | None = None,

@@ -56,10 +56,10 @@ class MapAssembly:
 
     def join(self, outline: ChunkOutline, prediction: ChunkPrediction) -> Joined:
         """Add the next chunk of the stream."""
-        alignment = self._align(outline, prediction)
-        if alignment is not None and alignment.accepted:
-            events = self._attach(outline, alignment)
-            before = self._hand_over(outline, prediction)
+        previous, alignment = self.open, self._align(outline, prediction)
+        if previous is not None and alignment is not None and alignment.accepted:
+            events = self._attach(previous.outline.index, outline, alignment)
+            before = self._hand_over(previous, outline, prediction)
         else:
             before = self.close()
             events = self._start_part(outline, prediction, alignment)
@@ -100,7 +100,7 @@ class MapAssembly:
         scale = self.references.scale
         if not scale.ready:
             return False
-        S_metric_map = Sim3(scale.freeze().value, np.eye(3), np.zeros(3))
+        S_metric_map = Sim3(np.array(scale.freeze().value), np.eye(3), np.zeros(3))
         self.graph.transform(S_metric_map)
         self.points.transform(S_metric_map)
         self.revision += 1
@@ -137,8 +137,7 @@ class MapAssembly:
         bridge = bridge_by_odometry(previous.prediction, prediction, odometry)
         return replace(bridge, attempts=alignment.attempts) if bridge.accepted else alignment
 
-    def _attach(self, outline: ChunkOutline, alignment: Alignment) -> list[Event]:
-        previous = self.open.outline.index
+    def _attach(self, previous: int, outline: ChunkOutline, alignment: Alignment) -> list[Event]:
         S = alignment.S_previous_current
         self.graph.add_node(outline.index, self.graph.nodes[previous] @ S)
         kind = "odometry" if alignment.weak else "sequence"
@@ -152,7 +151,7 @@ class MapAssembly:
     def _start_part(
         self, outline: ChunkOutline, prediction: ChunkPrediction, refused: Alignment | None
     ) -> list[Event]:
-        events = []
+        events: list[Event] = []
         if not len(self.graph.nodes):
             S_map_chunk, events = self.references.level(outline, prediction)
         else:
@@ -178,14 +177,15 @@ class MapAssembly:
         T_first_chunk = np.linalg.inv(prediction.T_chunk_camera[0])
         return Sim3.from_pose(T_map_last) @ unit @ Sim3.from_pose(T_first_chunk)
 
-    def _hand_over(self, outline: ChunkOutline, prediction: ChunkPrediction) -> Joined:
+    def _hand_over(
+        self, previous: OpenChunk, outline: ChunkOutline, prediction: ChunkPrediction
+    ) -> Joined:
         """The previous chunk keeps its half of the shared frames."""
-        previous = self.open
-        kept, _ = split_overlap(
+        half, _ = split_overlap(
             outline.overlap_ids, previous.prediction.frame_ids, prediction.frame_ids
         )
         waiting = set(previous.waiting)
-        kept = tuple(i for i in kept if i in waiting)
+        kept = tuple(i for i in half if i in waiting)
         self.trajectory.confirm(kept)
         self.open = replace(previous, waiting=tuple(sorted(waiting - set(kept))))
         return self._settle(previous.prediction, kept)
@@ -194,8 +194,10 @@ class MapAssembly:
         self, outline: ChunkOutline, prediction: ChunkPrediction, alignment: Alignment | None
     ) -> Joined:
         """Poses of the frames that nobody else owns; the last ones are provisional."""
-        accepted = alignment is not None and alignment.accepted
-        covariance = alignment.covariance if accepted else least_covariance(prediction)
+        if alignment is not None and alignment.accepted:
+            covariance = alignment.covariance
+        else:
+            covariance = least_covariance(prediction)
         taken_over = set(self.open.waiting) if self.open else set()
         ids = prediction.frame_ids
         free = tuple(i for i in ids if i not in self.trajectory or i in taken_over)

@@ -90,7 +90,7 @@ class AsyncWorker(RoundWorker):
         """Take in what others have published; called at every layer and while idle."""
         for note, flat in self._present_exchange().poll(self._sizes):
             self.ledger.begin(note.oldest_open)
-            if note.void:
+            if flat is None:  # the number is void
                 self.ledger.set_void(note.number)
             else:
                 self.ledger.merge(note.number, note.layer, self._delta(note.layer, flat))

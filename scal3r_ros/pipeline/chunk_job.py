@@ -27,7 +27,13 @@ class ChunkJob:
     order: list[int]
     descriptors: np.ndarray
     state: ChunkState | None
+    """None once the heads have read it."""
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def present_state(self) -> ChunkState:
+        assert self.state is not None, f"chunk {self.index} is finished"
+        return self.state
 
 
 def network_order(count: int) -> list[int]:

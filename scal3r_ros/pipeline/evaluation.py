@@ -100,7 +100,7 @@ def score_trajectory(
         rpe_translation=_error("RPE", "translation_part", reference, estimate),
         rpe_rotation_deg=_error("RPE", "rotation_angle_deg", reference, estimate),
         drift=_drift(reference, estimate, length),
-        S_truth_map=Sim3(float(scale), rotation, translation),
+        S_truth_map=Sim3(np.array(scale), rotation, translation),
     )
     return score, reference, estimate
 

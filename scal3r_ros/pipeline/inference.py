@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Hashable, Iterator, MutableSequence, Sequence
+from collections.abc import Hashable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from scal3r_ros.config import MemoryConfig
 from scal3r_ros.model.checkpoint import LoadedNetwork
-from scal3r_ros.model.chunk_state import ChunkState
 from scal3r_ros.model.descriptor import frame_descriptors
 from scal3r_ros.model.encoder_cache import EncoderCache
 from scal3r_ros.model.memory import (
@@ -28,7 +27,7 @@ from scal3r_ros.model.memory import (
     no_sync,
 )
 from scal3r_ros.model.memory_file import check_fingerprint
-from scal3r_ros.model.schedule import advance_all, run_round
+from scal3r_ros.model.schedule import ChunkStates, advance_all, run_round
 from scal3r_ros.pipeline.chunk_job import (
     ChunkJob,
     Outcome,
@@ -193,7 +192,8 @@ class Scal3RReconstructor:
         with self._device_errors(jobs):
             for chunk in chunks:
                 jobs.append(self._begin(chunk))
-                jobs[-1].state = jobs[-1].state.to(self._rest(chunks) or self.network.device)
+                rest = self._rest(chunks) or self.network.device
+                jobs[-1].state = jobs[-1].present_state.to(rest)
             if self._config.mode == "finalize":
                 self._park(jobs, contribute)
             memory = self._round_memory(round_)
@@ -213,7 +213,7 @@ class Scal3RReconstructor:
         started = time.perf_counter()
         rgb = self._prepared(chunk)
         keys = [(frame.id, frame.stamp_ns) for frame in chunk.frames]
-        row = {key: i for i, key in enumerate(keys)}
+        row: dict[Hashable, int] = {key: i for i, key in enumerate(keys)}
 
         def encode(new: Sequence[Hashable]) -> Tensor:
             images = torch.from_numpy(rgb[[row[key] for key in new]])
@@ -231,22 +231,24 @@ class Scal3RReconstructor:
 
     def _prepared(self, chunk: Chunk) -> np.ndarray:
         patch = self.network.architecture.patch_size
-        first = chunk.first_size or self._first_size or chunk.frames[0].rgb.shape[:2]
-        if first != self._first_size:
-            self._first_size, self._target = first, target_size(*first, self._image_size, patch)
+        height, width = chunk.first_size or self._first_size or chunk.frames[0].rgb.shape[:2]
+        if self._target is None or (height, width) != self._first_size:
+            target = target_size(height, width, self._image_size, patch)
+            self._first_size, self._target = (height, width), target
             self._cache = EncoderCache()
-        return np.stack([prepare_image(f.rgb, self._target, patch).rgb for f in chunk.frames])
+        target = self._target
+        return np.stack([prepare_image(f.rgb, target, patch).rgb for f in chunk.frames])
 
     def _run(self, jobs: Sequence[ChunkJob], memory: RoundMemory) -> None:
         """Take the jobs through all layers."""
         started = time.perf_counter()
-        states = [job.state for job in jobs]
+        states = [job.present_state for job in jobs]
         self._advance(states, memory)
         for job, state in zip(jobs, states):
             job.state = state
             job.seconds["layers"] = (time.perf_counter() - started) / len(jobs)
 
-    def _advance(self, states: MutableSequence[ChunkState], memory: RoundMemory) -> None:
+    def _advance(self, states: ChunkStates, memory: RoundMemory) -> None:
         """All remaining layers; several chunks rest on the host between their turns."""
         run_round(self.network, states, memory, park=self._rest(states))
         self._synchronize()
@@ -257,7 +259,7 @@ class Scal3RReconstructor:
             with self._device_errors([]):
                 yield self._finish(self._parked.take(states, number), absorbed)
 
-    def _rest(self, chunks: Sequence) -> str | None:
+    def _rest(self, chunks: Sized) -> str | None:
         """Where chunks wait for their turn: one alone stays on the device."""
         return "cpu" if len(chunks) > 1 and self.network.device.type != "cpu" else None
 
@@ -265,14 +267,14 @@ class Scal3RReconstructor:
         """Keep the chunks as they stand in front of the first memory."""
         depth = self.network.architecture.depth
         for job in jobs:
-            states = [job.state]
+            states = [job.present_state]
             advance_all(self.network, states, self.layers[0] if self.layers else depth - 1)
             job.state = states[0]
             self._parked.park(job, contribute)
 
     def _finish(self, job: ChunkJob, absorbed: int) -> Outcome:
         started = time.perf_counter()
-        raw = self.network.decode(job.state.to(self.network.device))
+        raw = self.network.decode(job.present_state.to(self.network.device))
         job.state = None
         outcome = to_prediction(job, raw, absorbed)
         job.seconds["heads"] = time.perf_counter() - started

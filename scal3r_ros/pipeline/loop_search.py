@@ -156,20 +156,19 @@ class LoopSearch:
         depth = self.records.prediction(a, trial.windows[0]).depth
         distance = float(np.nanmedian(depth)) * float(S_map_a.scale)
         path = assembly.path_length(trial.candidate.match_id, trial.candidate.frame_id)
-        return self._verifier.verify(
-            trial.ends, tuple(alignments), (S_map_a, S_map_b), path, distance
-        )
+        to_ends = alignments[0], alignments[1]
+        return self._verifier.verify(trial.ends, to_ends, (S_map_a, S_map_b), path, distance)
 
     def _trial(self, candidate: LoopCandidate, assembly: MapAssembly) -> LoopTrial | None:
-        ids = (candidate.match_id, candidate.frame_id)
-        ends = tuple(assembly.trajectory.chunk_of(i) for i in ids)
+        earlier, later = candidate.match_id, candidate.frame_id
+        ends = assembly.trajectory.chunk_of(earlier), assembly.trajectory.chunk_of(later)
         if ends[0] == ends[1] or not all(end in self.records for end in ends):
             return None
-        windows = tuple(
-            loop_window(i, self.records.frame_ids(end), self._config.window)
-            for i, end in zip(ids, ends)
-        )
+        windows = self._window(earlier, ends[0]), self._window(later, ends[1])
         return None if set(windows[0]) & set(windows[1]) else LoopTrial(candidate, ends, windows)
+
+    def _window(self, frame_id: int, chunk_index: int) -> tuple[int, ...]:
+        return loop_window(frame_id, self.records.frame_ids(chunk_index), self._config.window)
 
 
 def _mirror(source: Path, target: Path) -> None:

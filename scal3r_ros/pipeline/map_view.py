@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
+from scal3r_ros.config import Config
 from scal3r_ros.mapping.chunking import Chunker
 from scal3r_ros.mapping.point_map import PointCloud
 from scal3r_ros.pipeline.assembly import MapAssembly
 from scal3r_ros.pipeline.outlines import GraphView, joined_cloud
+from scal3r_ros.pipeline.reconstructor import Reconstructor
 from scal3r_ros.records import Chunk, ChunkPrediction, ScaleEstimate, TrajectoryPose
 
 
 class MapView:
     """Views of a map at its present revision, and measurements from outside for it."""
 
+    config: Config
+    reconstructor: Reconstructor
+    counters: Counter[str]
+    """What has happened, by name."""
+    seconds: dict[str, float]
+    """By stage of the method."""
     _assembly: MapAssembly
     _chunker: Chunker
     _waiting: list[Chunk]

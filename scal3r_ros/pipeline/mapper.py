@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 from scal3r_ros.config import Config
 from scal3r_ros.io.map_store import read_map, write_map
@@ -19,6 +20,7 @@ from scal3r_ros.pipeline.loop_search import LoopSearch
 from scal3r_ros.pipeline.map_view import MapView
 from scal3r_ros.pipeline.outlines import ChunkOutline, Joined
 from scal3r_ros.pipeline.reconstructor import (
+    Finalizes,
     OutOfDeviceMemory,
     ReconstructionFailed,
     Reconstructor,
@@ -38,13 +40,16 @@ class Mapper(MapView):
     ) -> None:
         """`records` is the folder for what loops need of old frames; by default a temporary one."""
         self.config, self.reconstructor = config, reconstructor
-        self._temporary = None if records else tempfile.TemporaryDirectory(prefix="scal3r_")
-        self._folder = Path(records or self._temporary.name)
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        if not records:
+            self._temporary = tempfile.TemporaryDirectory(prefix="scal3r_")
+            records = self._temporary.name
+        self._folder = Path(records)
         self._start()
 
     def _start(self) -> None:
-        self.counters: Counter[str] = Counter()
-        self.seconds: Counter[str] = Counter()
+        self.counters = Counter()
+        self.seconds = {}
         self.consistent = True
         """False while a chunk is half integrated: an interrupted map of that kind is not saved."""
         self.next_frame_id = 0
@@ -104,7 +109,7 @@ class Mapper(MapView):
         updates = self.flush()
         if not len(self._history):
             return updates
-        outcomes = self.reconstructor.finalize()
+        outcomes = cast(Finalizes, self.reconstructor).finalize()
         self._assembly, events = self._history.build_again(outcomes, self._assembly, self._loops)
         return [*updates, self._update(self._history.last, Joined(), events, corrected=True)]
 

@@ -87,16 +87,15 @@ def subset(prediction: ChunkPrediction, frame_ids: Iterable[int]) -> ChunkPredic
     """The prediction of some of its frames only."""
     wanted = set(frame_ids)
     rows = [i for i, frame_id in enumerate(prediction.frame_ids) if frame_id in wanted]
-    optional = {
-        name: None if getattr(prediction, name) is None else getattr(prediction, name)[rows]
-        for name in ("descriptors", "points")
-    }
+    descriptors, points = prediction.descriptors, prediction.points
     return replace(
         prediction,
         frame_ids=tuple(prediction.frame_ids[i] for i in rows),
-        **{
-            name: getattr(prediction, name)[rows]
-            for name in ("T_chunk_camera", "intrinsics", "depth", "confidence", "rgb")
-        },
-        **optional,
+        T_chunk_camera=prediction.T_chunk_camera[rows],
+        intrinsics=prediction.intrinsics[rows],
+        depth=prediction.depth[rows],
+        confidence=prediction.confidence[rows],
+        rgb=prediction.rgb[rows],
+        descriptors=None if descriptors is None else descriptors[rows],
+        points=None if points is None else points[rows],
     )

@@ -98,7 +98,20 @@ def unpack_results(data: bytes) -> tuple[dict[str, Any], list[Result]]:
         if "failure" in head:
             results.append(ReconstructionFailed(head["failure"]))
             continue
-        ids = {name: tuple(head.pop(name)) for name in ("frame_ids", "missing_ids")}
-        values = {name: arrays.get(f"{i}.{name}") for name in _ARRAYS}
-        results.append(ChunkPrediction(**head, **ids, **values))
+        results.append(
+            ChunkPrediction(
+                head["chunk_index"],
+                tuple(head["frame_ids"]),
+                T_chunk_camera=arrays[f"{i}.T_chunk_camera"],
+                intrinsics=arrays[f"{i}.intrinsics"],
+                depth=arrays[f"{i}.depth"],
+                confidence=arrays[f"{i}.confidence"],
+                rgb=arrays[f"{i}.rgb"],
+                missing_ids=tuple(head["missing_ids"]),
+                descriptors=arrays.get(f"{i}.descriptors"),
+                points=arrays.get(f"{i}.points"),
+                memory_version=head["memory_version"],
+                timings=head["timings"],
+            )
+        )
     return json.loads(header["answer"]), results

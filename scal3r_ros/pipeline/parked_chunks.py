@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,8 +33,8 @@ class _Parked:
         values = json.loads(path.read_text())
         shell = values.pop("shell")
         shell["grid"] = tuple(shell["grid"])
-        lists = {name: tuple(values.pop(name)) for name in ("frame_ids", "order")}
-        return cls(**lists, **values, shell=ChunkShell(**shell))
+        frame_ids, order = tuple(values.pop("frame_ids")), tuple(values.pop("order"))
+        return cls(frame_ids=frame_ids, order=order, **values, shell=ChunkShell(**shell))
 
 
 class ParkedChunks:
@@ -62,11 +62,11 @@ class ParkedChunks:
 
     def park(self, job: ChunkJob, contributes: bool) -> None:
         """Keep a chunk as it stands now; final with `commit`."""
-        shell, tensors = job.state.split()
+        shell, tensors = job.present_state.split()
         number = len(self._chunks)
         self._store.put((_TOKENS, number), tensors)
-        images = {"rgb": job.rgb, "descriptors": job.descriptors}
-        images = {name: torch.from_numpy(array) for name, array in images.items()}
+        arrays = {"rgb": job.rgb, "descriptors": job.descriptors}
+        images = {name: torch.from_numpy(array) for name, array in arrays.items()}
         self._store.put((_IMAGES, number), images)
         order, seconds = tuple(job.order), dict(job.seconds)
         parked = _Parked(job.index, job.frame_ids, order, seconds, shell, contributes)
@@ -127,8 +127,8 @@ class ParkedChunks:
         )
 
 
-class ParkedStates(MutableSequence[ChunkState]):
-    """A list of chunk states of which only the one in use need be in memory."""
+class ParkedStates:
+    """Chunk states by position, of which only the one in use need be in memory."""
 
     def __init__(self, store: TensorStore, shells: dict[int, ChunkShell]) -> None:
         self._store, self._shells = store, shells
@@ -137,6 +137,10 @@ class ParkedStates(MutableSequence[ChunkState]):
     def __len__(self) -> int:
         return len(self._numbers)
 
+    def __iter__(self) -> Iterator[ChunkState]:
+        for position in range(len(self)):
+            yield self[position]
+
     def __getitem__(self, position: int) -> ChunkState:
         return self._state(self._numbers[position])
 
@@ -144,12 +148,6 @@ class ParkedStates(MutableSequence[ChunkState]):
         number = self._numbers[position]
         self._shells[number], tensors = state.split()
         self._store.put((_MOVED, number), tensors)
-
-    def __delitem__(self, position: int) -> None:
-        raise TypeError("the states of parked chunks cannot be removed")
-
-    def insert(self, position: int, state: ChunkState) -> None:
-        raise TypeError("no state can be added to those of parked chunks")
 
     def only(self, numbers: Sequence[int]) -> ParkedStates:
         """Some of them; what happens to those happens here too."""

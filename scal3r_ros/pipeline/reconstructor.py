@@ -70,13 +70,16 @@ class Reconstructor(Protocol):
         fit."""
 
 
-@runtime_checkable
-class KeepsChunks(Reconstructor, Protocol):
-    """A reconstructor that can compute all chunks again, and do so after a restart
-    (memory.mode finalize)."""
+class Finalizes(Reconstructor, Protocol):
+    """A reconstructor that can compute all chunks again (memory.mode finalize)."""
 
     def finalize(self) -> Iterable[ChunkPrediction | ReconstructionFailed]:
         """All chunks again, in order, with the memory of the whole run."""
+
+
+@runtime_checkable
+class KeepsChunks(Finalizes, Protocol):
+    """A reconstructor that can do so after a restart too."""
 
     def save_chunks(self, folder: Path) -> int:
         """Write what `finalize` needs and `folder` does not hold yet; returns the number of chunks.

@@ -44,6 +44,8 @@ _LAYER = re.compile(r"layer(\d+)")
 class RoundEngine(Protocol):
     """What a reconstructor offers to be run in rounds over several processes."""
 
+    name: str
+    round_size: int
     fingerprint: str
 
     @property

@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from scal3r_ros.io.map_store import BadMapFile
 from scal3r_ros.mapping.chunking import Chunker
 from scal3r_ros.mapping.point_map import PointMap
 from scal3r_ros.mapping.pose_graph import PoseGraph
@@ -73,8 +74,17 @@ def unpack_assembly(
     assembly.references.scale.restore(scale, arrays["scale.ratios"])
     if facts["open"] is not None:
         outline = _outline(facts["open"]["outline"])
+        known = _group("open", arrays)
         prediction = ChunkPrediction(
-            outline.index, tuple(facts["open"]["frame_ids"]), **_group("open", arrays)
+            outline.index,
+            tuple(facts["open"]["frame_ids"]),
+            T_chunk_camera=known["T_chunk_camera"],
+            intrinsics=known["intrinsics"],
+            depth=known["depth"],
+            confidence=known["confidence"],
+            rgb=known["rgb"],
+            descriptors=known.get("descriptors"),
+            points=known.get("points"),
         )
         assembly.open = OpenChunk(outline, prediction, tuple(facts["open"]["waiting"]))
 
@@ -116,6 +126,8 @@ def unpack_frames(
     for row, (frame_id, end) in enumerate(zip(arrays["frames.id"].tolist(), ends.tolist())):
         start = int(ends[row - 1]) if row else 0
         bgr = cv2.imdecode(arrays["frames.images"][start:end], cv2.IMREAD_COLOR)
+        if bgr is None:
+            raise BadMapFile(f"the image of frame {frame_id} is damaged; go on from another save")
         intrinsics = arrays["frames.intrinsics"][row]
         frames[frame_id] = Frame(
             frame_id,
@@ -154,7 +166,7 @@ def unpack_memory(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) ->
 
 
 def _outline(values: Mapping[str, Any]) -> ChunkOutline:
-    lists = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    lists: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return ChunkOutline(**lists)
 
 

@@ -126,6 +126,8 @@ class SfmReconstructor:
         if frame.intrinsics is not None:
             return frame
         calibration = self._calibration
+        if calibration is None:
+            raise ReconstructionFailed(f"frame {frame.id} has no intrinsics, unlike others")
         if frame.rgb.shape[:2] != (calibration.height, calibration.width):
             raise ReconstructionFailed(f"frame {frame.id} has another size than those before")
         rgb = frame.rgb if frame.id in self._features else calibration.rectify(frame.rgb)
@@ -204,14 +206,19 @@ def _with_known_camera(frames: Sequence[Frame]) -> tuple[Frame, ...]:
 
 
 def _common_camera(frames: Sequence[Frame]) -> Any:
-    first = frames[0]
+    first, intrinsics = frames[0], _intrinsics(frames[0])
     for frame in frames[1:]:
-        if frame.intrinsics is None or not np.array_equal(frame.intrinsics, first.intrinsics):
+        if not np.array_equal(_intrinsics(frame), intrinsics):
             raise ReconstructionFailed(
                 f"frames {first.id} and {frame.id} have different intrinsics; sfm needs one camera"
             )
     height, width = first.rgb.shape[:2]
-    return pinhole(first.intrinsics, width, height)
+    return pinhole(intrinsics, width, height)
+
+
+def _intrinsics(rectified: Frame) -> np.ndarray:
+    assert rectified.intrinsics is not None
+    return rectified.intrinsics
 
 
 def _to_record(
@@ -238,7 +245,7 @@ def _to_record(
         column, row = np.clip(pixels.astype(int), 0, np.array(size) - 1).T
         depth[i, row, column] = seen.depth[order] / unit
         confidence[i, row, column] = np.minimum(np.sqrt(seen.confidence[order]), _FULL_CONFIDENCE)
-    intrinsics = frames[0].intrinsics.copy()
+    intrinsics = _intrinsics(frames[0]).copy()
     intrinsics[:2] *= factor[:, None]
     reference = model.T_model_camera[(len(kept) + 1) // 2 - 1]
     T_chunk_camera = np.linalg.inv(reference) @ model.T_model_camera

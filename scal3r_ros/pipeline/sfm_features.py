@@ -34,7 +34,8 @@ class Features:
 def extract(rgb: np.ndarray, limit: int) -> Features:
     """The `limit` strongest SIFT features of an image (H, W, 3) uint8, one per place and scale."""
     gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-    keypoints, descriptors = cv2.SIFT_create(nfeatures=limit).detectAndCompute(gray, None)
+    sift = cv2.SIFT_create(nfeatures=limit)  # type: ignore[attr-defined]  # missing in the stub
+    keypoints, descriptors = sift.detectAndCompute(gray, None)
     if not keypoints:
         return Features(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
     pixels = np.array([point.pt for point in keypoints], np.float32) + 0.5

@@ -206,7 +206,8 @@ def _observe(found: Any, image: Any, angles: Mapping[int, float]) -> Observation
 
 def _largest_group(observed: Mapping[int, Observation]) -> list[int]:
     """The most frames that are joined, directly or through others, by MIN_SHARED common points."""
-    waiting, best = sorted(observed), []
+    waiting = sorted(observed)
+    best: list[int] = []
     while waiting:
         group, border = [], [waiting.pop(0)]
         while border:

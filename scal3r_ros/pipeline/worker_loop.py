@@ -25,6 +25,7 @@ from scal3r_ros.distributed.membership import (
 from scal3r_ros.distributed.shares import Share
 from scal3r_ros.pipeline.reconstructor import OutOfDeviceMemory, ReconstructionFailed
 from scal3r_ros.pipeline.work import Answer, Assignment, Work, WorkerStatus
+from scal3r_ros.records import Chunk, ChunkPrediction
 
 if TYPE_CHECKING:
     from scal3r_ros.pipeline.round_worker import RoundWorker
@@ -178,12 +179,17 @@ class WorkerLoop:
         before = self.status.state
         self._tell(state=COMPUTING)
         for work in works:
-            try:
-                result = self._worker.read(work.chunk)
-            except (ReconstructionFailed, OutOfDeviceMemory) as error:
-                result = error
-            self._answer(Answer(work, result))
+            if work.chunk is not None:
+                self._answer(Answer(work, self._result_of(work.chunk)))
         self._tell(state=before)
+
+    def _result_of(
+        self, chunk: Chunk
+    ) -> ChunkPrediction | ReconstructionFailed | OutOfDeviceMemory:
+        try:
+            return self._worker.read(chunk)
+        except (ReconstructionFailed, OutOfDeviceMemory) as error:
+            return error
 
     def _round(self, works: list[Work]) -> None:
         works = sorted(works, key=lambda w: w.place)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from scal3r_ros.config import DistributedConfig
+from scal3r_ros.distributed import coordinator as coordination
 from scal3r_ros.distributed.coordinator import Coordinator
 from scal3r_ros.distributed.membership import Report
 from scal3r_ros.distributed.packing import read_snapshot, seal, snapshot_key, unseal, upload
@@ -64,3 +65,20 @@ def memory_of(path: Path) -> int:
     header, arrays = unseal(data)
     assert not refused and (arrays["w"] == int(header["version"])).all()
     return int(header["version"])
+
+
+def test_a_reset_while_a_snapshot_is_written_does_not_end_the_save(tmp_path, monkeypatch):
+    coordinator = Coordinator(DistributedConfig(), expected=1, first_generation=1)
+    worker = OneWorker(coordinator)
+    worker.until(lambda: coordinator.plan.ready)
+    real = coordination.write_snapshot
+
+    def meanwhile(path, data):
+        coordinator.reset(time.monotonic())
+        real(path, data)
+
+    monkeypatch.setattr(coordination, "write_snapshot", meanwhile)
+    save = coordinator.save(time.monotonic(), str(tmp_path / "memory.safetensors"))
+    worker.until(lambda: save.done)
+    assert save.success and save.chunks == memory_of(tmp_path / "memory.safetensors")
+    assert coordinator.snapshot is None, "the reset holds"

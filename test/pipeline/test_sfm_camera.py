@@ -9,6 +9,7 @@ import pytest
 
 from scal3r_ros.config import SfmConfig
 from scal3r_ros.io.source import open_source
+from scal3r_ros.pipeline.reconstructor import ReconstructionFailed
 from scal3r_ros.records import Chunk, Frame
 
 pytest.importorskip("pycolmap", reason="pycolmap is absent")
@@ -32,3 +33,12 @@ def test_frames_before_the_first_calibration_share_the_later_one(frames):
     np.testing.assert_array_equal(found.T_chunk_camera, expected.T_chunk_camera)
     np.testing.assert_array_equal(found.intrinsics, expected.intrinsics)
     assert len(found.frame_ids) == len(frames)
+
+
+def test_a_frame_of_another_size_without_intrinsics_fails_the_chunk_by_name(frames):
+    from scal3r_ros.pipeline.sfm import SfmReconstructor
+
+    odd = replace(frames[3], rgb=frames[3].rgb[:100], intrinsics=None)
+    mixed = (*frames[:3], odd, *frames[4:])
+    with pytest.raises(ReconstructionFailed, match="frame 3 has no intrinsics"):
+        SfmReconstructor(SfmConfig()).reconstruct(Chunk(0, 0, mixed))
