@@ -23,7 +23,9 @@ TRANSLATION_GAIN, QUATERNION_GAIN = 12.0, 35.0
 IDENTITY = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 """Encoding of no motion, without the field of view."""
 _POSE_BETA, _FOV_BETA, _MATCH_BETA = 0.5, 0.05, 0.1
-_CONFIDENCE_REWARD = 0.2
+_CONFIDENCE_REWARD = 0.5
+_LARGEST_RELATIVE = 1.0
+"""Log error above which the relative error, which would grow as its exponential, pulls no more."""
 
 
 @dataclass(frozen=True)
@@ -188,12 +190,19 @@ def camera_loss(cameras: Tensor, targets: Targets, weights: LossWeights) -> tupl
 
 
 def depth_loss(depth: Tensor, confidence: Tensor, targets: Targets) -> Tensor:
-    """Confidence-weighted |log error|, its image gradients, and no confidence in the sky."""
+    """Log and relative error of every solid pixel, image gradients of the log error, and a
+    confidence that tells the error.
+
+    Confidence does not weigh the depth: where it does, easy pixels are refined and the others given
+    up, and it falls to its smallest value everywhere as long as errors are large.
+    """
     error = depth.clamp(min=1e-4).log() - targets.log_depth
     solid = targets.solid.float()
-    weighted = confidence * error.abs() - _CONFIDENCE_REWARD * confidence.log()
+    size = error.abs()
+    relative = torch.expm1(error.clamp(max=_LARGEST_RELATIVE)).abs()
+    told = confidence * size.detach() - _CONFIDENCE_REWARD * confidence.log()
     sky = (0.05 * confidence.log() * (1 - solid)).mean()
-    return _masked_mean(weighted, solid) + _gradient_loss(error, solid) + sky
+    return _masked_mean((size + relative) / 2 + told, solid) + _gradient_loss(error, solid) + sky
 
 
 def points_loss(points: Tensor, confidence: Tensor, targets: Targets) -> Tensor:

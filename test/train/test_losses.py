@@ -1,5 +1,6 @@
 """Losses vanish at the truth and nowhere near it; targets are the geometry they claim to be."""
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -87,6 +88,24 @@ def test_confidence_pays_only_where_depth_is_right(targets):
     low, high = torch.full_like(depth, 1.1), torch.full_like(depth, 4.0)
     assert depth_loss(depth, high, targets) < depth_loss(depth, low, targets)
     assert depth_loss(depth * 2, high, targets) > depth_loss(depth * 2, low, targets)
+
+
+def test_confidence_does_not_decide_which_depth_is_learned(targets):
+    """It is told the error, and the depth's gradient does not see it."""
+    gradients = []
+    for value in (1.1, 4.0):
+        depth = (targets.log_depth.exp() * 1.4).requires_grad_()
+        confidence = torch.full_like(depth, value).requires_grad_()
+        depth_loss(depth, confidence, targets).backward()
+        gradients.append(depth.grad)
+        assert confidence.grad.abs().sum() > 0
+    assert torch.equal(*gradients)
+
+
+def test_the_best_confidence_is_inverse_to_the_error(targets):
+    depth, steps = targets.log_depth.exp() * 1.25, torch.linspace(1.05, 6.0, 100)
+    losses = [float(depth_loss(depth, torch.full_like(depth, float(c)), targets)) for c in steps]
+    assert steps[int(np.argmin(losses))] == pytest.approx(0.5 / np.log(1.25), rel=0.05)
 
 
 def test_matching_loss_prefers_the_true_place():
