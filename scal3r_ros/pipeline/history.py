@@ -34,9 +34,10 @@ class ChunkHistory:
         self._wanted = wanted
         self._chunks: dict[int, _Past] | None = {} if wanted else None
 
-    def __len__(self) -> int:
-        """Number of chunks; raises `ValueError` where they were not kept."""
-        return len(self._known)
+    @property
+    def empty(self) -> bool:
+        """Whether there was no chunk yet; raises `ValueError` where they were not kept."""
+        return not self._known
 
     @property
     def last(self) -> ChunkOutline:

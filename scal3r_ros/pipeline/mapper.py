@@ -107,7 +107,7 @@ class Mapper(MapView):
         """With memory.mode finalize: map all chunks again as if the memory had known all of them
         from the start."""
         updates = self.flush()
-        if not len(self._history):
+        if self._history.empty:
             return updates
         outcomes = cast(Finalizes, self.reconstructor).finalize()
         self._assembly, events = self._history.build_again(outcomes, self._assembly, self._loops)

@@ -78,12 +78,13 @@ def _write(folder: Path, results: dict[tuple[str, bool], _Case]) -> None:
 def _evaluate(sequence, mode: str, loops: bool, arguments: argparse.Namespace):
     from scal3r_ros.config import Config
     from scal3r_ros.options import from_dict
-    from scal3r_ros.pipeline.factory import open_reconstructor
+    from scal3r_ros.pipeline.factory import open_reconstructor, preset_options
     from scal3r_ros.train.evaluation import evaluate_sequence
 
     config = from_dict(
         Config,
         {
+            **preset_options("scal3r", arguments.checkpoint),
             "chunk.size": arguments.chunk,
             "chunk.overlap": arguments.overlap,
             "model.checkpoint": arguments.checkpoint,
