@@ -149,7 +149,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print one table per kind of recording."""
     network = load_network(EMBEDDED).network
-    tables = {"held-out tours": compare(list(toured_places(2 if args.quick else 20)), network)}
+    tables = {"held-out tours": compare(list(toured_places(2 if args.quick else 10)), network)}
     if args.data:
         tables[args.data.name] = compare([recorded_places(args.data)], network)
     for title, table in tables.items():
