@@ -19,6 +19,7 @@ from scal3r_ros.io.pictures import draw_depth
 from scal3r_ros.io.source import BadInput, FrameSource
 from scal3r_ros.mapping.frame_gate import FrameGate
 from scal3r_ros.options import to_dict
+from scal3r_ros.pipeline.interrupts import WaitingInterrupts
 from scal3r_ros.pipeline.mapper import MAP_FILE, Mapper
 from scal3r_ros.pipeline.products import export
 from scal3r_ros.pipeline.reconstructor import Reconstructor
@@ -90,8 +91,9 @@ def run(
     out = Path(out)
     session = _Session(config, source, reconstructor, out, resume, measurements)
     try:
-        error = session.feed(progress, save_every)
-        session.drain()
+        with session.interrupts:
+            error = session.feed(progress, save_every)
+            session.drain()
     except KeyboardInterrupt:
         session.save_for_resume()
         raise
@@ -121,6 +123,7 @@ class _Session:
         else:
             shutil.rmtree(self._work, ignore_errors=True)
         self.mapper = Mapper(config, reconstructor, self._work / "loop_records")
+        self.interrupts = WaitingInterrupts(lambda: self.mapper.consistent)
         if measurements is not None and measurements.T_base_camera is not None:
             self.mapper.set_camera_mount(measurements.T_base_camera)
         if resumes:
@@ -140,6 +143,7 @@ class _Session:
                 if decision.keep and kept >= self.mapper.next_frame_id:
                     frame = replace(image.decode(), id=kept)
                     self.take(self.mapper.add(frame, decision.starts_session))
+                    self.interrupts.act()
                     self._save_if_due(save_every)
                 kept += decision.keep
                 if progress is not None:
@@ -154,6 +158,7 @@ class _Session:
         """Map what is waiting at the end."""
         log.info("everything is read; mapping what is left")
         self.take(self.mapper.flush())
+        self.interrupts.act()
         if self.mapper.config.memory.mode == "finalize":
             self.take(self.mapper.finalize())
 

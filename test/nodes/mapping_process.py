@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -156,6 +157,10 @@ class Robot:
         return self.until(lambda: future.done() and future.result(), timeout, f"answer of {name}")
 
     def state(self) -> str:
+        """Asked again where an answer got lost, as it may before DDS has matched both sides."""
+        for _ in range(5):
+            with contextlib.suppress(AssertionError):
+                return self.call("get_state", PATIENCE / 6).current_state.label
         return self.call("get_state").current_state.label
 
     def change_state(self, name: str) -> bool:

@@ -1,6 +1,9 @@
 """A recording to files: the same bytes every time, resumed or not, and nothing lost on errors."""
 
 import json
+import os
+import signal
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +14,7 @@ from plyfile import PlyData
 from scal3r_ros.config import Config
 from scal3r_ros.io import atomic
 from scal3r_ros.io.atomic import SaveFailed
+from scal3r_ros.io.map_store import read_map
 from scal3r_ros.io.source import BadInput, SourceImage
 from scal3r_ros.io.tum import read_trajectory
 from scal3r_ros.options import from_dict
@@ -270,3 +274,40 @@ def test_a_frame_with_all_pixels_invalid_does_no_harm(city, tmp_path):
 
     outcome = offline.run(CONFIG, Drive(city), Blinded(city, REALISTIC), tmp_path)
     assert outcome.frames == FRAMES
+
+
+def test_a_signal_in_the_middle_of_a_change_waits_for_its_end(city, tmp_path, monkeypatch):
+    """A real SIGINT while a chunk is being joined; nothing has been saved before."""
+    run(city, tmp_path / "whole")
+    real = MapAssembly.join
+
+    def pressed(self, outline, prediction):
+        if outline.index == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(self, outline, prediction)
+
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(MapAssembly, "join", pressed)
+        with pytest.raises(KeyboardInterrupt):
+            run(city, tmp_path / "cut")
+    assert signal.getsignal(signal.SIGINT) is handler
+    saved, _ = read_map(tmp_path / "cut" / offline.WORK / "map_state.npz")
+    assert len(saved["graph.node_index"]) == 4, "the chunk is whole"
+    run(city, tmp_path / "cut", resume=True)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def test_a_signal_during_reconstruction_acts_at_once(city, tmp_path):
+    class Pressed(OracleReconstructor):
+        def reconstruct(self, chunk, contribute=True):
+            if chunk.index == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.1)
+                self.went_on = True
+            return super().reconstruct(chunk, contribute)
+
+    reconstructor = Pressed(city, REALISTIC)
+    with pytest.raises(KeyboardInterrupt):
+        offline.run(CONFIG, Drive(city), reconstructor, tmp_path)
+    assert not hasattr(reconstructor, "went_on")
