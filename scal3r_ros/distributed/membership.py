@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 IDLE, COMPUTING, JOINING, BROKEN, LEAVING = "idle", "computing", "joining", "broken", "leaving"
+_UNFIT = (COMPUTING, LEAVING)
+"""States in which a worker that was dropped stays out, whatever signs of life it gives."""
 
 
 class GroupBroken(RuntimeError):
@@ -94,7 +96,7 @@ class Membership:
     def hear(self, report: Report, now: float) -> None:
         """Take in a sign of life."""
         if self._dropped.get(report.worker) == (report.state, report.generation):
-            return  # it still hangs where it hung, or still leaves
+            return  # it still computes what it did not finish in time, or still leaves
         self._dropped.pop(report.worker, None)
         known = self._members.get(report.worker)
         if known is None:
@@ -137,7 +139,8 @@ class Membership:
             reason = self._why_lost(member, now)
             if reason:
                 del self._members[name]
-                self._dropped[name] = (member.report.state, member.report.generation)
+                if member.report.state in _UNFIT:
+                    self._dropped[name] = (member.report.state, member.report.generation)
                 if name in self.plan.workers:
                     reasons.append(f"{name} {reason}")
         return reasons

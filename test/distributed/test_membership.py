@@ -93,6 +93,34 @@ def test_a_silent_worker_is_dropped(scene):
     assert plan.workers == ("b",) and "a was silent for 3 s" in plan.reason
 
 
+@pytest.mark.parametrize("state", [IDLE, BROKEN, JOINING])
+def test_a_worker_that_was_only_silent_is_taken_back_as_it_was(scene, state):
+    """A process that was stopped, or a network that was: the first sign of life says all."""
+    scene.settled("a", "b")
+    scene.report("b", state=state)
+    scene.run(0.2)
+    gone = scene.reports.pop("b")
+    plan = scene.run(3.4)
+    assert plan.workers == ("a",)
+    scene.enter("a")
+    assert scene.run(0.2).ready
+    scene.reports["b"] = gone
+    assert scene.run(1.4).workers == ("a", "b")
+
+
+def test_a_worker_that_fell_silent_in_a_round_comes_back_when_it_is_out_of_it(scene):
+    scene.settled("a", "b")
+    scene.report("b", state=COMPUTING)
+    scene.run(0.2)
+    gone = scene.reports.pop("b")
+    assert scene.run(3.4).workers == ("a",)
+    scene.enter("a")
+    scene.reports["b"] = gone
+    assert scene.run(5).workers == ("a",)
+    scene.report("b", state=BROKEN)
+    assert scene.run(1.4).workers == ("a", "b")
+
+
 def test_a_worker_that_leaves_is_gone_for_good(scene):
     scene.settled("a", "b")
     scene.report("b", state=LEAVING)
