@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import torch
 
-from scal3r_ros.io.folder import read_index
+from scal3r_ros.io.measurements import FolderDepth
 from scal3r_ros.io.source import open_source
 from scal3r_ros.io.tum import read_trajectory
 from scal3r_ros.train.sequences import world_sequences
@@ -19,8 +19,7 @@ from scal3r_ros.train.worlds import ClipBatch, correspondences
 
 _SIZE = (84, 112)
 _PATCH = 7
-_METRES = 1 / 5000
-"""Of one step of a depth image, as in the TUM RGB-D benchmark."""
+_GAP = 20
 
 
 @dataclass(frozen=True)
@@ -33,13 +32,11 @@ class Places:
     gap: int
 
 
-def toured_places(
-    count: int, frames: int = 300, stride: int = 4, gap: int = 30
-) -> Iterator[Places]:
+def toured_places(count: int) -> Iterator[Places]:
     """Tours through held-out worlds that pass their start again."""
-    for tour in world_sequences(count, frames, _SIZE, stride):
+    for tour in world_sequences(count, frames=300, size=_SIZE, stride=4):
         shared = shared_views(tour.depth, tour.solid, tour.T_world_camera, tour.focal)
-        yield Places(np.stack([frame.rgb for frame in tour.frames]), shared, gap=20)
+        yield Places(np.stack([frame.rgb for frame in tour.frames]), shared, _GAP)
 
 
 def recorded_places(folder: Path) -> Places:
@@ -47,13 +44,12 @@ def recorded_places(folder: Path) -> Places:
     frames = [image.decode() for image in open_source(folder)]
     poses = dict(zip(*read_trajectory(folder / "groundtruth.txt")))
     shrunk = (_SIZE[1], _SIZE[0])
-    raw = [cv2.imread(str(p), cv2.IMREAD_UNCHANGED) for _, p in read_index(folder / "depth.txt")]
-    depth = np.stack([cv2.resize(x, shrunk, interpolation=cv2.INTER_NEAREST) for x in raw])
-    depth = depth.astype(np.float32) * _METRES
+    images = [item.read() for item in FolderDepth(folder / "depth.txt")]
+    depth = np.stack([cv2.resize(x, shrunk, interpolation=cv2.INTER_NEAREST) for x in images])
     T = np.stack([poses[frame.stamp_ns] for frame in frames])
     focal = float(frames[0].intrinsics[0, 0]) * _SIZE[1] / frames[0].rgb.shape[1]
     shared = shared_views(depth, depth > 0, T, focal)
-    return Places(np.stack([frame.rgb for frame in frames]), shared, gap=20)
+    return Places(np.stack([frame.rgb for frame in frames]), shared, _GAP)
 
 
 def shared_views(

@@ -1,8 +1,8 @@
 """How well frame descriptors recognise a place again, by the way they are pooled from tokens.
 
 Every pooling gets the same tokens of the same frames: those that the embedded network's encoder
-computes anyway. A frame asks for the frame before `gap` that looks most like it, as the loop search
-does; the answer is right if both see the same surfaces (from true depth and poses).
+computes anyway. A frame asks the store of the loop search for the earlier frame that looks most
+like it; the answer is right if both see the same surfaces (from true depth and poses).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from scal3r_ros.bench.place_recordings import Places, recorded_places, toured_places
+from scal3r_ros.mapping.descriptor_store import DescriptorStore
 from scal3r_ros.model.checkpoint import EMBEDDED, load_network
 from scal3r_ros.model.descriptor import covariances, frame_descriptors
 from scal3r_ros.model.network import Scal3R
@@ -92,18 +93,16 @@ def patch_tokens(network: Scal3R, images: np.ndarray) -> Tensor:
     return network.encode(torch.from_numpy(rgb).permute(0, 3, 1, 2)).float()
 
 
-def answers(vectors: np.ndarray, places: Places, centred: bool) -> Iterator[Answer]:
-    """The best earlier match of every frame; `centred` subtracts the mean of the frames so far."""
-    for frame in range(places.gap + 1, len(vectors)):
-        past, present = vectors[: frame - places.gap], vectors[frame]
-        if centred:
-            known = vectors[:frame].mean(0)
-            past, present = past - known, present - known
-        lengths = np.linalg.norm(past, axis=1) * np.linalg.norm(present)
-        cosine = past @ present / np.maximum(lengths, 1e-12)
-        seen = places.shared[frame, : len(past)] >= SEEN_AGAIN
-        best = int(cosine.argmax())
-        yield Answer(float(cosine[best]), bool(seen[best]), bool(seen.any()))
+def answers(vectors: np.ndarray, places: Places) -> Iterator[Answer]:
+    """The best earlier match of every frame that has one far enough behind it."""
+    store = DescriptorStore()
+    for frame, vector in enumerate(vectors):
+        newest = frame - places.gap
+        if newest >= 0:
+            best, match = store.nearest(vector[None], np.array([newest]))
+            seen = places.shared[frame, : newest + 1] >= SEEN_AGAIN
+            yield Answer(float(best[0]), bool(seen[match[0]]), bool(seen.any()))
+        store.add(np.array([frame]), vector[None])
 
 
 def quality(found: list[Answer]) -> Quality:
@@ -122,18 +121,13 @@ def quality(found: list[Answer]) -> Quality:
 
 
 def compare(recordings: list[Places], network: Scal3R) -> dict[str, Quality]:
-    """All poolings, with and without subtracting the mean, over all recordings together."""
+    """All poolings over all recordings together."""
     tokens = [patch_tokens(network, places.images) for places in recordings]
     table = {}
     for name, pool in POOLINGS.items():
         vectors = [F.normalize(pool(t), dim=-1).numpy() for t in tokens]
-        for centred in (False, True):
-            found = [
-                answer
-                for places, own in zip(recordings, vectors)
-                for answer in answers(own, places, centred)
-            ]
-            table[f"{name}{', centred' if centred else ''}"] = quality(found)
+        found = [a for places, own in zip(recordings, vectors) for a in answers(own, places)]
+        table[name] = quality(found)
     return table
 
 
