@@ -16,6 +16,8 @@ from scal3r_ros.train.probe import Probes, write_place_code
 from scal3r_ros.train.run_state import AveragedWeights
 from scal3r_ros.train.schedule import Schedule
 
+PARTS = {"all": "", "memory": ".ttt.", "depth": "dpt_decoder."}
+"""What the names of some weights have in common: of all, of the memory units, of the depth head."""
 _MEAN_FOV = (0.95, 1.2)
 
 
@@ -34,9 +36,9 @@ class Learner:
         return [p for p in self.network.parameters() if p.requires_grad]
 
     def choose(self, parts: str) -> None:
-        """Which weights change from now on: `all`, or those of the memory units (`memory`)."""
+        """Which weights change from now on, a name of `PARTS`."""
         for name, parameter in self.network.named_parameters():
-            parameter.requires_grad_(parts == "all" or ".ttt." in name)
+            parameter.requires_grad_(PARTS[parts] in name)
 
     def set_rate(self, factor: float) -> None:
         """Learning rates as a share of their peaks."""

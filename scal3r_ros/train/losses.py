@@ -23,7 +23,9 @@ TRANSLATION_GAIN, QUATERNION_GAIN = 12.0, 35.0
 IDENTITY = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 """Encoding of no motion, without the field of view."""
 _POSE_BETA, _FOV_BETA, _MATCH_BETA = 0.5, 0.05, 0.1
-_CONFIDENCE_REWARD = 0.5
+_SURE, _DOUBT = 0.5, (0.02, 50.0)
+"""Confidence is _SURE / |error|, as far as that lies between these bounds above one."""
+_CONFIDENCE_WEIGHT = 0.1
 _LARGEST_RELATIVE = 1.0
 """Log error above which the relative error, which would grow as its exponential, pulls no more."""
 
@@ -190,8 +192,8 @@ def camera_loss(cameras: Tensor, targets: Targets, weights: LossWeights) -> tupl
 
 
 def depth_loss(depth: Tensor, confidence: Tensor, targets: Targets) -> Tensor:
-    """Log and relative error of every solid pixel, image gradients of the log error, and a
-    confidence that tells the error.
+    """Log and relative error of every solid pixel, image gradients of the log error, and the
+    confidence.
 
     Confidence does not weigh the depth: where it does, easy pixels are refined and the others given
     up, and it falls to its smallest value everywhere as long as errors are large.
@@ -200,9 +202,20 @@ def depth_loss(depth: Tensor, confidence: Tensor, targets: Targets) -> Tensor:
     solid = targets.solid.float()
     size = error.abs()
     relative = torch.expm1(error.clamp(max=_LARGEST_RELATIVE)).abs()
-    told = confidence * size.detach() - _CONFIDENCE_REWARD * confidence.log()
-    sky = (0.05 * confidence.log() * (1 - solid)).mean()
-    return _masked_mean((size + relative) / 2 + told, solid) + _gradient_loss(error, solid) + sky
+    told = _CONFIDENCE_WEIGHT * confidence_loss(confidence, size, targets.solid)
+    return _masked_mean((size + relative) / 2, solid) + _gradient_loss(error, solid) + told
+
+
+def confidence_loss(confidence: Tensor, size: Tensor, solid: Tensor) -> Tensor:
+    """Confidences against those that suit errors of some size; none in the sky.
+
+    Compared is the logarithm of what is above one, the head's own output: there, a confidence that
+    has fallen to one still feels its gradient.
+    """
+    lowest, highest = _DOUBT
+    goal = (_SURE / size.detach().clamp(min=1e-4) - 1).clamp(lowest, highest)
+    goal = goal.where(solid, goal.new_tensor(lowest))
+    return F.smooth_l1_loss((confidence - 1).clamp(min=1e-7).log(), goal.log())
 
 
 def points_loss(points: Tensor, confidence: Tensor, targets: Targets) -> Tensor:
@@ -211,9 +224,9 @@ def points_loss(points: Tensor, confidence: Tensor, targets: Targets) -> Tensor:
     reach = targets.points.norm(dim=-1, keepdim=True).clamp(min=0.3)
     error = (points - targets.points) / reach
     size = error.norm(dim=-1)
-    weighted = confidence * size - _CONFIDENCE_REWARD * confidence.log()
+    told = _CONFIDENCE_WEIGHT * confidence_loss(confidence, size, targets.solid)
     gradient = sum(_gradient_loss(error[..., i], solid) for i in range(3))
-    return _masked_mean(weighted, solid) + gradient
+    return _masked_mean(size, solid) + gradient + told
 
 
 def _gradient_loss(error: Tensor, solid: Tensor) -> Tensor:

@@ -20,12 +20,13 @@ class Stage:
 
     minutes: of training time. batch: worlds per step. chunks: per world, sharing one memory.
     clips.frames: frames per chunk. overlap: frames shared by neighbouring chunks. memory: whether
-    the memory units run. memory_only: whether nothing else changes; the network without memory then
-    stays as it was. tours: share of the worlds that are parts of long round tours. spare_frames:
-    frames rendered beyond those the chunks of a clip use. uses: how often a rendered clip is drawn,
-    each time with other frames. asked: share of the patches whose matches are supervised in one
-    step, drawn at random; the cost grows with patches times frames squared. rate: learning rate at
-    the start and at the end, as shares of the peak, with half a cosine between them.
+    the memory units run. changes: which of the learner's parts change; where it is the `memory`,
+    the network without memory stays as it was. tours: share of the worlds that are parts of long
+    round tours. spare_frames: frames rendered beyond those the chunks of a clip use. uses: how
+    often a rendered clip is drawn, each time with other frames. asked: share of the patches whose
+    matches are supervised in one step, drawn at random; the cost grows with patches times frames
+    squared. rate: learning rate at the start and at the end, as shares of the peak, with half a
+    cosine between them.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Stage:
     chunks: int = 1
     overlap: int = 2
     memory: bool = False
-    memory_only: bool = False
+    changes: str = "all"
     tours: float = 0.0
     spare_frames: int = 2
     uses: float = 4.0
@@ -131,7 +132,7 @@ def nano_schedule() -> Schedule:
     small = ClipSettings(size=(42, 56), frames=8, sub_rays=1, **_MIXED)
     full = replace(small, size=(63, 84))
     often = {"tours": 0.6, "uses": 8.0}
-    last = {"tours": 0.6, "uses": 8.0, "spare_frames": 0, "memory": True, "memory_only": True}
+    last = {"tours": 0.6, "uses": 8.0, "spare_frames": 0, "memory": True, "changes": "memory"}
     weights = LossWeights(depth=0.8)
     return Schedule(
         stages=(
@@ -151,14 +152,15 @@ def larger_schedule() -> Schedule:
     middle = ClipSettings(size=(63, 84), frames=8, sub_rays=1, **_MIXED)
     full = replace(middle, size=(84, 112))
     often = {"tours": 0.65, "uses": 8.0, "asked": 0.5}
-    last = {"spare_frames": 0, "memory": True, "memory_only": True}
+    last = {"spare_frames": 0, "memory": True, "rate": _TO_ZERO, **often}
     weights, depth = LossWeights(depth=1.2), LossWeights(matching=0.5, depth=2.5)
     return Schedule(
         stages=(
             Stage("A", 38.0, 4, middle, weights, **often),
             Stage("B", 26.0, 3, full, weights, rate=(1.0, 0.5), **often),
             Stage("C", 30.0, 3, full, depth, rate=(0.5, 0.02), **often),
-            Stage("D", 12.0, 2, full, depth, 4, 3, rate=_TO_ZERO, **last, **often),
+            Stage("D", 12.0, 2, full, depth, 4, 3, changes="memory", **last),
+            Stage("E", 8.0, 3, full, depth, 2, 3, changes="depth", **last),
         ),
         memory_rate=1.5e-3,
         camera_rate=8e-4,

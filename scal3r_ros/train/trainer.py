@@ -95,7 +95,7 @@ class Trainer:
             save_run(self.folder, self.learner, self.progress)
 
     def _run_stage(self, stage: Stage, deadline: float) -> None:
-        self.learner.choose("memory" if stage.memory_only else self.parts)
+        self.learner.choose(self.parts if stage.changes == "all" else stage.changes)
         replay = ClipReplay(self.sampler, stage, self.schedule.replay, self._first_seed(stage))
         sets = validation_sets(stage, self.schedule, self.device) if self.crew.leads else {}
         log.info("stage %s", stage.name)

@@ -76,11 +76,19 @@ def test_camera_and_depth_losses_vanish_at_the_truth(targets):
     pose, fov = camera_loss(targets.encoding[None], targets, LossWeights())
     assert pose < 1e-6 and fov < 1e-6
     depth = targets.log_depth.exp()
-    at_truth = depth_loss(depth, torch.ones_like(depth), targets)
+    sure = uniform(targets, 51.0)
+    at_truth = depth_loss(depth, sure, targets)
     assert at_truth < 1e-4
-    assert depth_loss(depth * 1.3, torch.ones_like(depth), targets) > at_truth + 0.1
+    assert depth_loss(depth * 1.3, sure, targets) > at_truth + 0.1
     wave = torch.exp(0.3 * torch.sin(torch.arange(42.0)))
-    assert depth_loss(depth * wave, torch.ones_like(depth), targets) > 0.2
+    assert depth_loss(depth * wave, sure, targets) > 0.2
+
+
+def uniform(targets, confidence):
+    """The same confidence where there is something, and the lowest in the sky."""
+    return torch.full_like(targets.log_depth, confidence).where(
+        targets.solid, targets.log_depth.new_tensor(1.02)
+    )
 
 
 def test_confidence_pays_only_where_depth_is_right(targets):
@@ -91,20 +99,22 @@ def test_confidence_pays_only_where_depth_is_right(targets):
 
 
 def test_confidence_does_not_decide_which_depth_is_learned(targets):
-    """It is told the error, and the depth's gradient does not see it."""
-    gradients = []
-    for value in (1.1, 4.0):
+    """It is told the error, and the depth's gradient does not see it. Nor does it die: one that has
+    fallen to 1.00001 feels the head's output as much as another."""
+    gradients, pulls = [], []
+    for raw in (-11.5, -3.0):
         depth = (targets.log_depth.exp() * 1.4).requires_grad_()
-        confidence = torch.full_like(depth, value).requires_grad_()
-        depth_loss(depth, confidence, targets).backward()
+        output = torch.full_like(depth, raw).requires_grad_()
+        depth_loss(depth, 1 + output.exp(), targets).backward()
         gradients.append(depth.grad)
-        assert confidence.grad.abs().sum() > 0
+        pulls.append(output.grad[targets.solid])
     assert torch.equal(*gradients)
+    assert (pulls[0] < 0).all() and pulls[0].mean() < 0.9 * pulls[1].mean() < 0
 
 
 def test_the_best_confidence_is_inverse_to_the_error(targets):
     depth, steps = targets.log_depth.exp() * 1.25, torch.linspace(1.05, 6.0, 100)
-    losses = [float(depth_loss(depth, torch.full_like(depth, float(c)), targets)) for c in steps]
+    losses = [float(depth_loss(depth, uniform(targets, float(c)), targets)) for c in steps]
     assert steps[int(np.argmin(losses))] == pytest.approx(0.5 / np.log(1.25), rel=0.05)
 
 

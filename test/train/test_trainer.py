@@ -103,8 +103,8 @@ def test_memory_only_training_leaves_the_rest_alone(tmp_path):
 
 def test_a_stage_for_the_memory_leaves_the_rest_alone(tmp_path):
     """The stage after the others changes memory units only; a later stage changes all again."""
-    toy = replace(schedule(memory=True).stages[0], minutes=0.001, memory_only=True)
-    plan = replace(schedule(), stages=(toy, replace(toy, minutes=0.001, memory_only=False)))
+    toy = replace(schedule(memory=True).stages[0], minutes=0.001, changes="memory")
+    plan = replace(schedule(), stages=(toy, replace(toy, minutes=0.001, changes="all")))
     trainer = Trainer(TOY, plan, tmp_path)
     before = {k: v.clone() for k, v in trainer.learner.network.state_dict().items()}
     trainer._run_stage(plan.stages[0], float("inf"))
