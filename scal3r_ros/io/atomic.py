@@ -65,8 +65,8 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
-    """Make `target` the same file as `source`, or a copy where the file system cannot link them;
-    for files that nobody changes. Atomic; raises `SaveFailed`."""
+    """Make `target` the same file as `source`, or a copy of the same age where the file system
+    cannot link them; for files that nobody changes. Atomic; raises `SaveFailed`."""
     target = Path(target)
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     with explained(target):
@@ -74,7 +74,7 @@ def link_or_copy(source: str | Path, target: str | Path) -> None:
         try:
             os.link(source, partial)
         except OSError:
-            shutil.copyfile(source, partial)
+            shutil.copy2(source, partial)
         os.replace(partial, target)
         partial.unlink(missing_ok=True)  # still there if both were one file before
 

@@ -16,7 +16,7 @@ from scal3r_ros.pipeline.reconstructor import KeepsChunks, ReconstructionFailed,
 from scal3r_ros.records import ChunkPrediction, Event
 
 _FOLDER = "chunks"
-"""Beside a saved map: what the reconstructor needs to compute the chunks again."""
+"""With a saved map: what the reconstructor needs to compute the chunks again."""
 
 
 @dataclass(frozen=True)
@@ -101,13 +101,9 @@ class ChunkHistory:
 
 
 def _read(values: dict[str, Any]) -> _Past:
-    outline, trial = ChunkOutline(**_tuples(values["outline"])), values["trial"]
+    outline, trial = ChunkOutline.read(values["outline"]), values["trial"]
     if trial is None:
         return _Past(outline)
     first, second = trial["windows"]
     candidate = LoopCandidate(**trial["candidate"])
     return _Past(outline, LoopTrial(candidate, tuple(trial["ends"]), (tuple(first), tuple(second))))
-
-
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Hashable, Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from scal3r_ros.config import MemoryConfig
 from scal3r_ros.model.checkpoint import LoadedNetwork
-from scal3r_ros.model.descriptor import frame_descriptors
-from scal3r_ros.model.encoder_cache import EncoderCache
 from scal3r_ros.model.memory import (
     ContextMemory,
     Deltas,
@@ -28,15 +25,9 @@ from scal3r_ros.model.memory import (
 )
 from scal3r_ros.model.memory_file import check_fingerprint
 from scal3r_ros.model.schedule import ChunkStates, advance_all, run_round
-from scal3r_ros.pipeline.chunk_job import (
-    ChunkJob,
-    Outcome,
-    network_order,
-    not_finite,
-    to_prediction,
-)
+from scal3r_ros.pipeline.chunk_intake import ChunkIntake
+from scal3r_ros.pipeline.chunk_job import ChunkJob, Outcome, not_finite, to_prediction
 from scal3r_ros.pipeline.parked_chunks import ParkedChunks, ParkedStates
-from scal3r_ros.pipeline.preprocessing import prepare_image, target_size
 from scal3r_ros.pipeline.reconstructor import MemoryState, OutOfDeviceMemory, ReconstructionFailed
 from scal3r_ros.records import Chunk, ChunkPrediction
 
@@ -82,9 +73,7 @@ class Scal3RReconstructor:
     def reset(self) -> None:
         """Forget everything absorbed, the image size of the sequence included."""
         self.memory = self._empty_memory()
-        self._first_size: tuple[int, int] | None = None
-        self._target: tuple[int, int] | None = None
-        self._cache = EncoderCache()
+        self._intake = ChunkIntake(self.network, self._image_size, self._points)
         self._staged: Round | None = None
         self._parked = ParkedChunks(1e6 * self._config.host_megabytes, self._folder)
 
@@ -191,7 +180,7 @@ class Scal3RReconstructor:
         jobs: list[ChunkJob] = []
         with self._device_errors(jobs):
             for chunk in chunks:
-                jobs.append(self._begin(chunk))
+                jobs.append(self._intake.begin(chunk))
                 rest = self._rest(chunks) or self.network.device
                 jobs[-1].state = jobs[-1].present_state.to(rest)
             if self._config.mode == "finalize":
@@ -207,37 +196,6 @@ class Scal3RReconstructor:
             self.rollback()
             outcomes = [not_finite(chunk.index) for chunk in chunks]
         return outcomes
-
-    def _begin(self, chunk: Chunk) -> ChunkJob:
-        """Prepare the images and encode those frames that the encoder has not seen."""
-        started = time.perf_counter()
-        rgb = self._prepared(chunk)
-        keys = [(frame.id, frame.stamp_ns) for frame in chunk.frames]
-        row: dict[Hashable, int] = {key: i for i, key in enumerate(keys)}
-
-        def encode(new: Sequence[Hashable]) -> Tensor:
-            images = torch.from_numpy(rgb[[row[key] for key in new]])
-            return self.network.encode(images.permute(0, 3, 1, 2))
-
-        tokens = self._cache.tokens(keys, encode, keep=chunk.kind == "sequence")
-        order = network_order(len(rgb))
-        patch = self.network.architecture.patch_size
-        grid = (rgb.shape[1] // patch, rgb.shape[2] // patch)
-        state = self.network.begin(tokens[order][None], grid, self._points)
-        descriptors = frame_descriptors(tokens).cpu().numpy()
-        job = ChunkJob(chunk.index, chunk.frame_ids, rgb, order, descriptors, state)
-        job.seconds["encode"] = time.perf_counter() - started
-        return job
-
-    def _prepared(self, chunk: Chunk) -> np.ndarray:
-        patch = self.network.architecture.patch_size
-        height, width = chunk.first_size or self._first_size or chunk.frames[0].rgb.shape[:2]
-        if self._target is None or (height, width) != self._first_size:
-            target = target_size(height, width, self._image_size, patch)
-            self._first_size, self._target = (height, width), target
-            self._cache = EncoderCache()
-        target = self._target
-        return np.stack([prepare_image(f.rgb, target, patch).rgb for f in chunk.frames])
 
     def _run(self, jobs: Sequence[ChunkJob], memory: RoundMemory) -> None:
         """Take the jobs through all layers."""
@@ -306,7 +264,7 @@ class Scal3RReconstructor:
             traceback.clear_frames(error.__traceback__)
             torch.cuda.empty_cache()
             raise OutOfDeviceMemory(
-                f"{count} chunk(s) at {self._target} px do not fit into the memory of "
+                f"{count} chunk(s) at {self._intake.target} px do not fit into the memory of "
                 f"{self.network.device} ({error}); lower chunk.size, model.image_size, "
                 f"model.token_slice or model.head_batch"
             ) from error

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 
@@ -27,7 +25,7 @@ from scal3r_ros.pipeline.outlines import Joined
 from scal3r_ros.records import Chunk, ChunkPrediction, Frame
 
 RECORDS = "loop_records"
-"""Folder of the records beside a saved map."""
+"""Folder of the records in the folder that goes with a saved map."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,6 @@ class LoopSearch:
         self._config, self._alignment = config, alignment
         self.detector = LoopDetector(config)
         self.records = LoopRecords(folder)
-        self._name = uuid4().hex
         self._verifier = LoopVerifier(config)
 
     def record(self, prediction: ChunkPrediction, frames: Mapping[int, Frame]) -> None:
@@ -66,7 +63,6 @@ class LoopSearch:
         if prediction.chunk_index in self.records:
             frames = self.records.frames(prediction.chunk_index, prediction.frame_ids)
             self._put(prediction, {frame.id: frame for frame in frames})
-            self._name = uuid4().hex
 
     def state(self) -> dict[str, np.ndarray]:
         """Descriptors and open verdicts as arrays; the records are files already."""
@@ -83,22 +79,13 @@ class LoopSearch:
         self.detector = LoopDetector.restore(self._config, groups["loops"])
         self._verifier.restore(groups["verdicts"])
 
-    def copy_records(self, folder: Path) -> str:
-        """Put the records next to a map that is to be saved, beside those of the map that is saved
-        there now; returns their name."""
-        _mirror(self.records.folder, folder / RECORDS / self._name)
-        return self._name
+    def copy_records(self, folder: Path) -> None:
+        """Put the records into the folder that goes with a saved map."""
+        _mirror(self.records.folder, folder / RECORDS)
 
-    @staticmethod
-    def keep_records(folder: Path, name: str) -> None:
-        """Delete all records next to a saved map but its own."""
-        for path in (folder / RECORDS).iterdir():
-            if path.is_dir() and path.name != name:
-                shutil.rmtree(path)
-
-    def fetch_records(self, folder: Path, name: str) -> None:
+    def fetch_records(self, folder: Path) -> None:
         """Take over the records of a saved map."""
-        _mirror(folder / RECORDS / name, self.records.folder)
+        _mirror(folder / RECORDS, self.records.folder)
         self.records = LoopRecords(self.records.folder)
 
     def trials(self, joined: Joined, assembly: MapAssembly) -> list[LoopTrial]:
@@ -181,5 +168,5 @@ def _mirror(source: Path, target: Path) -> None:
                 path.unlink()
         for name, path in wanted.items():
             copy = target / name
-            if not copy.exists() or not copy.samefile(path):
+            if not copy.exists() or copy.stat().st_mtime_ns != path.stat().st_mtime_ns:
                 link_or_copy(path, copy)

@@ -59,6 +59,7 @@ class Mapper(MapView):
         self._waiting: list[Chunk] = []
         self._assembly = MapAssembly(self.config)
         self._loops = LoopSearch(self.config.loop, self.config.alignment, self._folder)
+        self._files = saved_map.new_files()
         self._history = ChunkHistory(wanted=self.config.memory.mode == "finalize")
 
     def _restart(self) -> None:
@@ -109,6 +110,7 @@ class Mapper(MapView):
         updates = self.flush()
         if self._history.empty:
             return updates
+        self._files = saved_map.new_files()  # what is recorded of the chunks changes
         outcomes = cast(Finalizes, self.reconstructor).finalize()
         self._assembly, events = self._history.build_again(outcomes, self._assembly, self._loops)
         return [*updates, self._update(self._history.last, Joined(), events, corrected=True)]
@@ -139,10 +141,10 @@ class Mapper(MapView):
             "last_stamp_ns": self.last_stamp_ns,
             "kept_ns": kept_ns,
         }
-        facts |= self._history.save(self.reconstructor, Path(folder))
-        facts["records"] = self._loops.copy_records(Path(folder))
-        write_map(Path(folder) / MAP_FILE, arrays, facts)
-        self._loops.keep_records(Path(folder), facts["records"])
+        with saved_map.files_for(Path(folder), facts, self._files) as beside:
+            facts |= self._history.save(self.reconstructor, beside)
+            self._loops.copy_records(beside)
+            write_map(Path(folder) / MAP_FILE, arrays, facts)
 
     def load(self, folder: str | Path) -> None:
         """Continue a saved map; raises `BadMapFile`, or `ValueError` for another network's memory.
@@ -151,15 +153,15 @@ class Mapper(MapView):
         """
         arrays, facts = read_map(Path(folder) / MAP_FILE)
         self.reconstructor.restore(saved_map.unpack_memory(arrays, facts["memory"]))
-        self._history.load(self.reconstructor, Path(folder), facts)
+        beside = saved_map.files_of(Path(folder), facts)
+        self._history.load(self.reconstructor, beside, facts)
         history = self._history
         self._restart()
         self._history = history
         saved_map.unpack_assembly(self._assembly, arrays, facts["assembly"])
         self._waiting = saved_map.unpack_frames(self._chunker, arrays, facts["frames"])
         self._parallax.restore(arrays.get("parallax.kept"), facts["kept_ns"])
-        # In maps of older versions the records lie in the folder itself.
-        self._loops.fetch_records(Path(folder), facts.get("records", ""))
+        self._loops.fetch_records(beside)
         self._loops.restore(arrays)
         self.counters.update(facts["counters"])
         self.seconds.update(facts["seconds"])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,12 @@ class ChunkOutline:
     def of(chunk: Chunk) -> ChunkOutline:
         stamps = tuple(frame.stamp_ns for frame in chunk.frames)
         return ChunkOutline(chunk.index, chunk.session, chunk.frame_ids, stamps, chunk.overlap_ids)
+
+    @staticmethod
+    def read(values: Mapping[str, Any]) -> ChunkOutline:
+        """From the values that `asdict` gave, after a trip through a file."""
+        own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return ChunkOutline(**own)
 
 
 @dataclass(frozen=True)

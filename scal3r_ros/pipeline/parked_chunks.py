@@ -44,8 +44,6 @@ class ParkedChunks:
         self._store = TensorStore(max_bytes, folder)
         self._chunks: list[_Parked] = []
         self._committed = 0
-        self._saved: dict[Path, int] = {}
-        """How many chunks a folder holds already."""
 
     def __len__(self) -> int:
         return len(self._chunks)
@@ -83,26 +81,26 @@ class ParkedChunks:
                 self._store.drop((kind, len(self._chunks)))
 
     def save(self, folder: Path) -> int:
-        """Write the committed chunks that `folder` does not hold yet, each to files that are never
-        changed; returns the number of all. Raises `SaveFailed`."""
-        for number in range(self._saved.get(folder, 0), self._committed):
-            for kind in (_TOKENS, _IMAGES):
-                self._store.copy_to((kind, number), _file(folder, number, kind))
-            facts = json.dumps(asdict(self._chunks[number]))
-            write_text(_file(folder, number, "facts"), facts)
-            self._saved[folder] = number + 1
+        """Write the committed chunks that `folder`, which has those of nobody else, does not hold
+        yet; returns the number of all. Raises `SaveFailed`."""
+        for number in range(self._committed):
+            facts = _file(folder, number, "facts")
+            if not facts.exists():
+                for kind in (_TOKENS, _IMAGES):
+                    self._store.copy_to((kind, number), _file(folder, number, kind))
+                write_text(facts, json.dumps(asdict(self._chunks[number])))
         return self._committed
 
     def load(self, folder: Path, count: int) -> None:
         """Take the first `count` chunks that `save` wrote, instead of those parked here."""
+        parked = [_Parked.read(_file(folder, number, "facts")) for number in range(count)]
         self._committed = 0
         self.rollback()
+        self._chunks = parked
         for number in range(count):
-            self._chunks.append(_Parked.read(_file(folder, number, "facts")))
             for kind in (_TOKENS, _IMAGES):
                 self._store.adopt((kind, number), _file(folder, number, kind))
         self.commit()
-        self._saved = {folder: count}
 
     def numbers(self, contributed: bool) -> list[int]:
         """Chunks that the memory absorbed, or those that it did not."""

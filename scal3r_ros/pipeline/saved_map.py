@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import cv2
 import numpy as np
@@ -22,6 +26,29 @@ from scal3r_ros.records import Chunk, ChunkPrediction, Frame, ScaleEstimate
 Arrays = dict[str, np.ndarray]
 _PREDICTED = ("T_chunk_camera", "intrinsics", "depth", "confidence", "rgb")
 _OPTIONAL = ("descriptors", "points")
+_FILES = "files"
+"""Folder beside a saved map with a folder of files for each save under way."""
+
+
+def new_files() -> str:
+    """A name for files that go with a map, which no other map uses."""
+    return uuid4().hex
+
+
+@contextmanager
+def files_for(folder: Path, facts: dict[str, Any], name: str) -> Iterator[Path]:
+    """Where to put files of a map that is written to `folder` inside the block. Those of the map
+    that is there now stay until the block ends well, so that a save that dies mixes nothing."""
+    facts["files"] = name
+    yield folder / _FILES / name
+    for path in (folder / _FILES).iterdir():
+        if path.name != name:
+            shutil.rmtree(path)
+
+
+def files_of(folder: Path, facts: Mapping[str, Any]) -> Path:
+    """Where the files of a saved map are; in maps of older versions, beside it."""
+    return folder / _FILES / facts["files"] if "files" in facts else folder
 
 
 def pack(
@@ -73,7 +100,7 @@ def unpack_assembly(
     scale = ScaleEstimate(**facts["scale"])
     assembly.references.scale.restore(scale, arrays["scale.ratios"])
     if facts["open"] is not None:
-        outline = _outline(facts["open"]["outline"])
+        outline = ChunkOutline.read(facts["open"]["outline"])
         known = _group("open", arrays)
         prediction = ChunkPrediction(
             outline.index,
@@ -140,7 +167,7 @@ def unpack_frames(
     first_size = tuple(known) if known else None
     chunker.restore(pending, facts["overlap"], facts["session"], facts["next_index"], first_size)
     chunker.size = facts["size"]
-    outlines = [_outline(values) for values in facts["waiting"]]
+    outlines = [ChunkOutline.read(values) for values in facts["waiting"]]
     return [
         Chunk(
             o.index,
@@ -163,11 +190,6 @@ def unpack_memory(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) ->
     return MemoryState(
         facts["kind"], facts["fingerprint"], facts["version"], _group("memory", arrays)
     )
-
-
-def _outline(values: Mapping[str, Any]) -> ChunkOutline:
-    lists: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return ChunkOutline(**lists)
 
 
 def _prefixed(group: str, arrays: Mapping[str, np.ndarray]) -> Arrays:

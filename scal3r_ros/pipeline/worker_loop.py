@@ -179,13 +179,14 @@ class WorkerLoop:
         before = self.status.state
         self._tell(state=COMPUTING)
         for work in works:
-            if work.chunk is not None:
-                self._answer(Answer(work, self._result_of(work.chunk)))
+            self._answer(Answer(work, self._result_of(work.chunk)))
         self._tell(state=before)
 
     def _result_of(
-        self, chunk: Chunk
+        self, chunk: Chunk | None
     ) -> ChunkPrediction | ReconstructionFailed | OutOfDeviceMemory:
+        if chunk is None:
+            return ReconstructionFailed("asked to read without a chunk")
         try:
             return self._worker.read(chunk)
         except (ReconstructionFailed, OutOfDeviceMemory) as error:

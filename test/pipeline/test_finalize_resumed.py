@@ -103,7 +103,7 @@ def test_a_killed_run_goes_on_to_the_same_map(folder, whole, tmp_path, megabytes
     with pytest.raises(Killed):
         killed = Recording(20, Killed())
         run(folder, tmp_path, killed, megabytes)
-    kept = sorted((tmp_path / ".resume" / "chunks").glob("*_tokens.pt"))
+    kept = sorted((tmp_path / ".resume" / "files").glob("*/chunks/*_tokens.pt"))
     assert len(kept) >= 5, "the chunks of the stream and those that tried loops"
     run(folder, tmp_path, megabytes=megabytes, resume=True)
     assert results(tmp_path) == results(whole)
@@ -149,7 +149,7 @@ def test_saving_costs_the_disk_nothing_twice(folder, tmp_path):
     for frame in frames(12):
         mapper.add(frame)
     mapper.save(tmp_path / "saved")
-    saved = sorted((tmp_path / "saved" / "chunks").glob("*.pt"))
+    saved = sorted((tmp_path / "saved" / "files").glob("*/chunks/*.pt"))
     waiting = list((tmp_path / ".resume").rglob("*.pt"))
     assert saved and {p.stat().st_ino for p in saved} == {p.stat().st_ino for p in waiting}
     times = [p.stat().st_mtime_ns for p in saved]

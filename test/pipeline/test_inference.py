@@ -92,7 +92,7 @@ def test_shared_frames_pass_the_encoder_once(folder):
     assert counts == [5, 3, 2]
     fresh = reconstructor(folder)
     for chunk, have in zip(chunks, found):
-        fresh._cache = type(fresh._cache)()
+        fresh._intake._cache = type(fresh._intake._cache)()
         assert_same(fresh.reconstruct(chunk), have, 1e-5)
 
 

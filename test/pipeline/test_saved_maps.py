@@ -1,10 +1,13 @@
 """Saved maps go on as if nothing had happened; damaged ones are refused."""
 
+import errno
+
 import numpy as np
 import pytest
 from mapper_runs import config, run
 from oracle import REALISTIC, OracleReconstructor
 
+from scal3r_ros.io import atomic
 from scal3r_ros.io.atomic import SaveFailed
 from scal3r_ros.io.map_store import BadMapFile, read_map, write_map
 from scal3r_ros.mapping.loop_closure import LoopVerdict
@@ -96,18 +99,16 @@ def test_a_save_that_dies_leaves_the_older_map_with_its_own_records(street, tmp_
             assert ours.id == theirs.id
             np.testing.assert_array_equal(ours.rgb, theirs.rgb)
     newer.save(tmp_path)
-    assert len(list((tmp_path / RECORDS).iterdir())) == 1, "the older records are gone"
+    assert len(list((tmp_path / "files").iterdir())) == 1, "the older records are gone"
 
 
 def test_a_map_of_an_older_version_is_read(street, tmp_path):
-    """Its records lie in the folder itself, and its facts do not name them."""
+    """Its records lie beside the map file, and its facts name no other folder."""
     first = Mapper(config(loop__enabled=True), OracleReconstructor(street, REALISTIC))
     run(street, first, range(40))
     first.save(tmp_path)
     arrays, facts = read_map(tmp_path / MAP_FILE)
-    named = tmp_path / RECORDS / facts.pop("records")
-    for path in named.iterdir():
-        path.rename(tmp_path / RECORDS / path.name)
+    (tmp_path / "files" / facts.pop("files") / RECORDS).rename(tmp_path / RECORDS)
     write_map(tmp_path / MAP_FILE, arrays, facts)
     second = Mapper(config(loop__enabled=True), OracleReconstructor(street))
     second.load(tmp_path)
@@ -116,3 +117,21 @@ def test_a_map_of_an_older_version_is_read(street, tmp_path):
 
 def records_of(mapper):
     return list(mapper._loops.records._frame_ids.items())
+
+
+def test_records_are_copied_once_where_they_cannot_be_linked(street, tmp_path, monkeypatch):
+    """Maps and temporary files often lie on different disks."""
+
+    def refused(source, target):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(atomic.os, "link", refused)
+    mapper = Mapper(config(loop__enabled=True), OracleReconstructor(street, REALISTIC))
+    run(street, mapper, range(40))
+    mapper.save(tmp_path)
+    first = {path: path.stat().st_ino for path in tmp_path.rglob("*.npz") if path.name != MAP_FILE}
+    mapper.save(tmp_path)
+    assert first and first == {path: path.stat().st_ino for path in first}
+    found = Mapper(config(loop__enabled=True), OracleReconstructor(street))
+    found.load(tmp_path)
+    assert records_of(found) == records_of(mapper)
