@@ -74,6 +74,13 @@ class AlignmentConfig(Section):
     compat: bool = option(
         False, "Use the published constants: float32, absolute Huber delta, every pixel, no gate."
     )
+    estimator: str = option(
+        "points",
+        "What is fitted first: `points`, the pixels of the shared frames, or `poses`, their camera "
+        "poses, with the ratio of their depths as scale. The latter suits networks whose poses are "
+        "better than their depth.",
+        choices=("points", "poses"),
+    )
     huber_delta: float = option(
         0.1,
         "Residual below which a match is an inlier, relative to the typical scene distance of the "

@@ -14,6 +14,7 @@ import numpy as np
 
 from scal3r_ros.config import AlignmentConfig
 from scal3r_ros.mapping.camera import unproject, valid_pixels
+from scal3r_ros.mapping.pose_fit import similarity_of_poses
 from scal3r_ros.mapping.sim3 import Sim3, rotation_log
 from scal3r_ros.mapping.similarity_fit import (
     DegenerateOverlap,
@@ -53,7 +54,7 @@ class Alignment:
     S_previous_current: Sim3
     accepted: bool
     method: str
-    """`depth`, `points`, `rigid` or `odometry`; `none` if nothing was accepted."""
+    """`poses`, `depth`, `points`, `rigid` or `odometry`; `none` if nothing was accepted."""
     failure: str = ""
     """Why the last attempt was refused, e.g. `few_inliers`; empty when accepted."""
     attempts: tuple[str, ...] = ()
@@ -78,7 +79,10 @@ class Alignment:
 def align(
     previous: ChunkPrediction, current: ChunkPrediction, config: AlignmentConfig
 ) -> Alignment:
-    """Align by depth; on failure by the point head, then rigidly with the ratio of the depths."""
+    """Align by depth; on failure by the point head, then rigidly with the ratio of the depths.
+
+    With the estimator `poses`, the poses of the shared frames come before all of these.
+    """
     attempts: list[str] = []
     refused = Alignment(Sim3.identity(), False, "none")
     for method, estimate in _methods(previous, current, config):
@@ -176,10 +180,30 @@ def fit_rigid(matches: Matches, config: AlignmentConfig) -> SimilarityFit:
     return robust_similarity(*_robust_input(matches), 2 * config.iterations, scale)
 
 
+def fit_poses(
+    previous: ChunkPrediction, current: ChunkPrediction, matches: Matches
+) -> SimilarityFit:
+    """Poses of the shared frames, which weigh alike; the scale is the ratio of depths, one median
+    per frame."""
+    before, after = shared_positions(previous, current)
+    ratio = np.log(matches.depth_target / matches.depth_source)
+    scale = np.exp(
+        np.mean([np.median(ratio[matches.frame == f]) for f in np.unique(matches.frame)])
+    )
+    S = similarity_of_poses(
+        previous.T_chunk_camera[before], current.T_chunk_camera[after], float(scale)
+    )
+    residuals = np.linalg.norm(S.apply(matches.source) - matches.target, axis=1)
+    return SimilarityFit(S, residuals, rounds=0)
+
+
 def _methods(previous, current, config) -> Sequence[tuple[str, Callable]]:
     if config.compat:
         return [("depth", fit_published)]
-    methods = [("depth", fit_robust)]
+    methods: list[tuple[str, Callable]] = [("depth", fit_robust)]
+    if config.estimator == "poses":
+        by_poses = ("poses", lambda matches, _: fit_poses(previous, current, matches))
+        methods.insert(0, by_poses)
     if previous.points is not None and current.points is not None:
         methods.append(("points", fit_robust))
     return [*methods, ("rigid", fit_rigid)]

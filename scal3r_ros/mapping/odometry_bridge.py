@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from scal3r_ros.mapping.alignment import Alignment
+from scal3r_ros.mapping.pose_fit import similarity_of_poses
 from scal3r_ros.mapping.sim3 import Sim3
 from scal3r_ros.records import ChunkPrediction
 
@@ -47,10 +48,4 @@ def _anchor(prediction: ChunkPrediction, T_odom_camera: Mapping[int, np.ndarray]
     spread = [np.linalg.norm(p[:, :3, 3] - p[:, :3, 3].mean(axis=0)) for p in (chunk, odom)]
     if spread[0] < 1e-9 or spread[1] < 1e-3:
         return None
-    scale = spread[1] / spread[0]
-    left, _, right = np.linalg.svd(
-        (odom[:, :3, :3] @ np.swapaxes(chunk[:, :3, :3], 1, 2)).sum(axis=0)
-    )
-    rotation = left @ np.diag([1.0, 1.0, np.sign(np.linalg.det(left @ right))]) @ right
-    centre = odom[:, :3, 3].mean(axis=0) - scale * rotation @ chunk[:, :3, 3].mean(axis=0)
-    return Sim3(scale, rotation, centre)
+    return similarity_of_poses(odom, chunk, spread[1] / spread[0])

@@ -169,13 +169,15 @@ class MapAssembly:
         return events
 
     def _continue_from_last(self, prediction: ChunkPrediction) -> Sim3:
-        """A provisional place: where the last pose is, at the same typical scene distance."""
+        """A provisional place, at the scale of the last chunk: its last frame is the same in both,
+        or where this chunk begins if they share none."""
         last = self.trajectory.frame_ids[-1]
         T_map_last = self.trajectory.matrices(self.graph.nodes, [last])[0]
         S_last = self.graph.nodes[self.trajectory.chunk_of(last)]
         unit = Sim3(S_last.scale, np.eye(3), np.zeros(3))
-        T_first_chunk = np.linalg.inv(prediction.T_chunk_camera[0])
-        return Sim3.from_pose(T_map_last) @ unit @ Sim3.from_pose(T_first_chunk)
+        met = prediction.frame_ids.index(last) if last in prediction.frame_ids else 0
+        T_met_chunk = np.linalg.inv(prediction.T_chunk_camera[met])
+        return Sim3.from_pose(T_map_last) @ unit @ Sim3.from_pose(T_met_chunk)
 
     def _hand_over(
         self, previous: OpenChunk, outline: ChunkOutline, prediction: ChunkPrediction

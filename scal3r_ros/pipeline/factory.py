@@ -27,6 +27,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 EMBEDDED_PRESET: Mapping[str, Any] = {
     "chunk.size": 8,
     "chunk.overlap": 3,
+    "alignment.estimator": "poses",
     "alignment.huber_delta": 0.2,
     "alignment.max_residual": 0.25,
 }

@@ -36,10 +36,12 @@ def step_loss(
     layers: tuple[int, ...],
     probes: Probes,
     crew: Crew | None = None,
+    resting: bool = False,
 ) -> LossParts:
     """Loss of chunks (of the same worlds, network order) that share one memory, and its parts.
 
-    With a memory and several processes, this process takes its share of the chunks.
+    In a stage with memory and several processes, this process takes its share of the chunks.
+    resting: the memory is left out of this step.
     """
     crew = crew or Crew()
     targets = group_targets(chunks)
@@ -54,7 +56,7 @@ def step_loss(
     predictions = network(
         [chunk.images for chunk in chunks],
         points=network.architecture.points_head,
-        memory=_memory(network, stage, len(chunks), crew),
+        memory=NoMemory() if resting else _memory(network, stage, len(chunks), crew),
         observe=watch,
     )
     total, parts = _geometry(predictions, targets, stage)

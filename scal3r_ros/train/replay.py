@@ -16,7 +16,7 @@ _TOUR_SEEDS = 250_000_000
 """Offset of the seeds of tours, far from those of short clips."""
 _TOUR_STEP = 2
 """Frames of a tour are rendered at this stride, and drawn at up to _WIDEST times it."""
-_WIDEST = 3
+_WIDEST = 2
 
 
 class ClipReplay:

@@ -20,7 +20,8 @@ class Stage:
 
     minutes: of training time. batch: worlds per step. chunks: per world, sharing one memory.
     clips.frames: frames per chunk. overlap: frames shared by neighbouring chunks. memory: whether
-    the memory units run. changes: which of the learner's parts change; where it is the `memory`,
+    the memory units run; memory_every: in every so many-th step, so that the network stays good
+    without them. changes: which of the learner's parts change; where it is the `memory`,
     the network without memory stays as it was. tours: share of the worlds that are parts of long
     round tours. spare_frames: frames rendered beyond those the chunks of a clip use. uses: how
     often a rendered clip is drawn, each time with other frames. asked: share of the patches whose
@@ -37,6 +38,7 @@ class Stage:
     chunks: int = 1
     overlap: int = 2
     memory: bool = False
+    memory_every: int = 1
     changes: str = "all"
     tours: float = 0.0
     spare_frames: int = 2
@@ -169,6 +171,28 @@ def larger_schedule() -> Schedule:
     )
 
 
+def sharper_schedule() -> Schedule:
+    """What `nano-larger` has learned, on to sharper images: an hour and a half on two CPU cores."""
+    middle = ClipSettings(size=(84, 112), frames=8, sub_rays=1, **_MIXED)
+    full = replace(middle, size=(105, 140))
+    often = {"tours": 0.8, "uses": 8.0, "asked": 0.2}
+    weights = LossWeights(depth=2.0, field_of_view=2.0)
+    return Schedule(
+        stages=(
+            Stage("A", 22.0, 3, middle, weights, **often),
+            Stage("B", 44.0, 3, full, weights, rate=(1.0, 0.3), **often),
+            Stage(
+                "C", 16.0, 2, full, weights, 4, 3, True, 2,
+                spare_frames=0, rate=(0.3, 0.01), **often,
+            ),
+        ),
+        memory_rate=1.5e-3,
+        camera_rate=8e-4,
+        ema=0.999,
+        matching_layers=(0, 1, 2),
+    )  # fmt: skip
+
+
 def tiny_schedule() -> Schedule:
     """`scal3r-tiny` on one data-centre GPU in 25 minutes, in two or three turns."""
     short = ClipSettings(size=(84, 112), frames=6, sub_rays=1, **_MIXED)
@@ -239,6 +263,7 @@ def fine_tune_schedule() -> Schedule:
 SCHEDULES = {
     "nano": (NANO, nano_schedule),
     "nano-larger": (replace(NANO, image_size=112), larger_schedule),
+    "nano-sharper": (replace(NANO, image_size=140), sharper_schedule),
     "scal3r-tiny": (preset("scal3r-tiny"), tiny_schedule),
     "rehearsal": (NANO, rehearsal_schedule),
     "fine-tune": (preset("scal3r"), fine_tune_schedule),

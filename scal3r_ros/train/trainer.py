@@ -135,7 +135,8 @@ class Trainer:
         rate = self.schedule.rate(progress.minutes, progress.steps)
         learner.set_rate(rate)
         layers = self.schedule.matching_layers
-        loss = step_loss(learner.network, chunks, stage, layers, learner.probes, self.crew)
+        resting = progress.steps % stage.memory_every > 0
+        loss = step_loss(learner.network, chunks, stage, layers, learner.probes, self.crew, resting)
         learner.forget_gradients()
         loss.total.backward()
         everything = [*learner.trained, *learner.probes.parameters()]

@@ -65,6 +65,43 @@ def test_an_outlying_region_that_agrees_with_itself_does_not_win():
     assert error(found.S_previous_current).max() < 1e-4
 
 
+def rough_depth(current: ChunkPrediction, bend: float = 0.3) -> ChunkPrediction:
+    """Depth that is off by a slope across the image, as that of a weak network is."""
+    slope = np.linspace(-bend, bend, current.depth.shape[2], dtype=np.float32)
+    return replace(current, depth=current.depth * np.exp(slope))
+
+
+def test_poses_give_the_true_similarity_whatever_the_depth():
+    previous = prediction()
+    current = rough_depth(seen_from(TRUTH, previous))
+    wide = replace(CONFIG, huber_delta=0.5, max_residual=0.5)
+    by_points, by_poses = (
+        align(previous, current, replace(wide, estimator=name)) for name in ("points", "poses")
+    )
+    assert (by_points.method, by_poses.method) == ("depth", "poses")
+    assert error(by_poses.S_previous_current)[3:6].max() < 1e-6
+    assert error(by_points.S_previous_current)[3:6].max() > 0.03
+    assert error(by_poses.S_previous_current)[6] < 0.02
+
+
+def test_one_wrong_pose_is_refused_and_the_pixels_outvote_it():
+    previous = prediction()
+    current = seen_from(TRUTH, previous)
+    turned = current.T_chunk_camera.copy()
+    turned[2, :3, :3] = turned[2, :3, :3] @ Rotation.from_euler("y", 90, degrees=True).as_matrix()
+    config = replace(CONFIG, estimator="poses")
+    found = align(previous, replace(current, T_chunk_camera=turned), config)
+    assert found.attempts == ("poses: few_inliers",)
+    assert found.method == "depth"
+    assert error(found.S_previous_current).max() < 1e-5
+
+
+def test_poses_are_not_asked_by_the_published_recipe():
+    previous = prediction()
+    config = AlignmentConfig(compat=True, estimator="poses")
+    assert align(previous, rough_depth(seen_from(TRUTH, previous)), config).method == "depth"
+
+
 def test_published_recipe_against_a_plain_reading_of_it():
     previous = prediction(frames=3)
     random = np.random.default_rng(9)

@@ -135,6 +135,19 @@ def test_odometry_bridges_what_the_images_cannot(street):
     assert relative_error(street, bridged.trajectory()) < 0.01
 
 
+def test_an_unconnected_part_begins_where_a_shared_frame_was(street):
+    """What the gate refuses is not tied to the map, but looks and lies as the shared frame says;
+    its scale alone is a guess."""
+    mapper = Mapper(config(alignment__max_residual=1e-12), OracleReconstructor(street))
+    run(street, mapper)
+    parts = mapper.graph().parts
+    assert len(set(parts)) == len(parts) > 3
+    found = np.stack([p.T_map_camera for p in mapper.trajectory()])
+    truth = street.T_world_camera[[p.frame_id for p in mapper.trajectory()]]
+    turns = found[:, :3, :3] @ np.swapaxes(truth[:, :3, :3], 1, 2)
+    np.testing.assert_allclose(turns, np.broadcast_to(turns[0], turns.shape), atol=1e-6)
+
+
 def test_reset_forgets_the_map_and_the_memory(street):
     mapper = Mapper(config(), OracleReconstructor(street))
     run(street, mapper)

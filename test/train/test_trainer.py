@@ -15,6 +15,8 @@ from scal3r_ros.model.architecture import Architecture  # noqa: E402
 from scal3r_ros.model.checkpoint import load_network  # noqa: E402
 from scal3r_ros.train import trainer as training  # noqa: E402
 from scal3r_ros.train.export import CHECKSUMS, export_run  # noqa: E402
+from scal3r_ros.train.objective import step_loss  # noqa: E402
+from scal3r_ros.train.replay import ClipReplay  # noqa: E402
 from scal3r_ros.train.run_state import read_run  # noqa: E402
 from scal3r_ros.train.schedule import NANO, Schedule, Stage, rehearsal_schedule  # noqa: E402
 from scal3r_ros.train.trainer import Plateau, Trainer  # noqa: E402
@@ -115,6 +117,29 @@ def test_a_stage_for_the_memory_leaves_the_rest_alone(tmp_path):
     trainer._run_stage(plan.stages[1], float("inf"))
     after = trainer.learner.network.state_dict()
     assert any(not torch.equal(v, before[k]) for k, v in after.items() if ".ttt." not in k)
+
+
+def test_resting_memory_is_no_memory(tmp_path):
+    """Every second step of such a stage is that of a network without memory."""
+    stage = replace(schedule(memory=True).stages[0], memory_every=2)
+    trainer = Trainer(TOY, replace(schedule(), stages=(stage,)), tmp_path)
+    replay = ClipReplay(trainer.sampler, stage, 16, 3)
+    units = dict(trainer.learner.network.named_parameters())
+    name = next(n for n in units if ".ttt.w0" in n)
+    before = units[name].detach().clone()
+    for changed in (True, False):
+        trainer.step(stage, replay)
+        assert (units[name].grad is not None) is changed
+    assert not torch.equal(units[name], before)
+    chunks = replay.draw()
+    plain = replace(stage, memory=False)
+    layers = (0,)
+    network, probes = trainer.learner.network, trainer.learner.probes
+    resting, without, active = (
+        float(step_loss(network, chunks, s, layers, probes, resting=rests).total.detach())
+        for s, rests in ((stage, True), (plain, False), (stage, False))
+    )
+    assert resting == without != active
 
 
 def test_export_loads_and_starts_another_run(tmp_path):
