@@ -180,7 +180,7 @@ def sharper_schedule() -> Schedule:
     return Schedule(
         stages=(
             Stage("A", 22.0, 3, middle, weights, **often),
-            Stage("B", 44.0, 3, full, weights, rate=(1.0, 0.3), **often),
+            Stage("B", 44.0, 3, full, weights, rate=(1.0, 0.15), **often),
             Stage(
                 "C", 16.0, 2, full, weights, 4, 3, True, 2,
                 spare_frames=0, rate=(0.3, 0.01), **often,
