@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chunk", type=int, default=8, help="frames per chunk")
     parser.add_argument("--overlap", type=int, default=3)
     parser.add_argument("--stride", type=int, default=4, help="map every n-th frame")
-    parser.add_argument("--width", type=int, default=112, help="of the rendered images, pixels")
+    parser.add_argument("--width", type=int, default=140, help="of the rendered images, pixels")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--device", default="auto")
     parser.add_argument(
