@@ -193,6 +193,25 @@ def sharper_schedule() -> Schedule:
     )  # fmt: skip
 
 
+def memory_schedule() -> Schedule:
+    """The memory units of what `nano-sharper` has learned, alone: six minutes on two CPU cores."""
+    clips = ClipSettings(size=(105, 140), frames=8, sub_rays=1, **_MIXED)
+    weights = LossWeights(depth=2.0, field_of_view=2.0)
+    return Schedule(
+        stages=(
+            Stage(
+                "D", 6.0, 2, clips, weights, 4, 3, True, changes="memory",
+                tours=0.8, spare_frames=0, uses=8.0, asked=0.1, rate=_TO_ZERO,
+            ),
+        ),
+        memory_rate=1.5e-3,
+        warmup_steps=20,
+        ema=0.98,
+        matching_layers=(0, 1, 2),
+        validation_clips=4,
+    )  # fmt: skip
+
+
 def tiny_schedule() -> Schedule:
     """`scal3r-tiny` on one data-centre GPU in 25 minutes, in two or three turns."""
     short = ClipSettings(size=(84, 112), frames=6, sub_rays=1, **_MIXED)
@@ -264,6 +283,7 @@ SCHEDULES = {
     "nano": (NANO, nano_schedule),
     "nano-larger": (replace(NANO, image_size=112), larger_schedule),
     "nano-sharper": (replace(NANO, image_size=140), sharper_schedule),
+    "nano-memory": (replace(NANO, image_size=140), memory_schedule),
     "scal3r-tiny": (preset("scal3r-tiny"), tiny_schedule),
     "rehearsal": (NANO, rehearsal_schedule),
     "fine-tune": (preset("scal3r"), fine_tune_schedule),
