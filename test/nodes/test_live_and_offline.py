@@ -19,6 +19,7 @@ from test_mapping_node import camera_poses, cloud_by_hand
 from scal3r_ros.io.source import open_source
 from scal3r_ros.nodes.node_config import NodeConfig
 from scal3r_ros.options import from_dict
+from scal3r_ros.pipeline.factory import preset_options
 from scal3r_ros.pipeline.offline import run
 
 pytestmark = pytest.mark.ros
@@ -72,7 +73,8 @@ def test_live_replay_and_offline_agree(start_mapping, make_robot, tmp_path):
     live_points, _, _ = cloud_by_hand(robot.heard["map"][-1])
     assert process.stop() == 0
 
-    config = from_dict(NodeConfig, {**SMALL_CHUNKS, "map.voxel_size": 0.01})
+    presets = preset_options("scal3r", "")
+    config = from_dict(NodeConfig, {**presets, **SMALL_CHUNKS, "map.voxel_size": 0.01})
     source = open_source(tmp_path / "bag", topic="/image")
     run(config, source, StampOracle(OPTIONS), tmp_path / "offline")
     rows = np.loadtxt(tmp_path / "offline" / "trajectory.txt")
