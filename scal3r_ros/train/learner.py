@@ -16,8 +16,8 @@ from scal3r_ros.train.probe import Probes, write_place_code
 from scal3r_ros.train.run_state import AveragedWeights
 from scal3r_ros.train.schedule import Schedule
 
-PARTS = {"all": "", "memory": ".ttt.", "depth": "dpt_decoder."}
-"""What the names of some weights have in common: of all, of the memory units, of the depth head."""
+PARTS = {"all": "", "memory": ".ttt."}
+"""What the names of some weights have in common: of all, of the memory units."""
 _MEAN_FOV = (0.95, 1.2)
 
 

@@ -162,7 +162,6 @@ def larger_schedule() -> Schedule:
             Stage("B", 26.0, 3, full, weights, rate=(1.0, 0.5), **often),
             Stage("C", 30.0, 3, full, depth, rate=(0.5, 0.02), **often),
             Stage("D", 12.0, 2, full, depth, 4, 3, changes="memory", **last),
-            Stage("E", 8.0, 3, full, depth, 2, 3, changes="depth", **last),
         ),
         memory_rate=1.5e-3,
         camera_rate=8e-4,
