@@ -10,6 +10,7 @@ from pathlib import Path
 PARTS = {
     "model": "scal3r_ros.bench.model",
     "mapping": "scal3r_ros.bench.mapping",
+    "fusion": "scal3r_ros.bench.fusion",
     "places": "scal3r_ros.bench.places",
     "shortcuts": "scal3r_ros.bench.shortcuts",
     "distributed": "scal3r_ros.bench.distributed",
