@@ -19,6 +19,7 @@ from scal3r_ros.mapping.sim3 import Sim3, rotation_log
 from scal3r_ros.mapping.similarity_fit import (
     DegenerateOverlap,
     SimilarityFit,
+    distances,
     robust_similarity,
     sim3_wet,
 )
@@ -186,24 +187,18 @@ def fit_poses(
     """Poses of the shared frames, which weigh alike; the scale is the ratio of depths, one median
     per frame."""
     before, after = shared_positions(previous, current)
-    ratio = np.log(matches.depth_target / matches.depth_source)
-    scale = np.exp(
-        np.mean([np.median(ratio[matches.frame == f]) for f in np.unique(matches.frame)])
-    )
-    S = similarity_of_poses(
-        previous.T_chunk_camera[before], current.T_chunk_camera[after], float(scale)
-    )
-    residuals = np.linalg.norm(S.apply(matches.source) - matches.target, axis=1)
-    return SimilarityFit(S, residuals, rounds=0)
+    scale = float(np.exp(_log_scales(matches).mean()))
+    S = similarity_of_poses(previous.T_chunk_camera[before], current.T_chunk_camera[after], scale)
+    return SimilarityFit(S, distances(S, matches.source, matches.target), rounds=0)
 
 
 def _methods(previous, current, config) -> Sequence[tuple[str, Callable]]:
     if config.compat:
         return [("depth", fit_published)]
-    methods: list[tuple[str, Callable]] = [("depth", fit_robust)]
+    methods: list[tuple[str, Callable]] = []
     if config.estimator == "poses":
-        by_poses = ("poses", lambda matches, _: fit_poses(previous, current, matches))
-        methods.insert(0, by_poses)
+        methods.append(("poses", lambda matches, _: fit_poses(previous, current, matches)))
+    methods.append(("depth", fit_robust))
     if previous.points is not None and current.points is not None:
         methods.append(("points", fit_robust))
     return [*methods, ("rigid", fit_rigid)]
@@ -284,11 +279,15 @@ def _covariance(disagreement: np.ndarray, S: Sim3, typical: float) -> np.ndarray
     return spread + np.diag(np.square(floor))
 
 
+def _log_scales(matches: Matches) -> np.ndarray:
+    """Log ratio of the two chunks' depths, a median for each shared frame."""
+    ratio = np.log(matches.depth_target / matches.depth_source)
+    return np.array([np.median(ratio[matches.frame == f]) for f in np.unique(matches.frame)])
+
+
 def _sigma(matches: Matches, S: Sim3, disagreement: np.ndarray, typical: float) -> np.ndarray:
     """Standard deviations of the alignment itself, never below FLOOR."""
-    ratio = np.log(matches.depth_target / (S.scale * matches.depth_source))
-    frames = np.unique(matches.frame)
-    of_frame = np.array([np.median(ratio[matches.frame == frame]) for frame in frames])
+    of_frame = _log_scales(matches) - np.log(S.scale)
     measured = np.array(
         [
             np.sqrt((disagreement[:, :3] ** 2).mean()) / S.scale,

@@ -86,7 +86,7 @@ def sim3_wet(
     best = weighted_similarity(points, goal, base, scale)
     previous_cost, rounds = np.inf, 0
     for _ in range(iterations):
-        residual = _distances(best, points, goal)
+        residual = distances(best, points, goal)
         huber = np.where(residual <= delta, 1.0, delta / np.maximum(residual, 1e-30))
         loss = np.where(residual <= delta, 0.5 * residual**2, delta * (residual - 0.5 * delta))
         cost = float((base * loss).sum())
@@ -95,7 +95,7 @@ def sim3_wet(
         if _settled(best, fitted) or abs(previous_cost - cost) < 1e-9 * previous_cost:
             break
         best, previous_cost, rounds = fitted, cost, rounds + 1
-    return SimilarityFit(best, _distances(best, source, target), rounds)
+    return SimilarityFit(best, distances(best, source, target), rounds)
 
 
 def robust_similarity(
@@ -116,15 +116,15 @@ def robust_similarity(
     best = _consensus(source, target, weights, distance, scale)
     base, settled, rounds = weights / distance**2, False, 0
     while rounds < iterations and not settled:
-        relative = _distances(best, source, target) / distance
+        relative = distances(best, source, target) / distance
         sigma = max(1.4826 * float(np.median(relative)), 1e-7)
         kernel = np.clip(1.0 - (relative / (TUKEY * sigma)) ** 2, 0.0, None) ** 2
         fitted = weighted_similarity(source, target, base * kernel / base.sum(), scale)
         settled, best, rounds = _settled(best, fitted), fitted, rounds + 1
-    return SimilarityFit(best, _distances(best, source, target), rounds)
+    return SimilarityFit(best, distances(best, source, target), rounds)
 
 
-def _distances(S_target_source: Sim3, source: np.ndarray, target: np.ndarray) -> np.ndarray:
+def distances(S_target_source: Sim3, source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """(N,) between where points are moved to and where they should be."""
     missed = S_target_source.apply(source)
     missed -= target

@@ -154,20 +154,22 @@ def larger_schedule() -> Schedule:
     middle = ClipSettings(size=(63, 84), frames=8, sub_rays=1, **_MIXED)
     full = replace(middle, size=(84, 112))
     often = {"tours": 0.65, "uses": 8.0, "asked": 0.5}
-    last = {"spare_frames": 0, "memory": True, "rate": _TO_ZERO, **often}
     weights, depth = LossWeights(depth=1.2), LossWeights(matching=0.5, depth=2.5)
     return Schedule(
         stages=(
             Stage("A", 38.0, 4, middle, weights, **often),
             Stage("B", 26.0, 3, full, weights, rate=(1.0, 0.5), **often),
             Stage("C", 30.0, 3, full, depth, rate=(0.5, 0.02), **often),
-            Stage("D", 12.0, 2, full, depth, 4, 3, changes="memory", **last),
+            Stage(
+                "D", 12.0, 2, full, depth, 4, 3, True, changes="memory",
+                spare_frames=0, rate=_TO_ZERO, **often,
+            ),
         ),
         memory_rate=1.5e-3,
         camera_rate=8e-4,
         ema=0.999,
         matching_layers=(0, 1, 2),
-    )
+    )  # fmt: skip
 
 
 def sharper_schedule() -> Schedule:
