@@ -24,7 +24,7 @@ setup(
     description="Live, globally consistent 3D mapping from a camera stream with Scal3R",
     license="Apache-2.0",
     packages=find_packages(include=["scal3r_ros", "scal3r_ros.*"]),
-    package_data={"scal3r_ros": ["model/weights/*"]},
+    package_data={"scal3r_ros": ["networks/scal3r/weights/*"]},
     python_requires=">=3.10",
     install_requires=["numpy>=1.21", "scipy>=1.8", "PyYAML>=5.4"],
     extras_require={

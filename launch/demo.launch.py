@@ -8,7 +8,7 @@ from launch.actions import IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 
-from scal3r_ros.nodes.launch_parts import TRUE_FALSE, argument, shared_file
+from scal3r_ros.nodes.launching.parts import TRUE_FALSE, argument, shared_file
 
 
 def generate_launch_description():

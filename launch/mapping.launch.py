@@ -19,7 +19,7 @@ from launch.events import Shutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch_ros.actions import Node
 
-from scal3r_ros.nodes.launch_parts import (
+from scal3r_ros.nodes.launching.parts import (
     TRUE_FALSE,
     argument,
     device,
@@ -31,7 +31,7 @@ from scal3r_ros.nodes.launch_parts import (
     values,
     worker_hosts,
 )
-from scal3r_ros.nodes.worker_hosts import parse_hosts
+from scal3r_ros.nodes.workers.hosts import parse_hosts
 
 NODE = "mapping_node"
 

@@ -11,7 +11,7 @@ import posixpath
 from launch import LaunchDescription
 from launch.actions import OpaqueFunction
 
-from scal3r_ros.nodes.launch_parts import (
+from scal3r_ros.nodes.launching.parts import (
     TRUE_FALSE,
     argument,
     device,
@@ -22,7 +22,7 @@ from scal3r_ros.nodes.launch_parts import (
     values,
     worker_hosts,
 )
-from scal3r_ros.nodes.worker_hosts import node_prefix, parse_hosts
+from scal3r_ros.nodes.workers.hosts import node_prefix, parse_hosts
 
 SHARED_TOPICS = ("context_state", "worker_state")
 

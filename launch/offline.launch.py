@@ -7,7 +7,7 @@ from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 from launch_ros.substitutions import ExecutableInPackage
 
-from scal3r_ros.nodes.launch_parts import PACKAGE, argument, device, params_file, values
+from scal3r_ros.nodes.launching.parts import PACKAGE, argument, device, params_file, values
 
 
 def generate_launch_description():

@@ -15,7 +15,7 @@ COMMANDS = {
     "evaluate": ("scal3r_ros.cli_evaluate", "compare a trajectory or a map with ground truth"),
     "download": ("scal3r_ros.io.download", "fetch the official checkpoint"),
     "train": ("scal3r_ros.train.command", "train a small network on made-up worlds"),
-    "play": ("scal3r_ros.nodes.play", "publish a bag where there is no `ros2 bag`"),
+    "play": ("scal3r_ros.nodes.launching.play", "publish a bag where there is no `ros2 bag`"),
     "bench": ("scal3r_ros.bench.command", "measure speed and memory"),
 }
 VARIANTS = {("evaluate", "--suite"): "scal3r_ros.train.evaluate_suite"}

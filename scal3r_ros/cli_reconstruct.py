@@ -32,18 +32,17 @@ from scal3r_ros.io.bag_measurements import OPTIONS
 from scal3r_ros.io.measurements import Measurements, open_measurements, wanted_measurements
 from scal3r_ros.io.source import BadInput, open_source
 from scal3r_ros.io.static_transforms import mount_matrix
-from scal3r_ros.nodes.node_config import NodeConfig
+from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.options import flatten, from_dict
-from scal3r_ros.pipeline.factory import (
-    PRESETS,
-    known_limits,
-    opened_reconstructor,
-    preset_options,
-)
 from scal3r_ros.pipeline.mapper import Mapper
 from scal3r_ros.pipeline.offline import WORK, Outcome
 from scal3r_ros.pipeline.offline import run as map_recording
-from scal3r_ros.pipeline.torchrun import is_helper
+from scal3r_ros.reconstruct.factory import (
+    PRESETS,
+    known_limits,
+    preset_options,
+)
+from scal3r_ros.workers.torchrun import is_helper, opened_reconstructor
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     """`scal3r reconstruct`; returns the exit code."""
     config = build_config(args)
     if is_helper():  # one of several processes of torchrun, which only lends its device
-        from scal3r_ros.pipeline.sharded import serve
+        from scal3r_ros.workers.sharded import serve
 
         return serve(config)
     if not args.rate > 0:

@@ -235,7 +235,7 @@ class ScaleConfig(Section):
 
 @dataclass(frozen=True)
 class Config(Section):
-    """All sections of the mapping method. The node adds its own (see `nodes/node_config.py`)."""
+    """All sections of the mapping method; the node adds its own (`nodes/base/node_config.py`)."""
 
     gate: GateConfig = field(default_factory=GateConfig)
     chunk: ChunkConfig = field(default_factory=ChunkConfig)

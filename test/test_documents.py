@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scal3r_ros import __version__
-from scal3r_ros.nodes.node_config import NodeConfig
+from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.options import walk_options
 
 ROOT = Path(__file__).resolve().parents[1]

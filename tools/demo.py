@@ -141,7 +141,12 @@ def mapper_command(recording, arguments: argparse.Namespace) -> list[str]:
 
 
 def player_command(recording, rate: float) -> list[str]:
-    command = [sys.executable, "-m", "scal3r_ros.nodes.play", str(recording.bag.absolute())]
+    command = [
+        sys.executable,
+        "-m",
+        "scal3r_ros.nodes.launching.play",
+        str(recording.bag.absolute()),
+    ]
     command += ["--rate", str(rate), "--clock", "0", "--wait-for", *recording.played_topics]
     return [*command, "--topics", *recording.played_topics]
 

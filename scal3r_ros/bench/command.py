@@ -14,7 +14,7 @@ PARTS = {
     "places": "scal3r_ros.bench.places",
     "shortcuts": "scal3r_ros.bench.shortcuts",
     "distributed": "scal3r_ros.bench.distributed",
-    "node": "scal3r_ros.nodes.bench",
+    "node": "scal3r_ros.nodes.bench.latency",
 }
 
 

@@ -30,15 +30,15 @@ from scal3r_ros.bench.projection import (
     ring_share,
 )
 from scal3r_ros.config import DistributedConfig, MemoryConfig
-from scal3r_ros.distributed.context_sync import AllReduceSync
-from scal3r_ros.distributed.membership import Origin
-from scal3r_ros.distributed.process_group import Place, connect, host_store, join_store
-from scal3r_ros.distributed.shares import shares
-from scal3r_ros.model.architecture import preset
-from scal3r_ros.model.checkpoint import LoadedNetwork
-from scal3r_ros.model.fast_weights import FastWeights
-from scal3r_ros.pipeline.inference import Scal3RReconstructor
-from scal3r_ros.pipeline.round_worker import RoundWorker
+from scal3r_ros.networks.scal3r.architecture import preset
+from scal3r_ros.networks.scal3r.checkpoint import LoadedNetwork
+from scal3r_ros.networks.scal3r.fast_weights import FastWeights
+from scal3r_ros.reconstruct.scal3r.reconstructor import Scal3RReconstructor
+from scal3r_ros.workers.context_sync import AllReduceSync
+from scal3r_ros.workers.membership import Origin
+from scal3r_ros.workers.process_group import Place, connect, host_store, join_store
+from scal3r_ros.workers.round_worker import RoundWorker
+from scal3r_ros.workers.shares import shares
 
 _CPU = torch.device("cpu")
 _OFFICIAL_GRID = (28, 37)  # 518 x 392

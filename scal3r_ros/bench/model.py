@@ -26,12 +26,12 @@ from scal3r_ros.bench.model_cases import Case, Result, cases, header, row, verdi
 from scal3r_ros.bench.naive_schedule import run_naively
 from scal3r_ros.bench.network_cost import ChunkCost, chunk_cost
 from scal3r_ros.config import MemoryConfig
-from scal3r_ros.model.architecture import Architecture, Numerics, preset
-from scal3r_ros.model.checkpoint import LoadedNetwork
-from scal3r_ros.model.network import Scal3R
-from scal3r_ros.pipeline.chunk_job import network_order
-from scal3r_ros.pipeline.inference import Scal3RReconstructor
-from scal3r_ros.pipeline.reconstructor import OutOfDeviceMemory
+from scal3r_ros.networks.scal3r.architecture import Architecture, Numerics, preset
+from scal3r_ros.networks.scal3r.checkpoint import LoadedNetwork
+from scal3r_ros.networks.scal3r.network import Scal3R
+from scal3r_ros.reconstruct.interface import OutOfDeviceMemory
+from scal3r_ros.reconstruct.scal3r.chunk_job import network_order
+from scal3r_ros.reconstruct.scal3r.reconstructor import Scal3RReconstructor
 from scal3r_ros.records import Chunk, Frame
 
 MIB = 1 << 20

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from scal3r_ros.model.memory import ContextMemory
-from scal3r_ros.model.network import Prediction, Scal3R
-from scal3r_ros.model.schedule import add_memory, advance_all
+from scal3r_ros.networks.scal3r.memory import ContextMemory
+from scal3r_ros.networks.scal3r.network import Prediction, Scal3R
+from scal3r_ros.networks.scal3r.schedule import add_memory, advance_all
 
 
 @torch.no_grad()

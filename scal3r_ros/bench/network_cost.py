@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scal3r_ros.model.architecture import Architecture
+from scal3r_ros.networks.scal3r.architecture import Architecture
 
 
 @dataclass(frozen=True)

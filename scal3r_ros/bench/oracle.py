@@ -13,7 +13,7 @@ import numpy as np
 
 from scal3r_ros.bench.city import City
 from scal3r_ros.mapping.sim3 import Sim3
-from scal3r_ros.pipeline.reconstructor import MemoryState, ReconstructionFailed
+from scal3r_ros.reconstruct.interface import MemoryState, ReconstructionFailed
 from scal3r_ros.records import Chunk, ChunkPrediction
 
 SAME_PLACE = 30.0

@@ -15,7 +15,7 @@ from scal3r_ros.io.measurements import FolderDepth
 from scal3r_ros.io.source import open_source
 from scal3r_ros.io.tum import read_trajectory
 from scal3r_ros.train.sequences import world_sequences
-from scal3r_ros.train.worlds import ClipBatch, correspondences
+from scal3r_ros.train.worlds.clips import ClipBatch, correspondences
 
 _SIZE = (84, 112)
 _PATCH = 7

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from scal3r_ros.bench.place_recordings import Places, recorded_places, toured_places
 from scal3r_ros.mapping.descriptor_store import DescriptorStore
-from scal3r_ros.model.checkpoint import EMBEDDED, load_network
-from scal3r_ros.model.descriptor import covariances, frame_descriptors
-from scal3r_ros.model.network import Scal3R
-from scal3r_ros.pipeline.preprocessing import prepare_image, target_size
+from scal3r_ros.networks.descriptor import covariances, frame_descriptors
+from scal3r_ros.networks.scal3r.checkpoint import EMBEDDED, load_network
+from scal3r_ros.networks.scal3r.network import Scal3R
+from scal3r_ros.reconstruct.preprocessing import prepare_image, target_size
 
 SEEN_AGAIN = 0.3
 """Share of the surfaces in view that two frames must share to be one place."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scal3r_ros.model.architecture import Architecture
+from scal3r_ros.networks.scal3r.architecture import Architecture
 
 LATENCY = 30e-6  # seconds per step of a ring, an assumption
 PYTHON_RATE = 0.28e9

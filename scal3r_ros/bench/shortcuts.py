@@ -23,8 +23,8 @@ from scal3r_ros.bench.oracle import REALISTIC, OracleReconstructor
 from scal3r_ros.config import Config, LoopConfig
 from scal3r_ros.mapping.sim3 import Sim3
 from scal3r_ros.mapping.similarity_fit import weighted_similarity
-from scal3r_ros.nodes.frame_queue import FrameQueue, Ticket
-from scal3r_ros.nodes.node_config import QueueConfig
+from scal3r_ros.nodes.base.node_config import QueueConfig
+from scal3r_ros.nodes.input.frame_queue import FrameQueue, Ticket
 from scal3r_ros.pipeline.mapper import Mapper
 from scal3r_ros.records import Chunk, Frame
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from scal3r_ros.io.atomic import atomic_file
+from scal3r_ros.files import atomic_file
 
 VERSION = 1
 _FACTS = "facts"

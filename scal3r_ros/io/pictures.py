@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from scal3r_ros.io.atomic import write_bytes
+from scal3r_ros.files import write_bytes
 
 _TOP_VIEW_PIXELS = 1400
 

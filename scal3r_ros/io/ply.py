@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scal3r_ros.io.atomic import atomic_file
+from scal3r_ros.files import atomic_file
 from scal3r_ros.io.source import BadInput
 
 _VERTEX = np.dtype(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from scal3r_ros import __version__
-from scal3r_ros.io.atomic import write_text
+from scal3r_ros.files import write_text
 
 _LIBRARIES = ("numpy", "scipy", "opencv-python-headless", "torch", "pycolmap", "rosbags")
 

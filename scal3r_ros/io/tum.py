@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scal3r_ros.io.atomic import write_text
+from scal3r_ros.files import write_text
 from scal3r_ros.io.source import BadInput
 from scal3r_ros.records import TrajectoryPose
 

@@ -19,21 +19,21 @@ from std_srvs.srv import Trigger
 
 from scal3r_ros.config import DistributedConfig
 from scal3r_ros.msg import ContextState, WorkerState
-from scal3r_ros.nodes import parameters
-from scal3r_ros.nodes.context_messages import (
+from scal3r_ros.nodes.base import parameters
+from scal3r_ros.nodes.base.managed_node import ManagedNode, TransitionRefused, run
+from scal3r_ros.nodes.base.node_config import NodeConfig
+from scal3r_ros.nodes.mapping.diagnostics import ERROR, OK, WARN, Concern, diagnostic_array
+from scal3r_ros.nodes.workers.context_messages import (
     HEARTBEAT_QOS,
     STATE_QOS,
     report_from_message,
     state_message,
 )
-from scal3r_ros.nodes.diagnostics import ERROR, OK, WARN, Concern, diagnostic_array
-from scal3r_ros.nodes.managed_node import ManagedNode, TransitionRefused, run
-from scal3r_ros.nodes.node_config import NodeConfig
 from scal3r_ros.options import Section, option
 from scal3r_ros.srv import LoadContext, SaveContext
 
 if TYPE_CHECKING:
-    from scal3r_ros.distributed.coordinator import Announcement, Coordinator, Operation
+    from scal3r_ros.workers.coordinator import Announcement, Coordinator, Operation
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class ContextSyncNode(ManagedNode):
 
     def configure(self) -> None:
         try:
-            from scal3r_ros.distributed.coordinator import Coordinator
+            from scal3r_ros.workers.coordinator import Coordinator
         except ImportError as error:
             raise TransitionRefused(
                 f"PyTorch is needed ({error}); install it with: pip install torch"

@@ -15,16 +15,16 @@ import rclpy
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 
-from scal3r_ros.nodes import parameters
-from scal3r_ros.nodes.health import HealthReport
-from scal3r_ros.nodes.loading import check_prerequisites, make_mapper
-from scal3r_ros.nodes.managed_node import ManagedNode, TransitionRefused, run
-from scal3r_ros.nodes.map_commands import MapCommands
-from scal3r_ros.nodes.mapping_session import MappingSession
-from scal3r_ros.nodes.node_config import NodeConfig
-from scal3r_ros.nodes.services import NotPossible, Services
+from scal3r_ros.nodes.base import parameters
+from scal3r_ros.nodes.base.managed_node import ManagedNode, TransitionRefused, run
+from scal3r_ros.nodes.base.node_config import NodeConfig
+from scal3r_ros.nodes.mapping.commands import MapCommands
+from scal3r_ros.nodes.mapping.health import HealthReport
+from scal3r_ros.nodes.mapping.loading import check_prerequisites, make_mapper
+from scal3r_ros.nodes.mapping.services import NotPossible, Services
+from scal3r_ros.nodes.mapping.session import MappingSession
 from scal3r_ros.options import from_dict, to_dict
-from scal3r_ros.pipeline.factory import preset_options
+from scal3r_ros.reconstruct.factory import preset_options
 
 LIVE = ("publish", "autosave", "input.timeout")
 """Parameters that take effect at once; the others at the next configure."""

@@ -17,8 +17,11 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 
 from scal3r_ros.config import DistributedConfig, MemoryConfig, ModelConfig
 from scal3r_ros.msg import Chunk, ChunkPrediction, ContextState, WorkerState
-from scal3r_ros.nodes import parameters
-from scal3r_ros.nodes.context_messages import (
+from scal3r_ros.nodes.base import parameters
+from scal3r_ros.nodes.base.managed_node import ManagedNode, TransitionRefused, run
+from scal3r_ros.nodes.base.node_config import NodeConfig
+from scal3r_ros.nodes.mapping.diagnostics import ERROR, OK, WARN, Concern, diagnostic_array
+from scal3r_ros.nodes.workers.context_messages import (
     BULK_QOS,
     HEARTBEAT_QOS,
     STATE_QOS,
@@ -27,15 +30,12 @@ from scal3r_ros.nodes.context_messages import (
     work_from_message,
     worker_message,
 )
-from scal3r_ros.nodes.diagnostics import ERROR, OK, WARN, Concern, diagnostic_array
-from scal3r_ros.nodes.managed_node import ManagedNode, TransitionRefused, run
-from scal3r_ros.nodes.node_config import NodeConfig
 from scal3r_ros.options import Section, option
-from scal3r_ros.pipeline.work import Answer
-from scal3r_ros.pipeline.worker_loop import WorkerLoop
+from scal3r_ros.workers.work import Answer
+from scal3r_ros.workers.worker_loop import WorkerLoop
 
 if TYPE_CHECKING:
-    from scal3r_ros.pipeline.round_worker import RoundWorker
+    from scal3r_ros.workers.round_worker import RoundWorker
 
 
 @dataclass(frozen=True)
@@ -211,9 +211,9 @@ def _check_prerequisites(config: ReconstructionConfig) -> None:
 
 def _make_worker(config: ReconstructionConfig) -> RoundWorker:
     """Load the network; on the worker's thread, because it takes seconds to minutes."""
-    from scal3r_ros.pipeline.async_worker import AsyncWorker
-    from scal3r_ros.pipeline.round_worker import RoundWorker
-    from scal3r_ros.pipeline.scal3r_setup import open_scal3r
+    from scal3r_ros.reconstruct.scal3r.setup import open_scal3r
+    from scal3r_ros.workers.async_worker import AsyncWorker
+    from scal3r_ros.workers.round_worker import RoundWorker
 
     engine = open_scal3r(config.model, config.memory)
     kind = AsyncWorker if config.distributed.policy == "async" else RoundWorker

@@ -1,1 +1,1 @@
-"""Composition: chunks through a reconstructor into the map."""
+"""The method: frames in, one correct and bounded map out."""

@@ -136,7 +136,7 @@ def draw_comparison(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from scal3r_ros.io.atomic import write_bytes
+    from scal3r_ros.files import write_bytes
 
     spread = np.ptp(reference.positions_xyz, axis=0)
     plane = "".join("xyz"[i] for i in sorted(np.argsort(-spread)[:2]))

@@ -9,9 +9,9 @@ import numpy as np
 from scal3r_ros.config import Config
 from scal3r_ros.mapping.chunking import Chunker
 from scal3r_ros.mapping.point_map import PointCloud
-from scal3r_ros.pipeline.assembly import MapAssembly
+from scal3r_ros.pipeline.live_map import MapAssembly
 from scal3r_ros.pipeline.outlines import GraphView, joined_cloud
-from scal3r_ros.pipeline.reconstructor import Reconstructor
+from scal3r_ros.reconstruct.interface import Reconstructor
 from scal3r_ros.records import Chunk, ChunkPrediction, ScaleEstimate, TrajectoryPose
 
 

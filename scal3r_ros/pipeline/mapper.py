@@ -13,20 +13,20 @@ from scal3r_ros.config import Config
 from scal3r_ros.io.map_store import read_map, write_map
 from scal3r_ros.mapping.chunking import Chunker
 from scal3r_ros.mapping.parallax import ParallaxGate
-from scal3r_ros.pipeline import saved_map
-from scal3r_ros.pipeline.assembly import MapAssembly
-from scal3r_ros.pipeline.history import ChunkHistory
-from scal3r_ros.pipeline.loop_search import LoopSearch
+from scal3r_ros.pipeline import save as saved_map
+from scal3r_ros.pipeline.finalize import ChunkHistory
+from scal3r_ros.pipeline.live_map import MapAssembly
+from scal3r_ros.pipeline.loops import LoopSearch
 from scal3r_ros.pipeline.map_view import MapView
 from scal3r_ros.pipeline.outlines import ChunkOutline, Joined
-from scal3r_ros.pipeline.reconstructor import (
+from scal3r_ros.reconstruct.interface import (
     Finalizes,
     OutOfDeviceMemory,
     ReconstructionFailed,
     Reconstructor,
 )
-from scal3r_ros.pipeline.stopwatch import timed
 from scal3r_ros.records import Chunk, ChunkPrediction, Event, Frame, MapUpdate
+from scal3r_ros.stopwatch import timed
 
 Outcome = ChunkPrediction | ReconstructionFailed
 MAP_FILE = "map_state.npz"

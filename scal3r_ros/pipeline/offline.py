@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from scal3r_ros.config import Config
-from scal3r_ros.io.atomic import write_text
+from scal3r_ros.files import write_text
 from scal3r_ros.io.measurements import MeasurementFeed, Measurements
 from scal3r_ros.io.pictures import draw_depth
 from scal3r_ros.io.source import BadInput, FrameSource
 from scal3r_ros.mapping.frame_gate import FrameGate
 from scal3r_ros.options import to_dict
+from scal3r_ros.pipeline.export import export
 from scal3r_ros.pipeline.interrupts import WaitingInterrupts
 from scal3r_ros.pipeline.mapper import MAP_FILE, Mapper
-from scal3r_ros.pipeline.products import export
-from scal3r_ros.pipeline.reconstructor import Reconstructor
+from scal3r_ros.reconstruct.interface import Reconstructor
 from scal3r_ros.records import Event, MapUpdate
 
 WORK = ".resume"

@@ -19,9 +19,9 @@ from PIL import Image
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from scal3r_ros.train.rendering import focal_length
-from scal3r_ros.train.tours import Tour, film, make_tour
-from scal3r_ros.train.worlds import HELD_OUT_SEEDS, WorldSampler
+from scal3r_ros.train.worlds.clips import HELD_OUT_SEEDS, WorldSampler
+from scal3r_ros.train.worlds.rendering import focal_length
+from scal3r_ros.train.worlds.tours import Tour, film, make_tour
 
 IMAGE_TOPIC = "/camera/image_raw/compressed"
 INFO_TOPIC = "/camera/camera_info"

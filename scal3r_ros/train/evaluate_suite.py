@@ -78,7 +78,7 @@ def _write(folder: Path, results: dict[tuple[str, bool], _Case]) -> None:
 def _evaluate(sequence, mode: str, loops: bool, arguments: argparse.Namespace):
     from scal3r_ros.config import Config
     from scal3r_ros.options import from_dict
-    from scal3r_ros.pipeline.factory import open_reconstructor, preset_options
+    from scal3r_ros.reconstruct.factory import open_reconstructor, preset_options
     from scal3r_ros.train.evaluation import evaluate_sequence
 
     config = from_dict(

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import torch
 
-from scal3r_ros.model.architecture import Architecture
-from scal3r_ros.model.checkpoint import file_fingerprint, save_checkpoint, write_atomically
+from scal3r_ros.networks.scal3r.architecture import Architecture
+from scal3r_ros.networks.scal3r.checkpoint import (
+    file_fingerprint,
+    save_checkpoint,
+    write_atomically,
+)
 from scal3r_ros.train.run_state import read_run
 
 SHARD_BYTES = 15 * 2**20

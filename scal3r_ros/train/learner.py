@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from scal3r_ros.model.architecture import Architecture, Numerics
-from scal3r_ros.model.network import Scal3R
+from scal3r_ros.networks.scal3r.architecture import Architecture, Numerics
+from scal3r_ros.networks.scal3r.network import Scal3R
 from scal3r_ros.train.muon import Muon
 from scal3r_ros.train.probe import Probes, write_place_code
 from scal3r_ros.train.run_state import AveragedWeights
@@ -91,7 +91,7 @@ def make_learner(
 
 def _from_checkpoint(path: str, numerics: Numerics, image_size: int) -> Scal3R:
     # here, so that a fresh run needs no library for checkpoints
-    from scal3r_ros.model.checkpoint import check_state, checkpoint_files, read_state
+    from scal3r_ros.networks.scal3r.checkpoint import check_state, checkpoint_files, read_state
 
     state, stored = read_state(checkpoint_files(path))
     network = Scal3R(replace(stored or Architecture(), image_size=image_size), numerics)

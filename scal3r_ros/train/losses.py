@@ -14,9 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scal3r_ros.model.network import Prediction
-from scal3r_ros.train.rendering import field_of_view
-from scal3r_ros.train.worlds import ClipBatch, Correspondences, camera_points, relative_to_reference
+from scal3r_ros.networks.scal3r.network import Prediction
+from scal3r_ros.train.worlds.clips import (
+    ClipBatch,
+    Correspondences,
+    camera_points,
+    relative_to_reference,
+)
+from scal3r_ros.train.worlds.rendering import field_of_view
 
 TRANSLATION_GAIN, QUATERNION_GAIN = 12.0, 35.0
 """Whitening: the spread of translations (in units of the scene) and quaternions is about 1/gain."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scal3r_ros.model.memory import ContextMemory, NoMemory, RoundMemory
-from scal3r_ros.model.network import Prediction, Scal3R
+from scal3r_ros.networks.scal3r.memory import ContextMemory, NoMemory, RoundMemory
+from scal3r_ros.networks.scal3r.network import Prediction, Scal3R
 from scal3r_ros.train.losses import (
     AttentionWatch,
     LossParts,
@@ -19,7 +19,7 @@ from scal3r_ros.train.losses import (
 from scal3r_ros.train.parallel import Crew
 from scal3r_ros.train.probe import Probes
 from scal3r_ros.train.schedule import Stage
-from scal3r_ros.train.worlds import ClipBatch, Correspondences, correspondences
+from scal3r_ros.train.worlds.clips import ClipBatch, Correspondences, correspondences
 
 
 def group_targets(chunks: list[ClipBatch]) -> list[Targets]:

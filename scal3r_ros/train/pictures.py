@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from scal3r_ros.train.scenes import KINDS
 from scal3r_ros.train.scoreboard import LOG_FILE
-from scal3r_ros.train.worlds import ClipSettings, WorldSampler
+from scal3r_ros.train.worlds.clips import ClipSettings, WorldSampler
+from scal3r_ros.train.worlds.scenes import KINDS
 
 _SCORES = {
     "rotation": "pair rotation error, deg",

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scal3r_ros.model.network import Scal3R
+from scal3r_ros.networks.scal3r.network import Scal3R
 from scal3r_ros.train.losses import IDENTITY, Targets, pose_loss
-from scal3r_ros.train.worlds import Correspondences
+from scal3r_ros.train.worlds.clips import Correspondences
 
 _BETA = 0.1
 

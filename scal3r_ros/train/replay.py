@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from scal3r_ros.train.schedule import Stage
-from scal3r_ros.train.tour_clips import tour_clip
-from scal3r_ros.train.worlds import ClipBatch, WorldSampler, reference_first
+from scal3r_ros.train.worlds.clips import ClipBatch, WorldSampler, reference_first
+from scal3r_ros.train.worlds.tour_clips import tour_clip
 
 _RENDERED_AT_LEAST = 16
 _TOUR_SEEDS = 250_000_000

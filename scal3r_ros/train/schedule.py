@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 
-from scal3r_ros.model.architecture import Architecture, preset
+from scal3r_ros.networks.scal3r.architecture import Architecture, preset
 from scal3r_ros.train.losses import LossWeights
-from scal3r_ros.train.worlds import ClipSettings
+from scal3r_ros.train.worlds.clips import ClipSettings
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import torch
 from scal3r_ros.io.source import open_source
 from scal3r_ros.io.tum import read_trajectory
 from scal3r_ros.records import Frame
-from scal3r_ros.train.rendering import focal_length
-from scal3r_ros.train.scenes import KINDS
-from scal3r_ros.train.tours import film, make_tour
-from scal3r_ros.train.worlds import HELD_OUT_SEEDS, WorldSampler
+from scal3r_ros.train.worlds.clips import HELD_OUT_SEEDS, WorldSampler
+from scal3r_ros.train.worlds.rendering import focal_length
+from scal3r_ros.train.worlds.scenes import KINDS
+from scal3r_ros.train.worlds.tours import film, make_tour
 
 _RATE = 15.0
 _STAMP_TOLERANCE_NS = 30_000_000

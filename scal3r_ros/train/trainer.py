@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from scal3r_ros.model.architecture import Architecture
-from scal3r_ros.model.network import Scal3R
+from scal3r_ros.networks.scal3r.architecture import Architecture
+from scal3r_ros.networks.scal3r.network import Scal3R
 from scal3r_ros.train.learner import make_learner
 from scal3r_ros.train.losses import LossParts
 from scal3r_ros.train.objective import step_loss
@@ -25,7 +25,7 @@ from scal3r_ros.train.validation import (
     validate,
     validation_sets,
 )
-from scal3r_ros.train.worlds import TRAIN_SEEDS, WorldSampler
+from scal3r_ros.train.worlds.clips import TRAIN_SEEDS, WorldSampler
 
 log = logging.getLogger(__name__)
 

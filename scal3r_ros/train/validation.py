@@ -7,15 +7,15 @@ from functools import cached_property
 
 import torch
 
-from scal3r_ros.model.memory import NoMemory
-from scal3r_ros.model.network import Scal3R
+from scal3r_ros.networks.scal3r.memory import NoMemory
+from scal3r_ros.networks.scal3r.network import Scal3R
 from scal3r_ros.train.objective import group_targets
 from scal3r_ros.train.replay import chunks_of
-from scal3r_ros.train.scenes import KINDS
 from scal3r_ros.train.schedule import Schedule, Stage
 from scal3r_ros.train.scores import Scores, baseline, score
-from scal3r_ros.train.tour_clips import tour_clip
-from scal3r_ros.train.worlds import VALIDATION_SEEDS, ClipBatch, ClipSettings, WorldSampler
+from scal3r_ros.train.worlds.clips import VALIDATION_SEEDS, ClipBatch, ClipSettings, WorldSampler
+from scal3r_ros.train.worlds.scenes import KINDS
+from scal3r_ros.train.worlds.tour_clips import tour_clip
 
 SETS = {"N": ((1.0, 1.0), (1.0, 1.0)), "P": ((3.0, 3.0), (0.4, 0.4))}
 """Normal motion, and strong parallax: factors on translation and on rotation."""

@@ -14,7 +14,7 @@ from scal3r_ros.bench import model
 from scal3r_ros.bench.model_cases import Case, Result, verdicts
 from scal3r_ros.bench.naive_schedule import run_naively
 from scal3r_ros.bench.network_cost import chunk_cost
-from scal3r_ros.model.architecture import Architecture
+from scal3r_ros.networks.scal3r.architecture import Architecture
 
 SIZES = Architecture(
     image_size_of_pos_embed=42,

@@ -1,13 +1,8 @@
 """Folder, video and bag give the same frames; whatever is wrong with them is said in one line."""
 
-import sys
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from recordings import scene, write_bag, write_camera_info, write_folder, write_video
 
 from scal3r_ros.io.source import BadInput, open_source

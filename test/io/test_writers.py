@@ -8,7 +8,7 @@ import pytest
 from plyfile import PlyData
 from scipy.spatial.transform import Rotation
 
-from scal3r_ros.io.atomic import SaveFailed, atomic_file, write_text
+from scal3r_ros.files import SaveFailed, atomic_file, write_text
 from scal3r_ros.io.map_store import BadMapFile, read_map, write_map
 from scal3r_ros.io.ply import read_points, write_cloud
 from scal3r_ros.io.report import write_report

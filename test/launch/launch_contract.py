@@ -83,11 +83,11 @@ def contract():
     modules["launch_ros"] = ModuleType("launch_ros")
     saved = {name: sys.modules.get(name) for name in modules}
     sys.modules.update(modules)
-    sys.modules.pop("scal3r_ros.nodes.launch_parts", None)
+    sys.modules.pop("scal3r_ros.nodes.launching.parts", None)
     try:
         yield
     finally:
-        sys.modules.pop("scal3r_ros.nodes.launch_parts", None)
+        sys.modules.pop("scal3r_ros.nodes.launching.parts", None)
         for name, module in saved.items():
             if module is None:
                 del sys.modules[name]

@@ -4,16 +4,13 @@ import importlib.util
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parent))
 from launch_contract import Recorded, contract
 
-from scal3r_ros.nodes.node_config import NodeConfig
+from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.options import walk_options
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -265,7 +262,7 @@ def test_the_real_launch_shows_the_arguments(path):
 
 def test_the_aggregator_groups_every_concern_once():
     pytest.importorskip("rclpy", reason="rclpy is absent")
-    from scal3r_ros.nodes.health import HealthReport
+    from scal3r_ros.nodes.mapping.health import HealthReport
 
     class Unconfigured:
         lifecycle_state = "unconfigured"

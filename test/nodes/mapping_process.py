@@ -30,7 +30,7 @@ from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
 from scal3r_ros.msg import ChunkTrajectory
-from scal3r_ros.nodes.conversions import fill, header, matrix_to_transform
+from scal3r_ros.nodes.base.conversions import fill, header, matrix_to_transform
 from scal3r_ros.srv import Export, LoadMap, SaveMap
 
 PATIENCE = 60.0

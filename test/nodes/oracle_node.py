@@ -15,13 +15,13 @@ import numpy as np
 
 from scal3r_ros.bench.city import City, drive
 from scal3r_ros.bench.oracle import OracleReconstructor, Spoil
-from scal3r_ros.nodes.bench_stub import ConstantReconstructor
-from scal3r_ros.nodes.image_input import ImageInput
-from scal3r_ros.nodes.interruptible import InterruptibleReconstructor
-from scal3r_ros.nodes.managed_node import run
+from scal3r_ros.nodes.base.managed_node import run
+from scal3r_ros.nodes.bench.stub import ConstantReconstructor
+from scal3r_ros.nodes.input.image_input import ImageInput
 from scal3r_ros.nodes.mapping_node import MappingNode, make_executor
 from scal3r_ros.pipeline.mapper import Mapper
-from scal3r_ros.pipeline.reconstructor import MemoryState, OutOfDeviceMemory, ReconstructionFailed
+from scal3r_ros.reconstruct.interface import MemoryState, OutOfDeviceMemory, ReconstructionFailed
+from scal3r_ros.reconstruct.interruptible import InterruptibleReconstructor
 from scal3r_ros.records import Chunk, ChunkPrediction
 
 DEFAULTS = {

@@ -6,7 +6,7 @@ import signal
 import sys
 
 from scal3r_ros.cli import main
-from scal3r_ros.pipeline import sharded
+from scal3r_ros.workers import sharded
 
 commands = itertools.count(1)
 obey = sharded._obey

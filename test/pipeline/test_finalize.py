@@ -8,11 +8,11 @@ import pytest
 torch = pytest.importorskip("torch")
 from network_chain import SIZES, assert_same, chain, frames, reconstructor  # noqa: E402
 
+from scal3r_ros import files as atomic  # noqa: E402
 from scal3r_ros.config import MemoryConfig, ModelConfig  # noqa: E402
-from scal3r_ros.io import atomic  # noqa: E402
-from scal3r_ros.io.atomic import SaveFailed  # noqa: E402
-from scal3r_ros.pipeline.scal3r_setup import open_scal3r  # noqa: E402
-from scal3r_ros.pipeline.tensor_store import TensorStore  # noqa: E402
+from scal3r_ros.files import SaveFailed  # noqa: E402
+from scal3r_ros.reconstruct.scal3r.setup import open_scal3r  # noqa: E402
+from scal3r_ros.reconstruct.scal3r.tensor_store import TensorStore  # noqa: E402
 from scal3r_ros.records import Chunk  # noqa: E402
 
 

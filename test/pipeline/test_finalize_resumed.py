@@ -16,7 +16,7 @@ from scal3r_ros.io.source import SourceImage  # noqa: E402
 from scal3r_ros.options import from_dict  # noqa: E402
 from scal3r_ros.pipeline import offline  # noqa: E402
 from scal3r_ros.pipeline.mapper import Mapper  # noqa: E402
-from scal3r_ros.pipeline.scal3r_setup import open_scal3r  # noqa: E402
+from scal3r_ros.reconstruct.scal3r.setup import open_scal3r  # noqa: E402
 
 FRAMES = 24
 OPTIONS = {
@@ -189,13 +189,13 @@ def test_a_chunk_that_failed_then_and_succeeds_now_is_mapped(street):
         def reconstruct(self, chunk, contribute=True):
             self.seen.append(chunk)
             if chunk.index == 2:
-                from scal3r_ros.pipeline.reconstructor import ReconstructionFailed
+                from scal3r_ros.reconstruct.interface import ReconstructionFailed
 
                 raise ReconstructionFailed("not finite")
             return super().reconstruct(chunk, contribute)
 
         def reconstruct_round(self, chunks):
-            from scal3r_ros.pipeline.reconstructor import ReconstructionFailed
+            from scal3r_ros.reconstruct.interface import ReconstructionFailed
 
             try:
                 return [self.reconstruct(chunk) for chunk in chunks]

@@ -7,10 +7,10 @@ import pytest
 from mapper_runs import config, relative_error, run
 from oracle import REALISTIC, OracleReconstructor, Spoil, drive
 
-from scal3r_ros.io.atomic import SaveFailed
+from scal3r_ros.files import SaveFailed
 from scal3r_ros.mapping.chunking import partition
 from scal3r_ros.pipeline.mapper import Mapper
-from scal3r_ros.pipeline.reconstructor import ReconstructionFailed
+from scal3r_ros.reconstruct.interface import ReconstructionFailed
 
 
 def test_perfect_chunks_give_the_true_trajectory_with_every_frame_once(street):

@@ -6,7 +6,7 @@ from mapper_runs import config, relative_error, run
 from oracle import REALISTIC, OracleReconstructor
 
 from scal3r_ros.pipeline.mapper import Mapper
-from scal3r_ros.pipeline.reconstructor import OutOfDeviceMemory
+from scal3r_ros.reconstruct.interface import OutOfDeviceMemory
 
 
 class Cramped(OracleReconstructor):

@@ -11,15 +11,15 @@ import pytest
 from oracle import REALISTIC, OracleReconstructor, Spoil, drive
 from plyfile import PlyData
 
+from scal3r_ros import files as atomic
 from scal3r_ros.config import Config
-from scal3r_ros.io import atomic
-from scal3r_ros.io.atomic import SaveFailed
+from scal3r_ros.files import SaveFailed
 from scal3r_ros.io.map_store import read_map
 from scal3r_ros.io.source import BadInput, SourceImage
 from scal3r_ros.io.tum import read_trajectory
 from scal3r_ros.options import from_dict
 from scal3r_ros.pipeline import offline
-from scal3r_ros.pipeline.assembly import MapAssembly
+from scal3r_ros.pipeline.live_map import MapAssembly
 
 CONFIG = from_dict(Config, {"chunk.size": 12, "chunk.overlap": 6})
 FRAMES = 48

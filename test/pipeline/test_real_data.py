@@ -2,13 +2,9 @@
 silent where nothing can be known."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "io"))
 from recordings import write_bag, write_video
 
 from scal3r_ros.config import Config
@@ -17,7 +13,7 @@ from scal3r_ros.io.tum import read_trajectory
 from scal3r_ros.options import from_dict
 from scal3r_ros.pipeline import offline
 from scal3r_ros.pipeline.evaluation import score_trajectory
-from scal3r_ros.pipeline.factory import PRESETS, open_reconstructor
+from scal3r_ros.reconstruct.factory import PRESETS, open_reconstructor
 
 pytest.importorskip("pycolmap", reason="pycolmap is absent")
 pytestmark = [pytest.mark.real_data, pytest.mark.slow, pytest.mark.timeout(900)]

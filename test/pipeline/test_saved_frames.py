@@ -4,7 +4,7 @@ import numpy as np
 
 from scal3r_ros.config import ChunkConfig
 from scal3r_ros.mapping.chunking import Chunker
-from scal3r_ros.pipeline.saved_map import pack_frames, unpack_frames
+from scal3r_ros.pipeline.save import pack_frames, unpack_frames
 from scal3r_ros.records import Frame
 
 CONFIG = ChunkConfig(size=4, overlap=1)

@@ -7,13 +7,13 @@ import pytest
 from mapper_runs import config, run
 from oracle import REALISTIC, OracleReconstructor
 
-from scal3r_ros.io import atomic
-from scal3r_ros.io.atomic import SaveFailed
+from scal3r_ros import files as atomic
+from scal3r_ros.files import SaveFailed
 from scal3r_ros.io.map_store import BadMapFile, read_map, write_map
 from scal3r_ros.mapping.loop_closure import LoopVerdict
 from scal3r_ros.mapping.sim3 import Sim3
 from scal3r_ros.pipeline import mapper as mapping
-from scal3r_ros.pipeline.loop_search import RECORDS
+from scal3r_ros.pipeline.loops import RECORDS
 from scal3r_ros.pipeline.mapper import MAP_FILE, Mapper
 
 

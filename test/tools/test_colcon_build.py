@@ -117,7 +117,9 @@ def test_an_installed_node_starts_and_stops(prefix, environment, tmp_path, name)
 
 
 def test_the_installed_package_is_the_one_that_runs(environment, tmp_path):
-    code = "import scal3r_ros.nodes.play, scal3r_ros.msg; print(scal3r_ros.nodes.play.__file__)"
+    code = (
+        "import scal3r_ros.msg; from scal3r_ros.nodes.launching import play; print(play.__file__)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True
     )

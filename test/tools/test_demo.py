@@ -77,7 +77,6 @@ def test_interrupted_it_cleans_up(demo, tmp_path, number):
 
 
 def test_a_bag_that_shows_nothing_fails_with_the_reason(tmp_path, ros_domain):
-    sys.path.insert(0, str(ROOT / "test" / "io"))
     from recordings import write_bag
 
     blank = np.full((120, 160, 3), 90, np.uint8)

@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 
 from scal3r_ros.config import Config  # noqa: E402
 from scal3r_ros.options import from_dict  # noqa: E402
-from scal3r_ros.pipeline.reconstructor import MemoryState  # noqa: E402
+from scal3r_ros.reconstruct.interface import MemoryState  # noqa: E402
 from scal3r_ros.records import ChunkPrediction  # noqa: E402
 from scal3r_ros.train.evaluation import (  # noqa: E402
     evaluate_sequence,

@@ -14,16 +14,16 @@ from scal3r_ros.train.losses import (  # noqa: E402
     quaternion,
     scene_scale,
 )
-from scal3r_ros.train.motion import rotation_from_vector  # noqa: E402
 from scal3r_ros.train.scores import baseline, rotation_matrix, score  # noqa: E402
-from scal3r_ros.train.textures import make_texture_pool  # noqa: E402
-from scal3r_ros.train.worlds import (  # noqa: E402
+from scal3r_ros.train.worlds.clips import (  # noqa: E402
     ClipSettings,
     Correspondences,
     WorldSampler,
     correspondences,
     reference_first,
 )
+from scal3r_ros.train.worlds.motion import rotation_from_vector  # noqa: E402
+from scal3r_ros.train.worlds.textures import make_texture_pool  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -11,15 +11,15 @@ torch = pytest.importorskip("torch")
 import torch.multiprocessing as mp  # noqa: E402
 from toy_run import CLIPS, TOY  # noqa: E402
 
-from scal3r_ros.model.network import Scal3R  # noqa: E402
+from scal3r_ros.networks.scal3r.network import Scal3R  # noqa: E402
 from scal3r_ros.train.learner import start_at_the_mean  # noqa: E402
 from scal3r_ros.train.objective import step_loss  # noqa: E402
 from scal3r_ros.train.parallel import Crew, join_crew, leave_crew  # noqa: E402
 from scal3r_ros.train.probe import Probes  # noqa: E402
 from scal3r_ros.train.replay import chunks_of  # noqa: E402
 from scal3r_ros.train.schedule import Stage  # noqa: E402
-from scal3r_ros.train.textures import make_texture_pool  # noqa: E402
-from scal3r_ros.train.worlds import WorldSampler  # noqa: E402
+from scal3r_ros.train.worlds.clips import WorldSampler  # noqa: E402
+from scal3r_ros.train.worlds.textures import make_texture_pool  # noqa: E402
 
 STAGE = Stage("C", 1.0, 2, CLIPS, chunks=2, overlap=1, memory=True, spare_frames=0)
 

@@ -6,12 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from scal3r_ros.train.dice import Dice  # noqa: E402
-from scal3r_ros.train.layouts import BOX, CYLINDER, ENCLOSURE, SPHERE, Layout  # noqa: E402
-from scal3r_ros.train.rendering import focal_length, render  # noqa: E402
-from scal3r_ros.train.scenes import KINDS, dress_layout  # noqa: E402
-from scal3r_ros.train.textures import LEVELS, SIZE, level_offsets, make_texture_pool  # noqa: E402
-from scal3r_ros.train.worlds import (  # noqa: E402
+from scal3r_ros.train.worlds.clips import (  # noqa: E402
     ClipSettings,
     WorldSampler,
     camera_points,
@@ -19,6 +14,11 @@ from scal3r_ros.train.worlds import (  # noqa: E402
     reference_first,
     relative_to_reference,
 )
+from scal3r_ros.train.worlds.dice import Dice  # noqa: E402
+from scal3r_ros.train.worlds.layouts import BOX, CYLINDER, ENCLOSURE, SPHERE, Layout  # noqa: E402
+from scal3r_ros.train.worlds.rendering import focal_length, render  # noqa: E402
+from scal3r_ros.train.worlds.scenes import KINDS, dress_layout  # noqa: E402
+from scal3r_ros.train.worlds.textures import LEVELS, SIZE, level_offsets, make_texture_pool  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_hidden_points_are_not_visible(sampler):
     T[0, 1, 0, 3] = -4.0  # the second camera stands to the left and sees the wall behind the box
     focal = torch.tensor([30.0])
     image = render(scene, sampler.textures, T, focal, (35, 35), 1)
-    from scal3r_ros.train.worlds import ClipBatch
+    from scal3r_ros.train.worlds.clips import ClipBatch
 
     truth = correspondences(ClipBatch(image.rgb, image.depth, image.solid, T, focal), 7)
     shadowed = 0
@@ -162,7 +162,7 @@ def test_textures_tile_without_a_seam():
 
 
 def test_field_of_view_and_focal_length_agree():
-    from scal3r_ros.train.rendering import field_of_view
+    from scal3r_ros.train.worlds.rendering import field_of_view
 
     focal = focal_length(torch.tensor([1.0, 1.5]), 56)
     assert torch.allclose(field_of_view(focal, (42, 56))[:, 1], torch.tensor([1.0, 1.5]))
@@ -170,7 +170,7 @@ def test_field_of_view_and_focal_length_agree():
 
 def test_clips_turn_pause_and_travel():
     """All styles of motion occur: pure rotation, pauses inside a clip, and long travels."""
-    from scal3r_ros.train.motion import MotionRange, clips
+    from scal3r_ros.train.worlds.motion import MotionRange, clips
 
     T = clips(400, 6, Dice(1), MotionRange())
     steps = (T[:, 1:, :3, 3] - T[:, :-1, :3, 3]).norm(dim=-1)

@@ -10,9 +10,9 @@ from toy_run import CLIPS  # noqa: E402
 
 from scal3r_ros.train.replay import ClipReplay  # noqa: E402
 from scal3r_ros.train.schedule import Stage  # noqa: E402
-from scal3r_ros.train.textures import make_texture_pool  # noqa: E402
-from scal3r_ros.train.tour_clips import tour_clip  # noqa: E402
-from scal3r_ros.train.worlds import WorldSampler, correspondences  # noqa: E402
+from scal3r_ros.train.worlds.clips import WorldSampler, correspondences  # noqa: E402
+from scal3r_ros.train.worlds.textures import make_texture_pool  # noqa: E402
+from scal3r_ros.train.worlds.tour_clips import tour_clip  # noqa: E402
 
 STAGE = Stage("X", 1.0, 4, CLIPS, chunks=2, overlap=1, uses=2.0)
 

@@ -11,8 +11,8 @@ torch = pytest.importorskip("torch")
 
 from toy_run import CLIPS, TOY  # noqa: E402
 
-from scal3r_ros.model.architecture import Architecture  # noqa: E402
-from scal3r_ros.model.checkpoint import load_network  # noqa: E402
+from scal3r_ros.networks.scal3r.architecture import Architecture  # noqa: E402
+from scal3r_ros.networks.scal3r.checkpoint import load_network  # noqa: E402
 from scal3r_ros.train import trainer as training  # noqa: E402
 from scal3r_ros.train.export import CHECKSUMS, export_run  # noqa: E402
 from scal3r_ros.train.objective import step_loss  # noqa: E402

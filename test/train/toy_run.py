@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from scal3r_ros.train.schedule import NANO
-from scal3r_ros.train.worlds import ClipSettings
+from scal3r_ros.train.worlds.clips import ClipSettings
 
 TOY = replace(
     NANO,

@@ -1,1 +1,0 @@
-"""Several processes, one memory: groups, gradient exchange, rounds, membership and snapshots."""

@@ -1,0 +1,1 @@
+"""Networks in torch: one folder a network, and what networks share beside them."""

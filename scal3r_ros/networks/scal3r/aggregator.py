@@ -1,0 +1,117 @@
+"""Alternating attention inside frames and over all frames of a chunk, with memory units between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from scal3r_ros.networks.dinov2 import ImageEncoder
+from scal3r_ros.networks.layers import Block, Rotary, grid_positions, rotary_table
+from scal3r_ros.networks.scal3r.architecture import Architecture
+from scal3r_ros.networks.scal3r.chunk_state import ChunkState
+from scal3r_ros.networks.scal3r.fast_weights import MemoryUnit
+
+_EPS = 1e-5
+
+Collect = Callable[[ChunkState, int, Tensor, Tensor], None]
+"""Called with state, layer, frame-block output and final tokens of the layer, (B, S, P, C) both."""
+Observe = Callable[[int, Tensor, Tensor], None]
+"""Called with layer, queries and keys of a global block, (B, heads, S * P, head_dim) both, after
+normalisation and rotation."""
+
+
+class GlobalBlock(Block):
+    """Attention over all tokens of a chunk, followed by a memory unit in some layers."""
+
+    def __init__(self, a: Architecture, with_memory: bool):
+        super().__init__(a.embed_dim, a.num_heads, a.mlp_ratio, a.layer_scale, _EPS, qk_norm=True)
+        if with_memory:
+            self.ttt = MemoryUnit(a)
+
+
+class Aggregator(nn.Module):
+    """The encoder, the special tokens, and the frame and global blocks of all layers."""
+
+    def __init__(self, a: Architecture):
+        super().__init__()
+        self.architecture = a
+        self.patch_embed = ImageEncoder(
+            a.embed_dim,
+            a.vit_depth,
+            a.vit_num_heads,
+            patch_size=a.patch_size,
+            pos_embed_grid=a.pos_embed_grid,
+            num_register_tokens=a.num_register_tokens,
+            mlp_ratio=a.mlp_ratio,
+            layer_scale=a.vit_layer_scale,
+        )
+        self.frame_blocks = nn.ModuleList(
+            Block(a.embed_dim, a.num_heads, a.mlp_ratio, a.layer_scale, _EPS, qk_norm=True)
+            for _ in range(a.depth)
+        )
+        self.global_blocks = nn.ModuleList(
+            GlobalBlock(a, layer in a.ttt_layers) for layer in range(a.depth)
+        )
+        self.camera_token = nn.Parameter(torch.empty(1, 2, 1, a.embed_dim))
+        self.register_token = nn.Parameter(torch.empty(1, 2, a.num_register_tokens, a.embed_dim))
+        nn.init.normal_(self.camera_token, std=0.02)
+        nn.init.normal_(self.register_token, std=0.02)
+
+    def memory_unit(self, layer: int) -> MemoryUnit:
+        return cast(GlobalBlock, self.global_blocks[layer]).ttt
+
+    def begin(self, patch_tokens: Tensor, grid: tuple[int, int]) -> ChunkState:
+        """Prepend the special tokens to `patch_tokens` (B, S, gh * gw, C); the first frame of the
+        chunk has its own."""
+        a, device = self.architecture, patch_tokens.device
+        batch, frames = patch_tokens.shape[:2]
+        special = torch.cat((self.camera_token, self.register_token), dim=2)
+        rest = special[:, 1:].expand(batch, frames - 1, -1, -1)
+        special = torch.cat((special[:, :1].expand(batch, -1, -1, -1), rest), dim=1)
+        positions = grid_positions(grid, a.special_tokens, device)
+        memory_width = a.embed_dim // a.ttt_num_heads
+        memory_table = rotary_table(positions[a.special_tokens :], memory_width, a.rope_base)
+        return ChunkState(
+            tokens=torch.cat((special, patch_tokens.float()), dim=2),
+            grid=grid,
+            frame_rotary=rotary_table(positions, a.embed_dim // a.num_heads, a.rope_base),
+            memory_rotary=memory_table,
+        )
+
+    def advance(
+        self, state: ChunkState, last: int, collect: Collect, observe: Observe | None = None
+    ) -> None:
+        """Run `state` up to and including layer `last`; a memory unit there is left to `remember`.
+
+        No layer before `last` may have a memory unit.
+        """
+        a = self.architecture
+        for layer in range(state.next_layer, last + 1):
+            frame_half, state.tokens = self._layer(layer, state.tokens, state.frame_rotary, observe)
+            state.next_layer = layer + 1
+            collected = layer in a.intermediate_layers
+            if layer in a.ttt_layers:
+                state.awaits = layer
+                state.frame_half = frame_half if collected else None
+            elif collected:
+                collect(state, layer, frame_half, state.tokens)
+
+    def remember(self, state: ChunkState, layer: int, tokens: Tensor, collect: Collect) -> None:
+        """Go on from a memory layer with `tokens`, the memory's answer included."""
+        state.tokens, state.awaits = tokens, None
+        if state.frame_half is not None:
+            collect(state, layer, state.frame_half, tokens)
+            state.frame_half = None
+
+    def _layer(
+        self, layer: int, tokens: Tensor, rotary: Rotary, observe: Observe | None
+    ) -> tuple[Tensor, Tensor]:
+        batch, frames = tokens.shape[:2]
+        inside = self.frame_blocks[layer](tokens.flatten(0, 1), rotary)
+        inside = inside.unflatten(0, (batch, frames))
+        watch = None if observe is None else lambda q, k: observe(layer, q, k)
+        over = self.global_blocks[layer](inside.flatten(1, 2), rotary, watch)
+        return inside, over.view_as(tokens)

@@ -1,0 +1,1 @@
+"""What every node stands on: lifecycle, parameters, conversions, ROS libraries or stand-ins."""

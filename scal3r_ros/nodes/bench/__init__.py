@@ -1,0 +1,1 @@
+"""The mapping node measured from outside."""

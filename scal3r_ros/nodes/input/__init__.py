@@ -1,0 +1,1 @@
+"""From messages to frames and measurements: subscriptions, decoding, bounded queues."""

@@ -1,0 +1,249 @@
+"""Camera topics to queued frames: header checks, order of stamps, frame gate. Nothing is decoded in
+a callback; the message itself waits in the queue."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from dataclasses import replace
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from scal3r_ros.io.calibration import Calibration
+from scal3r_ros.mapping.frame_gate import FrameGate
+from scal3r_ros.nodes.base.conversions import stamp_to_ns
+from scal3r_ros.nodes.base.node_config import NodeConfig
+from scal3r_ros.nodes.base.time_guard import Released, TimeGuard
+from scal3r_ros.nodes.input.adaptive_subscription import AdaptiveSubscription
+from scal3r_ros.nodes.input.frame_decoder import calibration_from_message
+from scal3r_ros.nodes.input.frame_queue import FrameQueue, Ticket
+
+CALIBRATION_WAIT = 2.0
+"""Seconds of images that wait at most for the first camera_info."""
+ANNOUNCEMENT_WAIT = 0.5
+"""Seconds after the first image within which a publisher of camera_info may be discovered."""
+
+
+class BackpressureGroup(MutuallyExclusiveCallbackGroup):
+    """Input callbacks wait in the middleware while the queue is full (queue.policy block)."""
+
+    def __init__(self, frames: FrameQueue) -> None:
+        super().__init__()
+        self._frames = frames
+
+    def can_execute(self, entity) -> bool:
+        return not self._frames.full and super().can_execute(entity)
+
+
+class ImageInput:
+    """Subscribes on construction; frames are admitted while `accepting`."""
+
+    def __init__(self, node, config: NodeConfig, frames: FrameQueue) -> None:
+        self.config, self.frames = config, frames
+        self.accepting = False
+        self.counts: Counter[str] = Counter(uncalibrated=0, malformed_camera_info=0)
+        """Hops: received, unaccepted (inactive or paused), gated; and how many went on without the
+        calibration that was asked for."""
+        self.guard = TimeGuard(config.time)
+        self.gate = FrameGate(config.gate)
+        self.camera_frame = ""
+        self.encoding = ""
+        self.calibration: Calibration | None = None
+        self.calibration_problem = ""
+        self.incompatible: list[str] = []
+        """Publishers that cannot be heard, newest last."""
+        self._node = node
+        self._arrivals: deque[float] = deque(maxlen=60)
+        self._newest = (0, 0)
+        self._uncalibrated: list[Ticket] | None = [] if config.input.camera_info else None
+        """First frames, which wait for the first camera_info; None once that is settled."""
+        self._uncalibrated_since = 0.0
+        block = config.queue.policy == "block"
+        group = BackpressureGroup(frames) if block else MutuallyExclusiveCallbackGroup()
+        compressed = config.input.image_transport == "compressed"
+        kind, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
+        self._subscriptions = [
+            AdaptiveSubscription(
+                node, kind, topic, self._on_image, config.qos.image, group, self.incompatible
+            )
+        ]
+        if config.input.camera_info:
+            self._subscriptions.append(
+                AdaptiveSubscription(
+                    node,
+                    CameraInfo,
+                    "camera_info",
+                    self._on_camera_info,
+                    config.qos.image,
+                    MutuallyExclusiveCallbackGroup(),
+                    self.incompatible,
+                )
+            )
+
+    def destroy(self) -> None:
+        """From the executor's thread, or when it has ended."""
+        for subscription in self._subscriptions:
+            subscription.destroy()
+        self._subscriptions = []
+
+    def adapt(self) -> None:
+        """Follow what the cameras offer; once a second, from the executor's thread."""
+        for subscription in self._subscriptions:
+            subscription.adapt()
+
+    def reset(self) -> None:
+        """Forget the stream and what waits of it."""
+        self.guard.reset()
+        self.gate.reset()
+        self.frames.clear()
+        if self._uncalibrated:
+            self._uncalibrated = []
+
+    def release_held(self) -> None:
+        """Queue what the reordering still holds, for the end of the stream."""
+        self._admit(self.guard.flush())
+        self._settle_calibration()
+
+    def release_stale(self) -> None:
+        """Queue what is held when no further frame has come that it could be sorted with."""
+        age = self.age()
+        if age is not None and age > max(1.0, self.config.time.reorder_window):
+            self._admit(self.guard.release())
+            self._settle_calibration()
+
+    def rate(self) -> float:
+        """Frames per second over the last arrivals."""
+        if len(self._arrivals) < 2:
+            return 0.0
+        return (len(self._arrivals) - 1) / max(1e-9, self._arrivals[-1] - self._arrivals[0])
+
+    def age(self) -> float | None:
+        """Seconds since the last frame arrived; None before the first."""
+        return time.monotonic() - self._arrivals[-1] if self._arrivals else None
+
+    def stream_now(self) -> int:
+        """The stream's present time: its newest stamp and what the ROS clock has counted since.
+
+        Follows images rather than the clock, so that a bag played without simulated time works too.
+        """
+        stamp_ns, heard_ns = self._newest
+        elapsed = self._node.get_clock().now().nanoseconds - heard_ns
+        limit = int(self.config.input.timeout * 1e9)
+        return stamp_ns + min(max(elapsed, 0), limit) if stamp_ns else 0
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        self.counts["received"] += 1
+        self._arrivals.append(time.monotonic())
+        if not self.accepting:
+            self.counts["unaccepted"] += 1
+            return
+        self._note_source(message)
+        stamp_ns = stamp_to_ns(message.header.stamp)
+        self._newest = (stamp_ns, self._node.get_clock().now().nanoseconds)
+        self._admit(self.guard.push(stamp_ns, (message, self.calibration)))
+
+    def _admit(self, released: list[Released]) -> None:
+        for frame in released:
+            if frame.jumped_back:
+                self.gate.reset()
+                self._node.get_logger().warning(
+                    f"image stamps jumped back by {(self.guard.last_jump_ns or 0) * 1e-9:.3f} s: "
+                    f"{self.config.time.on_jump_back}"
+                )
+            decision = self.gate.admit(frame.stamp_ns)
+            if not decision.keep:
+                self.counts["gated"] += 1
+                continue
+            message, calibration = frame.item
+            calibration = calibration or self.calibration
+            resets = frame.jumped_back and self.config.time.on_jump_back == "reset"
+            self._enqueue(
+                Ticket(
+                    stamp_ns=frame.stamp_ns,
+                    message=message,
+                    nbytes=len(message.data),
+                    calibration=calibration,
+                    starts_session=decision.starts_session or frame.jumped_back,
+                    resets_map=resets,
+                )
+            )
+
+    def _enqueue(self, ticket: Ticket) -> None:
+        """Queue a frame; the first ones wait for their calibration if one is being published."""
+        if self._uncalibrated is None:
+            self._put(ticket)
+            return
+        if not self._uncalibrated:
+            self._uncalibrated_since = time.monotonic()
+        self._uncalibrated.append(ticket)
+        waited = ticket.stamp_ns - self._uncalibrated[0].stamp_ns
+        late = waited > CALIBRATION_WAIT * 1e9
+        many = len(self._uncalibrated) >= self.config.queue.max_frames
+        if self.calibration or late or many or not self._calibration_is_expected():
+            self._settle_calibration()
+
+    def _calibration_is_expected(self) -> bool:
+        """Somebody publishes camera_info, or may just not be discovered yet."""
+        if time.monotonic() - self._uncalibrated_since < ANNOUNCEMENT_WAIT:
+            return True
+        return self._node.count_publishers(self._node.resolve_topic_name("camera_info")) > 0
+
+    def _settle_calibration(self) -> None:
+        """Whether or not there is a calibration, frames wait no longer."""
+        waiting, self._uncalibrated = self._uncalibrated or [], None
+        for ticket in waiting:
+            self._put(replace(ticket, calibration=self.calibration))
+
+    def _put(self, ticket: Ticket) -> None:
+        self.counts["uncalibrated"] += ticket.calibration is None and self.config.input.camera_info
+        self.frames.put(ticket)
+
+    def _note_source(self, message: Image | CompressedImage) -> None:
+        self.encoding = message.encoding if isinstance(message, Image) else message.format
+        name = message.header.frame_id or self.config.tf.camera_frame
+        if name == self.camera_frame:
+            return
+        if self.camera_frame:
+            self._node.get_logger().warning(
+                f"images changed their frame from {self.camera_frame} to {name}"
+            )
+        elif "optical" not in name:
+            self._node.get_logger().warning(
+                f"images are in frame {name!r}; poses are those of an optical frame (z forward, x "
+                "right, y down), whose name usually ends in _optical_frame"
+            )
+        self.camera_frame = name
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        try:
+            calibration = calibration_from_message(message)
+        except ValueError as error:
+            self.counts["malformed_camera_info"] += 1
+            self.calibration_problem = str(error)
+            self._node.get_logger().warning(
+                f"ignored a camera_info: {error}", throttle_duration_sec=5.0
+            )
+            return
+        self.calibration_problem = ""
+        if not _same(calibration, self.calibration):
+            self._tell_late(calibration)
+            self.calibration = calibration
+        self._settle_calibration()
+
+    def _tell_late(self, calibration: Calibration | None) -> None:
+        """The map so far is of images that the new calibration would have undistorted."""
+        distorted = calibration is not None and calibration.distortion.any()
+        if self.counts["uncalibrated"] and distorted:
+            self._node.get_logger().warning(
+                f"{self.counts['uncalibrated']} images were mapped before the first camera_info, "
+                "distorted as they came; call ~/reset if they bend the map"
+            )
+
+
+def _same(a: Calibration | None, b: Calibration | None) -> bool:
+    """Equal calibrations share one object, and with it the tables of the rectification."""
+    if a is None or b is None:
+        return a is b
+    same_lens = a.model == b.model and a.distortion.tolist() == b.distortion.tolist()
+    return (a.width, a.height) == (b.width, b.height) and same_lens and (a.K == b.K).all()

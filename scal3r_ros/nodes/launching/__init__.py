@@ -1,0 +1,1 @@
+"""What launch files need: their shared parts, and the player of recordings."""

@@ -1,0 +1,140 @@
+"""What the services ask of the map: commands run on the worker and answer with response fields."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+from scal3r_ros.nodes.mapping.services import NotPossible
+
+
+class MapCommands:
+    """Call from the executor's thread; the futures are completed by the worker."""
+
+    def __init__(self, session) -> None:
+        self._session = session
+        self._saved = (0, 0)
+        """Revision and next frame id of the map last saved."""
+        self._saved_at = time.monotonic()
+        self.saved_at_end = False
+        """Whether the save on shutdown was written."""
+
+    def reset(self) -> Future:
+        """Empty map, trajectory and memory, and forget the stream."""
+        self._session.input.reset()
+
+        def run(mapper: Any) -> dict:
+            mapper.reset()
+            self._worker.follow(None)
+            self._worker.deliver(replaced=True)
+            return {"message": "the map is empty"}
+
+        return self._worker.submit(run)
+
+    def flush(self) -> Future:
+        """Map every frame that was received, the unfinished chunk included."""
+        self._session.input.release_held()
+
+        def run(mapper: Any) -> dict:
+            self._worker.process_queue()
+            updates = mapper.flush()
+            self._worker.deliver(updates, final=True)
+            poses = len(mapper.trajectory())
+            return {"message": f"{poses} frames in the map at revision {mapper.map_revision}"}
+
+        return self._worker.submit(run)
+
+    def finalize(self) -> Future:
+        """Recompute what the network's memory can improve in hindsight."""
+        mode = self._session.config.memory.mode
+        if mode != "finalize":
+            raise NotPossible(f"memory.mode is {mode}; set it to finalize before configure")
+        self._session.input.release_held()
+
+        def run(mapper: Any) -> dict:
+            self._worker.process_queue()
+            updates = [*mapper.flush(), *mapper.finalize()]
+            self._worker.deliver(updates, final=True)
+            return {"message": f"finalized at revision {mapper.map_revision}"}
+
+        return self._worker.submit(run)
+
+    def save(self, path: str) -> Future:
+        """Write map, trajectory, graph and memory together."""
+        folder = self.folder(path)
+        return self._worker.submit(lambda mapper: self._save(mapper, folder))
+
+    def load(self, path: str) -> Future:
+        """Replace the map by a saved one, and forget what waits; nothing changes if that fails."""
+        folder = self.folder(path)
+
+        def run(mapper: Any) -> dict:
+            mapper.load(folder)
+            self._session.frames.clear()
+            trajectory = mapper.trajectory()
+            self._worker.follow(mapper.last_stamp_ns)
+            self._worker.deliver(replaced=True, final=True)
+            return {
+                "message": f"loaded {folder}",
+                "map_revision": mapper.map_revision,
+                "frames": len(trajectory),
+                "points": mapper.points_count,
+            }
+
+        return self._worker.submit(run)
+
+    def export(self, path: str) -> Future:
+        """Write trajectory, cloud and report for other programs."""
+        folder = self.folder(path) if path else self.folder("") / "export"
+
+        def run(mapper: Any) -> dict:
+            from scal3r_ros.pipeline.export import export
+
+            files = [str(file) for file in export(mapper, folder)]
+            return {"message": f"{len(files)} files in {folder}", "files": files}
+
+        return self._worker.submit(run)
+
+    def last_save(self, mapper: Any) -> None:
+        """The save on shutdown, on the worker's thread."""
+        if len(mapper.trajectory()):
+            answer = self._save(mapper, self.folder(""))
+            self.saved_at_end = True
+            self._session.node.get_logger().info(answer["message"])
+
+    def autosave_if_due(self) -> None:
+        """Save every `autosave.period` seconds while the map changes."""
+        period, mapper = self._session.config.autosave.period, self._worker.mapper
+        if not period or mapper is None or time.monotonic() - self._saved_at < period:
+            return
+        self._saved_at = time.monotonic()
+        if (mapper.map_revision, mapper.next_frame_id) != self._saved:
+            self.save("").add_done_callback(self._report_autosave)
+
+    def folder(self, path: str) -> Path:
+        """The folder that a request means; empty is `autosave.path`, or one under ~/.ros."""
+        chosen = path or self._session.config.autosave.path
+        if chosen:
+            return Path(chosen).expanduser().absolute()
+        name = self._session.node.get_fully_qualified_name().strip("/").replace("/", "_")
+        return Path.home() / ".ros" / "scal3r" / name
+
+    @property
+    def _worker(self):
+        return self._session.worker
+
+    def _save(self, mapper: Any, folder: Path) -> dict:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        mapper.save(folder)
+        self._saved = (mapper.map_revision, mapper.next_frame_id)
+        return {
+            "message": f"saved {folder}",
+            "path": str(folder),
+            "map_revision": mapper.map_revision,
+        }
+
+    def _report_autosave(self, done: Future) -> None:
+        if done.exception() is not None:
+            self._session.node.get_logger().error(f"autosave failed: {done.exception()}")

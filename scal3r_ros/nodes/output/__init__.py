@@ -1,0 +1,1 @@
+"""From map updates to messages: poses, clouds, transforms, the live view."""

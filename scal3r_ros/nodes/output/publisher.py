@@ -1,0 +1,238 @@
+"""The thread that turns map updates into messages, so that neither the callbacks nor the network
+wait for it. Large clouds leave in slices, between which the callbacks get their turn."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from scal3r_ros.nodes.base.conversions import (
+    cloud_message,
+    odometry_message,
+    path_message,
+    pose_message,
+)
+from scal3r_ros.nodes.base.node_config import NodeConfig
+from scal3r_ros.nodes.input.image_conversions import depth_to_image, pinhole_camera_info
+from scal3r_ros.nodes.input.odometry import OdometryStep, VisualOdometry
+from scal3r_ros.nodes.output.markers import graph_markers
+from scal3r_ros.nodes.output.publishers import Publishers
+from scal3r_ros.nodes.output.tf_modes import map_to_base
+from scal3r_ros.nodes.output.trajectory_message import trajectory_message
+from scal3r_ros.nodes.output.transforms import NotKnownYet, Transforms
+from scal3r_ros.records import MapUpdate, TrajectoryPose
+
+UNCONNECTED = (
+    "the newest frames have no known relation to the rest of the map (a gap, or a failed "
+    "alignment); transforms resume when a loop connects them: revisit a place that is mapped"
+)
+PAUSE = 0.0005
+"""Seconds between two slices, in which waiting callbacks run."""
+
+
+@dataclass(frozen=True)
+class DepthView:
+    """Depth of one frame, in map units."""
+
+    stamp_ns: int
+    depth: np.ndarray
+    """(H, W) float32, NaN where unknown."""
+    intrinsics: np.ndarray
+    """(3, 3), our pixel rule."""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """Everything that one step of the worker has to say; arrays belong to the publisher."""
+
+    map_revision: int
+    updates: tuple[MapUpdate, ...] = ()
+    camera_frame: str = ""
+    trajectory: tuple[TrajectoryPose, ...] | None = None
+    """The whole trajectory, for the path."""
+    cloud: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+    """The whole map: points, colours, confidence."""
+    graph: tuple[np.ndarray, list, list] | None = None
+    """Node positions, chain edges, loop edges."""
+    depth: DepthView | None = None
+    replaced: bool = False
+    """The map is another one, so relations to the old one end."""
+    connected: bool = True
+    """False while the newest chunks have no known relation to the map's origin."""
+
+
+class MapPublisher:
+    """Publishes in the order of `put`; bounded, so that a slow network slows the worker."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        run_id: str,
+        publishers: Publishers,
+        transforms: Transforms,
+        stream_now: Callable[[], int],
+        logger,
+    ) -> None:
+        self.config, self.run_id = config, run_id
+        self.publishers, self.transforms = publishers, transforms
+        self.odometry = VisualOdometry()
+        self._stream_now, self._logger = stream_now, logger
+        self._waiting: queue.Queue[Publication] = queue.Queue(maxsize=4)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, publication: Publication) -> None:
+        """Hand over; waits while four are waiting, unless the publisher is being stopped."""
+        while not self._stopping.is_set():
+            try:
+                self._waiting.put(publication, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def stop(self, timeout: float) -> bool:
+        """End the thread; False if it is still publishing after `timeout` seconds."""
+        self._stopping.set()
+        if self._thread.ident is None:
+            return True
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                publication = self._waiting.get(timeout=0.1)
+            except queue.Empty:
+                continue
+            try:
+                self._publish(publication)
+            except Exception:  # the thread's border: one bad message must not end all others
+                self._logger.error(
+                    f"publishing failed:\n{traceback.format_exc()}", throttle_duration_sec=5.0
+                )
+            finally:
+                self._waiting.task_done()
+
+    def _publish(self, item: Publication) -> None:
+        if item.replaced:
+            self.odometry.reset()
+            self.transforms.reset()
+        for update in item.updates:
+            self._publish_update(update, item)
+        if item.trajectory is not None:
+            self._publish_path(item.trajectory)
+        if item.graph is not None:
+            newest = item.trajectory[-1].stamp_ns if item.trajectory else 0
+            self.publishers.graph.publish(graph_markers(*item.graph, self.config.tf.map, newest))
+        if item.depth is not None:
+            self._publish_depth(item.depth, item.camera_frame)
+        if item.cloud is not None:
+            self._publish_map(item.cloud, item.trajectory or ())
+
+    def _publish_update(self, update: MapUpdate, item: Publication) -> None:
+        """Poses first, points after them: who hears of a point can place the camera that saw it."""
+        poses = sorted(update.poses, key=lambda pose: pose.frame_id)
+        steps = self.odometry.extend(poses, update.chunk_index)
+        if poses:
+            newest = poses[-1]
+            if item.connected:
+                self.transforms.update(
+                    poses, steps, item.camera_frame, update.scale, self._stream_now()
+                )
+            else:
+                self.transforms.pause(UNCONNECTED)
+            self.publishers.trajectory.publish(
+                trajectory_message(
+                    update, poses, self.config.tf.map, item.camera_frame, self.run_id
+                )
+            )
+            self._publish_pose(newest, item.camera_frame)
+            if item.connected:
+                self._publish_odometry(steps, item.camera_frame)
+            self._publish_cloud(update, newest.stamp_ns)
+
+    def _publish_pose(self, pose: TrajectoryPose, camera_frame: str) -> None:
+        T, _ = self._tracked(pose.T_map_camera, camera_frame, pose.stamp_ns)
+        self.publishers.pose.publish(
+            pose_message(T, pose.covariance, self.config.tf.map, pose.stamp_ns)
+        )
+
+    def _publish_odometry(self, steps: Sequence[OdometryStep], camera_frame: str) -> None:
+        external = self.config.tf.mode == "map_to_odom" and self.config.tf.odometry == "external"
+        frame = "visual_" * external + self.config.tf.odom
+        for step in steps:
+            self.publishers.odometry.publish(
+                odometry_message(
+                    step.T_odom_camera,
+                    step.covariance,
+                    step.velocity,
+                    step.covariance,
+                    frame,
+                    camera_frame,
+                    step.stamp_ns,
+                )
+            )
+
+    def _tracked(
+        self, T_map_camera: np.ndarray, camera_frame: str, stamp_ns: int
+    ) -> tuple[np.ndarray, str]:
+        """Pose and name of what is tracked: the base in modes with a robot, else the camera."""
+        if self.config.tf.mode in ("map_to_odom", "map_to_base"):
+            try:
+                T_base_camera = self.transforms.extrinsic(camera_frame, stamp_ns)
+            except NotKnownYet:
+                return T_map_camera, camera_frame
+            return map_to_base(T_map_camera, T_base_camera), self.config.tf.base
+        return T_map_camera, camera_frame
+
+    def _publish_path(self, trajectory: Sequence[TrajectoryPose]) -> None:
+        limit = self.config.publish.path_poses
+        kept: range | np.ndarray = range(len(trajectory))
+        if len(trajectory) > limit:
+            kept = np.unique(np.linspace(0, len(trajectory) - 1, limit).round().astype(int))
+        some = [trajectory[i] for i in kept]
+        poses = np.stack([pose.T_map_camera for pose in some]) if some else np.zeros((0, 4, 4))
+        self.publishers.path.publish(
+            path_message(poses, [pose.stamp_ns for pose in some], self.config.tf.map)
+        )
+
+    def _publish_cloud(self, update: MapUpdate, stamp_ns: int) -> None:
+        size = self.config.publish.slice_points
+        for start in range(0, len(update.points), size):
+            part = slice(start, start + size)
+            self.publishers.cloud.publish(
+                cloud_message(
+                    update.points[part],
+                    update.colors[part],
+                    update.confidence[part],
+                    self.config.tf.map,
+                    stamp_ns,
+                )
+            )
+            time.sleep(PAUSE)
+
+    def _publish_map(
+        self,
+        cloud: tuple[np.ndarray, np.ndarray, np.ndarray],
+        trajectory: Sequence[TrajectoryPose],
+    ) -> None:
+        newest = trajectory[-1].stamp_ns if trajectory else 0
+        self.publishers.map.publish(cloud_message(*cloud, self.config.tf.map, newest))
+
+    def _publish_depth(self, view: DepthView, camera_frame: str) -> None:
+        height, width = view.depth.shape
+        K = np.array(view.intrinsics, dtype=np.float64)
+        K[:2, 2] -= 0.5
+        self.publishers.depth.publish(depth_to_image(view.depth, camera_frame, view.stamp_ns))
+        self.publishers.depth_info.publish(
+            pinhole_camera_info(K, width, height, camera_frame, view.stamp_ns)
+        )

@@ -1,0 +1,1 @@
+"""Several GPUs over ROS: chunks out, predictions back, plans and signs of life between."""

@@ -1,0 +1,234 @@
+"""Everything known about the map so far, and how one more chunk joins it.
+
+A chunk is aligned with the previous one of its chain on their shared frames and becomes a node of
+the pose graph. Frames that the next chunk may still take over are provisional and stay out of the
+fused points. A chunk that cannot be aligned starts a part of its own, tied to the rest by a later
+loop only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from scal3r_ros.config import Config
+from scal3r_ros.mapping.alignment import Alignment, align, least_covariance
+from scal3r_ros.mapping.camera import valid_pixels
+from scal3r_ros.mapping.chunking import split_overlap
+from scal3r_ros.mapping.odometry_bridge import bridge_by_odometry
+from scal3r_ros.mapping.point_map import PointMap
+from scal3r_ros.mapping.pose_graph import PoseGraph
+from scal3r_ros.mapping.sim3 import Sim3
+from scal3r_ros.mapping.trajectory import Trajectory
+from scal3r_ros.pipeline.outlines import (
+    ChunkOutline,
+    GraphView,
+    Joined,
+    OpenChunk,
+    merged,
+    subset,
+)
+from scal3r_ros.pipeline.scale_and_level import References
+from scal3r_ros.records import ChunkPrediction, Event, TrajectoryPose
+
+
+class MapAssembly:
+    """Pose graph, trajectory and points, consistent with each other at any time."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self.graph = PoseGraph()
+        self.trajectory = Trajectory()
+        self.points = PointMap(config.map)
+        self.references = References(config.scale, config.map)
+        self.part = 0
+        """Number of the chain of aligned chunks that is being built."""
+        self.revision = 0
+        self.open: OpenChunk | None = None
+
+    def emptied(self) -> MapAssembly:
+        """An empty map with the same revision and the same measurements from outside."""
+        fresh = MapAssembly(self._config)
+        fresh.references, fresh.revision = self.references.restarted(), self.revision
+        return fresh
+
+    def join(self, outline: ChunkOutline, prediction: ChunkPrediction) -> Joined:
+        """Add the next chunk of the stream."""
+        previous, alignment = self.open, self._align(outline, prediction)
+        if previous is not None and alignment is not None and alignment.accepted:
+            events = self._attach(previous.outline.index, outline, alignment)
+            before = self._hand_over(previous, outline, prediction)
+        else:
+            before = self.close()
+            events = self._start_part(outline, prediction, alignment)
+        own = self._take(outline, prediction, alignment)
+        self.references.observe(outline, prediction, self)
+        return merged(before, own, Joined(events=tuple(events)))
+
+    def confirm(self) -> Joined:
+        """The provisional frames of the open chunk are its own, whatever follows."""
+        if self.open is None:
+            return Joined()
+        joined = self._settle(self.open.prediction, self.open.waiting)
+        self.trajectory.confirm(self.open.waiting)
+        self.open = replace(self.open, waiting=())
+        return joined
+
+    def close(self) -> Joined:
+        """Confirm, and let no further chunk join the open one."""
+        joined = self.confirm()
+        self.open = None
+        return joined
+
+    def correct(self) -> None:
+        """Optimise the graph and move everything with it, as one revision."""
+        self.graph.solve(self._config.graph)
+        self.points.move(self.graph.nodes)
+        self.revision += 1
+
+    def correct_if_due(self, last: bool = False) -> bool:
+        """Optimise the graph if loops call for it; all that wait are heard at `last`."""
+        due = self.graph.due(self._config.graph) or (last and bool(self.graph.pending))
+        if due:
+            self.correct()
+        return due
+
+    def fix_scale(self) -> bool:
+        """Rescale the map once, when its scale is known well enough, as one revision."""
+        scale = self.references.scale
+        if not scale.ready:
+            return False
+        S_metric_map = Sim3(np.array(scale.freeze().value), np.eye(3), np.zeros(3))
+        self.graph.transform(S_metric_map)
+        self.points.transform(S_metric_map)
+        self.revision += 1
+        return True
+
+    def poses(self, frame_ids: Iterable[int] | None = None) -> tuple[TrajectoryPose, ...]:
+        """Poses of the given frames (default: all) in order of time."""
+        return self.trajectory.poses(self.graph.nodes, frame_ids, self.graph.covariances())
+
+    def graph_view(self) -> GraphView:
+        """Nodes, edges and connected parts."""
+        nodes = self.graph.nodes
+        parts = self.graph.components() if nodes else {}
+        return GraphView(
+            tuple(nodes),
+            np.array([S.translation for S in nodes.values()], np.float64).reshape(-1, 3),
+            tuple((edge.a, edge.b, edge.kind) for edge in self.graph.edges),
+            tuple(parts[index] for index in nodes),
+        )
+
+    def path_length(self, first_id: int, last_id: int) -> float:
+        """Distance travelled between two frames, map units."""
+        return self.trajectory.path_length(self.graph.nodes, first_id, last_id)
+
+    def _align(self, outline: ChunkOutline, prediction: ChunkPrediction) -> Alignment | None:
+        """S_previous_chunk; None if no chunk of the chain precedes this one."""
+        previous = self.open
+        if previous is None or not outline.overlap_ids:
+            return None
+        alignment = align(previous.prediction, prediction, self._config.alignment)
+        if alignment.accepted:
+            return alignment
+        odometry = self.references.odometry(previous.outline) | self.references.odometry(outline)
+        bridge = bridge_by_odometry(previous.prediction, prediction, odometry)
+        return replace(bridge, attempts=alignment.attempts) if bridge.accepted else alignment
+
+    def _attach(self, previous: int, outline: ChunkOutline, alignment: Alignment) -> list[Event]:
+        S = alignment.S_previous_current
+        self.graph.add_node(outline.index, self.graph.nodes[previous] @ S)
+        kind = "odometry" if alignment.weak else "sequence"
+        self.graph.add_edge(previous, outline.index, S, kind, alignment.sigma)
+        if not alignment.attempts:
+            return []
+        tried = "; ".join(alignment.attempts)
+        text = f"chunk {outline.index} is joined by {alignment.method} ({tried})"
+        return [Event("alignment_fallback", text, outline.index)]
+
+    def _start_part(
+        self, outline: ChunkOutline, prediction: ChunkPrediction, refused: Alignment | None
+    ) -> list[Event]:
+        events: list[Event] = []
+        if not len(self.graph.nodes):
+            S_map_chunk, events = self.references.level(outline, prediction)
+        else:
+            self.part += 1
+            S_map_chunk = self._continue_from_last(prediction)
+            why = "no shared frames"
+            if refused is not None:
+                why = "; ".join(refused.attempts) or refused.failure
+                events.append(
+                    Event("alignment_failed", f"chunk {outline.index}: {why}", outline.index)
+                )
+            text = f"chunk {outline.index} starts part {self.part} of the map, unconnected: {why}"
+            events.append(Event("new_part", text, outline.index))
+        self.graph.add_node(outline.index, S_map_chunk)
+        return events
+
+    def _continue_from_last(self, prediction: ChunkPrediction) -> Sim3:
+        """A provisional place, at the scale of the last chunk: its last frame is the same in both,
+        or where this chunk begins if they share none."""
+        last = self.trajectory.frame_ids[-1]
+        T_map_last = self.trajectory.matrices(self.graph.nodes, [last])[0]
+        S_last = self.graph.nodes[self.trajectory.chunk_of(last)]
+        unit = Sim3(S_last.scale, np.eye(3), np.zeros(3))
+        met = prediction.frame_ids.index(last) if last in prediction.frame_ids else 0
+        T_met_chunk = np.linalg.inv(prediction.T_chunk_camera[met])
+        return Sim3.from_pose(T_map_last) @ unit @ Sim3.from_pose(T_met_chunk)
+
+    def _hand_over(
+        self, previous: OpenChunk, outline: ChunkOutline, prediction: ChunkPrediction
+    ) -> Joined:
+        """The previous chunk keeps its half of the shared frames."""
+        half, _ = split_overlap(
+            outline.overlap_ids, previous.prediction.frame_ids, prediction.frame_ids
+        )
+        waiting = set(previous.waiting)
+        kept = tuple(i for i in half if i in waiting)
+        self.trajectory.confirm(kept)
+        self.open = replace(previous, waiting=tuple(sorted(waiting - set(kept))))
+        return self._settle(previous.prediction, kept)
+
+    def _take(
+        self, outline: ChunkOutline, prediction: ChunkPrediction, alignment: Alignment | None
+    ) -> Joined:
+        """Poses of the frames that nobody else owns; the last ones are provisional."""
+        if alignment is not None and alignment.accepted:
+            covariance = alignment.covariance
+        else:
+            covariance = least_covariance(prediction)
+        taken_over = set(self.open.waiting) if self.open else set()
+        ids = prediction.frame_ids
+        free = tuple(i for i in ids if i not in self.trajectory or i in taken_over)
+        last = outline.frame_ids[-self._config.chunk.overlap :]
+        waiting = set(last) & set(free)
+        for i in free:
+            row = ids.index(i)
+            self.trajectory.put(
+                i,
+                outline.stamps_ns[outline.frame_ids.index(i)],
+                outline.index,
+                prediction.T_chunk_camera[row],
+                _confidence(prediction, row),
+                i in waiting,
+                covariance,
+            )
+        self.open = OpenChunk(outline, subset(prediction, last), tuple(sorted(waiting)))
+        own = self._settle(prediction, tuple(i for i in free if i not in waiting))
+        return replace(own, frame_ids=free)
+
+    def _settle(self, prediction: ChunkPrediction, frame_ids: Iterable[int]) -> Joined:
+        """Fuse the points of frames whose owner is final."""
+        ids = tuple(frame_ids)
+        S_map_chunk = self.graph.nodes[prediction.chunk_index]
+        cloud = self.points.integrate(prediction, ids, S_map_chunk, self.part)
+        return Joined(ids, ((prediction, ids),) if ids else (), cloud)
+
+
+def _confidence(prediction: ChunkPrediction, row: int) -> float:
+    """Mean confidence of a frame's valid pixels; 0 if there are none."""
+    valid = valid_pixels(prediction.depth[row], prediction.confidence[row])
+    return float(prediction.confidence[row][valid].mean()) if valid.any() else 0.0

@@ -1,0 +1,172 @@
+"""From frames that look alike to verified loop edges, with one loop chunk per candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from scal3r_ros.config import AlignmentConfig, LoopConfig
+from scal3r_ros.files import explained, link_or_copy
+from scal3r_ros.mapping.alignment import align
+from scal3r_ros.mapping.chunking import Chunker
+from scal3r_ros.mapping.loop_closure import (
+    LoopCandidate,
+    LoopDetector,
+    LoopVerdict,
+    LoopVerifier,
+    loop_window,
+)
+from scal3r_ros.mapping.loop_records import LoopRecords, reduce_prediction
+from scal3r_ros.pipeline.live_map import MapAssembly
+from scal3r_ros.pipeline.outlines import Joined
+from scal3r_ros.records import Chunk, ChunkPrediction, Frame
+
+RECORDS = "loop_records"
+"""Folder of the records in the folder that goes with a saved map."""
+
+
+@dataclass(frozen=True)
+class LoopTrial:
+    """Two places that may be one: frames around each end, to be reconstructed together."""
+
+    candidate: LoopCandidate
+    ends: tuple[int, int]
+    """Chunks that own the two frames, the earlier one first."""
+    windows: tuple[tuple[int, ...], tuple[int, ...]]
+    """Frame ids around each end."""
+
+    @property
+    def name(self) -> str:
+        found = self.candidate
+        return f"frames {found.match_id} and {found.frame_id} (similarity {found.similarity:.2f})"
+
+
+class LoopSearch:
+    """Descriptors and records of all frames so far."""
+
+    def __init__(self, config: LoopConfig, alignment: AlignmentConfig, folder: Path) -> None:
+        self._config, self._alignment = config, alignment
+        self.detector = LoopDetector(config)
+        self.records = LoopRecords(folder)
+        self._verifier = LoopVerifier(config)
+
+    def record(self, prediction: ChunkPrediction, frames: Mapping[int, Frame]) -> None:
+        """Keep what a later loop through this chunk needs."""
+        if self._config.enabled and prediction.descriptors is not None:
+            self._put(prediction, frames)
+
+    def renew(self, prediction: ChunkPrediction) -> None:
+        """Replace what is recorded of a chunk's geometry."""
+        if prediction.chunk_index in self.records:
+            frames = self.records.frames(prediction.chunk_index, prediction.frame_ids)
+            self._put(prediction, {frame.id: frame for frame in frames})
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Descriptors and open verdicts as arrays; the records are files already."""
+        found = {f"loops.{k}": v for k, v in self.detector.state().items()}
+        return found | {f"verdicts.{k}": v for k, v in self._verifier.state().items()}
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Continue a saved search."""
+        groups: dict[str, dict[str, np.ndarray]] = {"loops": {}, "verdicts": {}}
+        for name, array in arrays.items():
+            group, _, item = name.partition(".")
+            if group in groups:
+                groups[group][item] = array
+        self.detector = LoopDetector.restore(self._config, groups["loops"])
+        self._verifier.restore(groups["verdicts"])
+
+    def copy_records(self, folder: Path) -> None:
+        """Put the records into the folder that goes with a saved map."""
+        _mirror(self.records.folder, folder / RECORDS)
+
+    def fetch_records(self, folder: Path) -> None:
+        """Take over the records of a saved map."""
+        _mirror(folder / RECORDS, self.records.folder)
+        self.records = LoopRecords(self.records.folder)
+
+    def trials(self, joined: Joined, assembly: MapAssembly) -> list[LoopTrial]:
+        """Remember frames whose owner is final; which older places do they look like?"""
+        trials = []
+        for prediction, frame_ids in joined.settled:
+            if prediction.descriptors is None:
+                continue
+            rows = [prediction.frame_ids.index(i) for i in frame_ids]
+            for candidate in self.detector.add(frame_ids, prediction.descriptors[rows]):
+                trial = self._trial(candidate, assembly)
+                if trial is not None:
+                    trials.append(trial)
+        return trials
+
+    def chunk(self, trial: LoopTrial, chunker: Chunker, session: int) -> Chunk:
+        """The loop chunk: the frames of both windows in order of time."""
+        frames = [
+            frame
+            for end, window in zip(trial.ends, trial.windows)
+            for frame in self.records.frames(end, window)
+        ]
+        index, first_size = chunker.next_index(), chunker.first_size
+        return Chunk(index, session, tuple(frames), kind="loop", first_size=first_size)
+
+    def tie(self, trial: LoopTrial, prediction: ChunkPrediction, assembly: MapAssembly) -> str:
+        """Add the edges that a loop chunk proves; returns why it proves none, or nothing."""
+        verdicts = self._judge(trial, prediction, assembly)
+        for verdict in verdicts:
+            if verdict.accepted:
+                assembly.graph.add_edge(verdict.a, verdict.b, verdict.S_a_b, "loop", verdict.sigma)
+        return "" if verdicts[-1].accepted else verdicts[-1].reason
+
+    def _put(self, prediction: ChunkPrediction, frames: Mapping[int, Frame]) -> None:
+        with explained(self.records.folder):
+            self.records.put(prediction, frames)
+
+    def _judge(
+        self, trial: LoopTrial, prediction: ChunkPrediction, assembly: MapAssembly
+    ) -> list[LoopVerdict]:
+        """Align the loop chunk with both ends and test what it implies."""
+        alignments = []
+        for end, window in zip(trial.ends, trial.windows):
+            seen = [i for i in window if i in prediction.frame_ids]
+            recorded = self.records.prediction(end, seen)
+            alignments.append(align(recorded, reduce_prediction(prediction, seen), self._alignment))
+        a, b = trial.ends
+        S_map = assembly.graph.nodes
+        S_map_a, S_map_b = S_map[a], S_map[b]
+        parts = assembly.graph.components()
+        if parts[a] != parts[b]:
+            # Where an unconnected part lies is arbitrary, so nothing there can contradict the loop.
+            S_a_b = alignments[0].S_previous_current @ alignments[1].S_previous_current.inverse()
+            S_map_b = S_map_a @ S_a_b
+        depth = self.records.prediction(a, trial.windows[0]).depth
+        distance = float(np.nanmedian(depth)) * float(S_map_a.scale)
+        path = assembly.path_length(trial.candidate.match_id, trial.candidate.frame_id)
+        to_ends = alignments[0], alignments[1]
+        return self._verifier.verify(trial.ends, to_ends, (S_map_a, S_map_b), path, distance)
+
+    def _trial(self, candidate: LoopCandidate, assembly: MapAssembly) -> LoopTrial | None:
+        earlier, later = candidate.match_id, candidate.frame_id
+        ends = assembly.trajectory.chunk_of(earlier), assembly.trajectory.chunk_of(later)
+        if ends[0] == ends[1] or not all(end in self.records for end in ends):
+            return None
+        windows = self._window(earlier, ends[0]), self._window(later, ends[1])
+        return None if set(windows[0]) & set(windows[1]) else LoopTrial(candidate, ends, windows)
+
+    def _window(self, frame_id: int, chunk_index: int) -> tuple[int, ...]:
+        return loop_window(frame_id, self.records.frame_ids(chunk_index), self._config.window)
+
+
+def _mirror(source: Path, target: Path) -> None:
+    """Make `target` hold the same records as `source`; files are never changed once written."""
+    with explained(target):
+        target.mkdir(parents=True, exist_ok=True)
+        wanted = {path.name: path for path in source.glob("*.npz")}
+        for path in target.glob("*.npz"):
+            if path.name not in wanted:
+                path.unlink()
+        for name, path in wanted.items():
+            copy = target / name
+            if not copy.exists() or copy.stat().st_mtime_ns != path.stat().st_mtime_ns:
+                link_or_copy(path, copy)

@@ -1,0 +1,1 @@
+"""Chunk in, prediction out: the interface, and one folder for each reconstructor behind it."""

@@ -1,0 +1,101 @@
+"""From configuration to a reconstructor, and what suits it by default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scal3r_ros.config import Config
+from scal3r_ros.reconstruct.interface import Reconstructor
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "scal3r": {},
+    "sfm": {
+        "chunk.size": 20,
+        "chunk.overlap": 10,
+        "loop.threshold": 0.25,
+        "loop.min_gap": 30,
+        "loop.window": 10,
+        "loop.nms_window": 10,
+    },
+}
+"""Options that differ from the general defaults because of how a reconstructor works."""
+
+EMBEDDED_PRESET: Mapping[str, Any] = {
+    "chunk.size": 8,
+    "chunk.overlap": 3,
+    "alignment.estimator": "poses",
+    "alignment.huber_delta": 0.3,
+    "alignment.max_residual": 0.3,
+    "loop.threshold": 0.7,
+    "loop.min_gap": 30,
+    "loop.nms_window": 4,
+}
+"""The same for the network that is embedded in the package: the chunks that it was trained on, what
+its depth is off by, and loops that look alike enough for a geometry that proves little. Chosen on
+worlds of the validation seeds."""
+
+
+EMBEDDED_LIMITS = (
+    "the embedded network is a demonstration whose poses are rough (see MODEL_CARD.md); "
+    "for a usable map take model.reconstructor sfm, or name the official weights in "
+    "model.checkpoint (scal3r download)"
+)
+
+
+class MissingLibrary(RuntimeError):
+    """A library that the chosen reconstructor needs is not installed."""
+
+
+def open_reconstructor(config: Config, folder: Path | None = None) -> Reconstructor:
+    """Build the configured reconstructor; raises `MissingLibrary` or what its files are wrong
+    with."""
+    if config.model.reconstructor == "sfm":
+        return _open_sfm(config)
+    return _open_scal3r(config, folder)
+
+
+def preset_options(reconstructor: str, checkpoint: str) -> Mapping[str, Any]:
+    """Defaults that suit a reconstructor, by dotted name; what the user sets counts before them."""
+    if reconstructor == "scal3r" and not checkpoint:
+        return EMBEDDED_PRESET
+    return PRESETS.get(reconstructor, {})
+
+
+def known_limits(config: Config) -> str:
+    """What a user must know before trusting the result; empty if there is nothing."""
+    embedded = config.model.reconstructor == "scal3r" and not config.model.checkpoint
+    return EMBEDDED_LIMITS if embedded else ""
+
+
+def _open_sfm(config: Config) -> Reconstructor:
+    if config.memory.mode in ("batch", "finalize"):
+        raise ValueError(
+            f"memory.mode {config.memory.mode} needs a network with a memory, which sfm has not; "
+            f"leave it at stream"
+        )
+    try:
+        import pycolmap  # noqa: F401
+    except ImportError as error:
+        raise MissingLibrary(
+            "reconstructor sfm needs the library pycolmap: pip install pycolmap"
+        ) from error
+    from scal3r_ros.reconstruct.sfm.reconstructor import SfmReconstructor
+
+    return SfmReconstructor(config.sfm)
+
+
+def _open_scal3r(config: Config, folder: Path | None) -> Reconstructor:
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingLibrary(
+            "reconstructor scal3r needs the library torch: pip install torch (README, Install), or "
+            "use --reconstructor sfm, which needs pycolmap only"
+        ) from error
+    from scal3r_ros.reconstruct.scal3r.setup import open_scal3r
+
+    reconstructor = open_scal3r(config.model, config.memory, folder)
+    reconstructor.round_size = max(reconstructor.round_size, config.distributed.round_size)
+    return reconstructor

@@ -1,0 +1,117 @@
+"""A reconstructor whose caller can stop waiting.
+
+Inference is native code that cannot be interrupted. It runs in a thread of its own, so that the
+worker, which owns the map, can still save it and leave when the node is stopped.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from scal3r_ros.reconstruct.interface import MemoryState, ReconstructionFailed, Reconstructor
+from scal3r_ros.records import Chunk, ChunkPrediction
+
+
+class Interrupted(KeyboardInterrupt):
+    """The node is being stopped; the chunk in flight was given up.
+
+    To the mapper it is the Ctrl-C that it is: the chunk waits on, and is saved with the map.
+    """
+
+
+class InterruptibleReconstructor:
+    """Passes every call to `inner` on the inference thread and waits for it or for `interrupt`."""
+
+    def __init__(self, inner: Reconstructor, limits: str = "") -> None:
+        self.name = inner.name
+        self.limits = limits
+        """What a user must know before trusting the result; empty if there is nothing."""
+        self.round_size = inner.round_size
+        self.last_prediction: ChunkPrediction | None = None
+        """Newest prediction of a sequence chunk."""
+        self._inner = inner
+        self._interrupted = threading.Event()
+        self._calls: queue.SimpleQueue = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name="inference", daemon=True)
+        self._thread.start()
+
+    def reconstruct(self, chunk: Chunk, contribute: bool = True) -> ChunkPrediction:
+        try:
+            prediction = self._call(lambda: self._inner.reconstruct(chunk, contribute=contribute))
+        except Interrupted as interrupt:
+            if chunk.kind == "loop":  # the map is whole without it, and can be saved
+                raise ReconstructionFailed(str(interrupt)) from interrupt
+            raise
+        if chunk.kind == "sequence":
+            self.last_prediction = prediction
+        return prediction
+
+    def reconstruct_round(
+        self, chunks: Sequence[Chunk]
+    ) -> list[ChunkPrediction | ReconstructionFailed]:
+        results = self._call(lambda: self._inner.reconstruct_round(chunks))
+        good = [result for result in results if isinstance(result, ChunkPrediction)]
+        self.last_prediction = good[-1] if good else self.last_prediction
+        return results
+
+    def finalize(self) -> Iterator[ChunkPrediction | ReconstructionFailed]:
+        """All chunks once more with the memory of the whole run (memory.mode finalize)."""
+        if not hasattr(self._inner, "finalize"):
+            raise ValueError(f"{self.name} has no memory to finalize")
+        return self._one_by_one(iter(self._call(self._inner.finalize)))
+
+    def reset(self) -> None:
+        self.last_prediction = None
+        self._call(self._inner.reset)
+
+    def state(self) -> MemoryState:
+        """The memory after the last finished chunk, also while one that was given up still runs."""
+        if self._interrupted.is_set():
+            return self._inner.state()
+        return self._call(self._inner.state)
+
+    def restore(self, state: MemoryState) -> None:
+        self._call(lambda: self._inner.restore(state))
+
+    def interrupt(self) -> None:
+        """Make the waiting call, and all later ones, raise `Interrupted`."""
+        self._interrupted.set()
+        self._calls.put(None)
+
+    def close(self, timeout: float) -> bool:
+        """End the thread; False if a call still runs after `timeout` seconds."""
+        self.interrupt()
+        self._thread.join(timeout)
+        if hasattr(self._inner, "close"):
+            self._inner.close()
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _one_by_one(self, outcomes: Iterator) -> Iterator[ChunkPrediction | ReconstructionFailed]:
+        while (outcome := self._call(lambda: next(outcomes, None))) is not None:
+            yield outcome
+
+    def _call(self, function: Callable[[], Any]) -> Any:
+        answer: queue.SimpleQueue = queue.SimpleQueue()
+        self._calls.put((function, answer))
+        while True:
+            if self._interrupted.is_set():
+                raise Interrupted("stopped while a chunk was in flight")
+            try:
+                succeeded, result = answer.get(timeout=0.1)
+            except queue.Empty:
+                continue
+            if succeeded:
+                return result
+            raise result
+
+    def _serve(self) -> None:
+        while (call := self._calls.get()) is not None:
+            function, answer = call
+            try:
+                answer.put((True, function()))
+            except BaseException as error:  # raised again where the call was made
+                answer.put((False, error))

@@ -1,0 +1,198 @@
+"""The network in a process of its own (worker.mode process), where it cannot hold up callbacks.
+
+Images cross in shared memory, everything else through a pipe. The process is started afresh, never
+forked: a fork after ROS or CUDA has begun would inherit their locks and threads.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from multiprocessing.shared_memory import SharedMemory
+from typing import Any
+
+import numpy as np
+
+from scal3r_ros.config import Config
+from scal3r_ros.reconstruct.factory import open_reconstructor
+from scal3r_ros.reconstruct.interface import MemoryState, ReconstructionFailed, Reconstructor
+from scal3r_ros.records import Chunk, ChunkPrediction, Frame
+
+EMPTY = np.zeros((1, 1, 3), np.uint8)
+"""Stands for an image that travels in shared memory."""
+
+
+class ProcessLost(RuntimeError):
+    """The network's process has ended; the message says how."""
+
+
+class ProcessReconstructor:
+    """Implements `Reconstructor` by one child process; loading errors are raised at once."""
+
+    def __init__(
+        self, config: Config, open_inner: Callable[[Config], Reconstructor] = open_reconstructor
+    ) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._state_pipe, their_state_pipe = context.Pipe()
+        self._process = context.Process(
+            target=_serve,
+            args=(theirs, their_state_pipe, config, open_inner),
+            name="network",
+            daemon=True,
+        )
+        self._process.start()
+        theirs.close()
+        their_state_pipe.close()
+        self.name, self.round_size = self._answer()
+
+    def reconstruct(self, chunk: Chunk, contribute: bool = True) -> ChunkPrediction:
+        with _Images([chunk]) as images:
+            return self._ask("reconstruct", images.name, images.chunks[0], contribute)
+
+    def reconstruct_round(
+        self, chunks: Sequence[Chunk]
+    ) -> list[ChunkPrediction | ReconstructionFailed]:
+        with _Images(chunks) as images:
+            return self._ask("reconstruct_round", images.name, images.chunks)
+
+    def finalize(self) -> list[ChunkPrediction | ReconstructionFailed]:
+        return self._ask("finalize", None)
+
+    def reset(self) -> None:
+        self._ask("reset", None)
+
+    def state(self) -> MemoryState:
+        """The memory after the last finished chunk, also while one is being computed."""
+        try:
+            self._state_pipe.send(None)
+            return self._state_pipe.recv()
+        except (EOFError, OSError) as error:
+            raise self._lost() from error
+
+    def restore(self, state: MemoryState) -> None:
+        self._ask("restore", None, state)
+
+    def close(self) -> None:
+        """End the process, in the middle of a chunk if need be."""
+        self._process.terminate()
+        self._process.join(1.0)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self._pipe.close()
+        self._state_pipe.close()
+
+    def _ask(self, method: str, memory: str | None, *arguments: Any) -> Any:
+        try:
+            self._pipe.send((method, memory, arguments))
+        except OSError as error:
+            raise self._lost() from error
+        return self._answer()
+
+    def _answer(self) -> Any:
+        try:
+            succeeded, result = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise self._lost() from error
+        if not succeeded:
+            raise result
+        return result
+
+    def _lost(self) -> ProcessLost:
+        self._process.join(1.0)
+        return ProcessLost(
+            f"the network's process has ended with code {self._process.exitcode}; reset or "
+            f"configure the node again"
+        )
+
+
+class _Images:
+    """Lays the images of chunks into one shared block; the chunks then hold offsets instead."""
+
+    def __init__(self, chunks: Sequence[Chunk]) -> None:
+        frames = [frame for chunk in chunks for frame in chunk.frames]
+        size = sum(frame.rgb.nbytes for frame in frames)
+        self._block = SharedMemory(create=True, size=max(1, size))
+        self.name = self._block.name
+        self.chunks, offset = [], 0
+        for chunk in chunks:
+            light = []
+            for frame in chunk.frames:
+                _view(self._block, offset, frame.rgb.shape)[...] = frame.rgb
+                light.append((replace(frame, rgb=EMPTY), offset, frame.rgb.shape))
+                offset += frame.rgb.nbytes
+            self.chunks.append((replace(chunk, frames=tuple(f for f, *_ in light)), light))
+
+    def __enter__(self) -> _Images:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._block.close()
+        self._block.unlink()
+
+
+def _view(block: SharedMemory, offset: int, shape: tuple[int, ...]) -> np.ndarray:
+    return np.ndarray(shape, np.uint8, buffer=block.buf, offset=offset)
+
+
+def _with_images(item: Any, block: SharedMemory) -> Chunk:
+    """The chunk with copies of its images, so that it outlives the shared block."""
+    chunk, light = item
+    frames: list[Frame] = [
+        replace(frame, rgb=_view(block, offset, shape).copy()) for frame, offset, shape in light
+    ]
+    return replace(chunk, frames=tuple(frames))
+
+
+def _serve(
+    pipe: Connection,
+    state_pipe: Connection,
+    config: Config,
+    open_inner: Callable[[Config], Reconstructor],
+) -> None:
+    """Body of the process: answers calls until the other side is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the node, which ends this process
+    try:
+        inner = open_inner(config)
+    except Exception as error:  # raised again in the node
+        pipe.send((False, error))
+        return
+    threading.Thread(target=_serve_state, args=(state_pipe, inner), daemon=True).start()
+    pipe.send((True, (inner.name, inner.round_size)))
+    while True:
+        try:
+            method, memory, arguments = pipe.recv()
+        except EOFError:
+            return
+        try:
+            result = getattr(inner, method)(*_unpacked(method, memory, arguments))
+            pipe.send((True, list(result) if method == "finalize" else result))
+        except Exception as error:  # raised again where the call was made
+            pipe.send((False, error))
+
+
+def _serve_state(pipe: Connection, inner: Reconstructor) -> None:
+    """Answers on a pipe of its own; reconstructors commit a chunk in one step."""
+    while True:
+        try:
+            pipe.recv()
+        except EOFError:
+            return
+        pipe.send(inner.state())
+
+
+def _unpacked(method: str, memory: str | None, arguments: tuple) -> tuple:
+    if memory is None:
+        return arguments
+    block = SharedMemory(name=memory)
+    try:
+        if method == "reconstruct":
+            return (_with_images(arguments[0], block), *arguments[1:])
+        return ([_with_images(item, block) for item in arguments[0]],)
+    finally:
+        block.close()

@@ -1,0 +1,74 @@
+"""One chunk on its way through the network, and its result as numpy records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from scal3r_ros.mapping.camera import decode_cameras
+from scal3r_ros.networks.scal3r.chunk_state import ChunkState
+from scal3r_ros.networks.scal3r.network import Prediction
+from scal3r_ros.reconstruct.interface import ReconstructionFailed
+from scal3r_ros.records import ChunkPrediction
+
+Outcome = ChunkPrediction | ReconstructionFailed
+
+
+@dataclass
+class ChunkJob:
+    """A chunk between its images and its prediction."""
+
+    index: int
+    frame_ids: tuple[int, ...]
+    rgb: np.ndarray
+    """(S, H, W, 3) uint8, chronological."""
+    order: list[int]
+    descriptors: np.ndarray
+    state: ChunkState | None
+    """None once the heads have read it."""
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def present_state(self) -> ChunkState:
+        assert self.state is not None, f"chunk {self.index} is finished"
+        return self.state
+
+
+def network_order(count: int) -> list[int]:
+    """Chronological positions in network order: the middle frame, which is the reference, moves
+    to the front, the others keep their order."""
+    middle = (count + 1) // 2 - 1
+    return [middle, *(i for i in range(count) if i != middle)]
+
+
+def to_prediction(job: ChunkJob, raw: Prediction, absorbed: int) -> Outcome:
+    """Undo the network's frame order and decode the cameras."""
+    back = np.argsort(job.order)
+    height, width = raw.depth.shape[-2:]
+    poses, intrinsics = decode_cameras(raw.camera[0].cpu().numpy()[back], height, width)
+    if not (np.isfinite(poses).all() and np.isfinite(intrinsics).all()):
+        return not_finite(job.index)
+    depth, confidence = raw.depth[0, back], raw.depth_confidence[0, back]
+    known = depth.isfinite() & confidence.isfinite()  # on the device: these are tens of megabytes
+    points = None if raw.points is None else raw.points[0, back].cpu().numpy()
+    return ChunkPrediction(
+        chunk_index=job.index,
+        frame_ids=job.frame_ids,
+        T_chunk_camera=poses,
+        intrinsics=intrinsics,
+        depth=depth.where(known, torch.nan).cpu().numpy(),
+        confidence=confidence.where(known, 0.0).cpu().numpy(),
+        rgb=job.rgb,
+        descriptors=job.descriptors,
+        points=points,
+        memory_version=absorbed,
+        timings=job.seconds,
+    )
+
+
+def not_finite(index: int) -> ReconstructionFailed:
+    return ReconstructionFailed(
+        f"the network's answer for chunk {index} is not finite; the memory did not absorb it"
+    )

@@ -1,0 +1,270 @@
+"""The Scal3R network as a reconstructor: the only place where numpy records meet torch tensors."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator, Sequence, Sized
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from scal3r_ros.config import MemoryConfig
+from scal3r_ros.networks.scal3r.checkpoint import LoadedNetwork
+from scal3r_ros.networks.scal3r.memory import (
+    ContextMemory,
+    Deltas,
+    LocalMemory,
+    NoMemory,
+    Round,
+    RoundMemory,
+    Sync,
+    no_sync,
+)
+from scal3r_ros.networks.scal3r.memory_file import check_fingerprint
+from scal3r_ros.networks.scal3r.schedule import ChunkStates, advance_all, run_round
+from scal3r_ros.reconstruct.interface import MemoryState, OutOfDeviceMemory, ReconstructionFailed
+from scal3r_ros.reconstruct.scal3r.chunk_job import ChunkJob, Outcome, not_finite, to_prediction
+from scal3r_ros.reconstruct.scal3r.intake import ChunkIntake
+from scal3r_ros.reconstruct.scal3r.parked_chunks import ParkedChunks, ParkedStates
+from scal3r_ros.records import Chunk, ChunkPrediction
+
+ALL_CHUNKS = 1_000_000
+"""Round size of memory mode `batch`: the whole sequence is one round."""
+
+
+class Scal3RReconstructor:
+    """Chunks through the network, with the memory mode that the configuration names.
+
+    Work happens in two steps where several processes meet: `stage_round` computes, `commit` lets
+    the memory advance (or `rollback` drops the round); `reconstruct` and `reconstruct_round` do
+    both. Mode `finalize` keeps every chunk's tokens until `reset`, on disk where they exceed
+    `memory.host_megabytes`.
+    """
+
+    name = "scal3r"
+
+    def __init__(
+        self,
+        loaded: LoadedNetwork,
+        memory: MemoryConfig | None = None,
+        image_size: int = 0,
+        point_head: bool = False,
+        folder: Path | None = None,
+    ):
+        """`folder` is for what does not fit into the host's memory; default: a temporary one."""
+        self._config = memory or MemoryConfig()
+        if self._config.window and self._config.mode in ("batch", "finalize"):
+            raise ValueError(
+                f"memory.window forgets while streaming, memory.mode {self._config.mode} does not "
+                f"stream; set memory.window to 0"
+            )
+        self.network = loaded.network
+        self.fingerprint = loaded.fingerprint
+        self.layers = self.network.architecture.ttt_layers
+        self.round_size = ALL_CHUNKS if self._config.mode == "batch" else 1
+        self._points = point_head
+        self._folder = folder
+        self._image_size = image_size or self.network.architecture.image_size
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything absorbed, the image size of the sequence included."""
+        self.memory = self._empty_memory()
+        self._intake = ChunkIntake(self.network, self._image_size, self._points)
+        self._staged: Round | None = None
+        self._parked = ParkedChunks(1e6 * self._config.host_megabytes, self._folder)
+
+    def reconstruct(self, chunk: Chunk, contribute: bool = True) -> ChunkPrediction:
+        """One chunk; with `contribute` the memory absorbs it."""
+        outcome = self._stage([chunk], self.memory.round(1, contribute), contribute)[0]
+        self.commit()
+        if isinstance(outcome, ReconstructionFailed):
+            raise outcome
+        return outcome
+
+    def reconstruct_round(self, chunks: Sequence[Chunk]) -> list[Outcome]:
+        """Consecutive chunks side by side, layer by layer, all contributing."""
+        outcomes = self.stage_round(chunks)
+        self.commit()
+        return outcomes
+
+    def stage_round(
+        self,
+        chunks: Sequence[Chunk],
+        *,
+        places: Sequence[int] | None = None,
+        size: int | None = None,
+        sync: Sync = no_sync,
+    ) -> list[Outcome]:
+        """Compute a round without advancing the memory. `places` and `size` put the chunks into a
+        round over several processes, where `sync` is called once per memory layer, without chunks
+        too. What `sync` raises passes through."""
+        return self._stage(chunks, self.memory.round(len(chunks), True, places, size, sync), True)
+
+    def commit(self) -> None:
+        """Let the memory absorb the staged round, if there is one."""
+        if self._staged is not None:
+            self._staged.commit()
+        self._staged = None
+        self._parked.commit()
+
+    def rollback(self) -> None:
+        """Forget the staged round."""
+        self._staged = None
+        self._parked.rollback()
+
+    @property
+    def decay(self) -> float:
+        """Weight of a chunk's gradients when one more has been absorbed."""
+        return self._config.decay
+
+    def absorb(self, deltas: Deltas, chunks: int = 1) -> None:
+        """Advance the memory by gradient sums that were computed before, here or elsewhere."""
+        self.memory.merge(deltas, chunks)
+
+    def delta_shapes(self) -> Deltas:
+        """By memory layer, something of the shape and device of its gradients."""
+        return self.network.memory_shapes()
+
+    @torch.no_grad()
+    def finalize(self) -> Iterator[Outcome]:
+        """Mode `finalize`: all chunks again from the first memory layer on, with the memory of the
+        whole sequence; equal to mode `batch`. In the order given, decoded as they are asked for."""
+        if self._config.mode != "finalize":
+            raise ValueError(f"finalize needs memory.mode finalize, found {self._config.mode}")
+        self._parked.rollback()
+        memory, absorbed = self._empty_memory(), self._parked.numbers(contributed=True)
+        states = self._parked.states(range(len(self._parked)))
+        with self._device_errors([]):
+            whole = memory.round(len(absorbed))
+            self._advance(states.only(absorbed), whole)
+            whole.commit()
+            for number in self._parked.numbers(contributed=False):
+                self._advance(states.only([number]), memory.round(1, contribute=False))
+        self.memory = memory
+        return self._decoded(states, memory.chunks)
+
+    def save_chunks(self, folder: Path) -> int:
+        """Mode `finalize`: write the committed chunks that `folder` does not hold yet; returns the
+        number of all."""
+        return self._parked.save(folder)
+
+    def load_chunks(self, folder: Path, count: int) -> None:
+        """Mode `finalize`: take the first `count` chunks of `save_chunks` instead of the present
+        ones."""
+        self._parked.load(folder, count)
+
+    def state(self) -> MemoryState:
+        """The committed memory as arrays; consistent also while another thread reconstructs."""
+        arrays = {k: v.cpu().numpy() for k, v in self.memory.state_dict().items()}
+        return MemoryState(self.name, self.fingerprint, int(arrays["chunks"]), arrays)
+
+    def restore(self, state: MemoryState) -> None:
+        """Replace the memory; an unfit `state` raises `ValueError` and changes nothing."""
+        if state.kind != self.name:
+            raise ValueError(
+                f"the memory belongs to reconstructor {state.kind!r}, this is {self.name!r}; "
+                f"reset it instead"
+            )
+        check_fingerprint(state.fingerprint, self.fingerprint, "the memory")
+        tensors = {k: torch.from_numpy(np.array(v)) for k, v in state.arrays.items()}
+        self.memory.load_state_dict(tensors, self.network.memory_shapes())
+        self._staged = None
+
+    @torch.no_grad()
+    def _stage(self, chunks: Sequence[Chunk], round_: Round, contribute: bool) -> list[Outcome]:
+        self.rollback()
+        jobs: list[ChunkJob] = []
+        with self._device_errors(jobs):
+            for chunk in chunks:
+                jobs.append(self._intake.begin(chunk))
+                rest = self._rest(chunks) or self.network.device
+                jobs[-1].state = jobs[-1].present_state.to(rest)
+            if self._config.mode == "finalize":
+                self._park(jobs, contribute)
+            memory = self._round_memory(round_)
+            self._run(jobs, memory)
+            absorbs = contribute and memory is round_
+            version = self.memory.chunks + (round_.size if absorbs else 0)
+            outcomes = [self._finish(job, version) for job in jobs]
+        if absorbs and round_.finite:
+            self._staged = round_
+        elif absorbs:
+            self.rollback()
+            outcomes = [not_finite(chunk.index) for chunk in chunks]
+        return outcomes
+
+    def _run(self, jobs: Sequence[ChunkJob], memory: RoundMemory) -> None:
+        """Take the jobs through all layers."""
+        started = time.perf_counter()
+        states = [job.present_state for job in jobs]
+        self._advance(states, memory)
+        for job, state in zip(jobs, states):
+            job.state = state
+            job.seconds["layers"] = (time.perf_counter() - started) / len(jobs)
+
+    def _advance(self, states: ChunkStates, memory: RoundMemory) -> None:
+        """All remaining layers; several chunks rest on the host between their turns."""
+        run_round(self.network, states, memory, park=self._rest(states))
+        self._synchronize()
+
+    @torch.no_grad()
+    def _decoded(self, states: ParkedStates, absorbed: int) -> Iterator[Outcome]:
+        for number in range(len(states)):
+            with self._device_errors([]):
+                yield self._finish(self._parked.take(states, number), absorbed)
+
+    def _rest(self, chunks: Sized) -> str | None:
+        """Where chunks wait for their turn: one alone stays on the device."""
+        return "cpu" if len(chunks) > 1 and self.network.device.type != "cpu" else None
+
+    def _park(self, jobs: Sequence[ChunkJob], contribute: bool) -> None:
+        """Keep the chunks as they stand in front of the first memory."""
+        depth = self.network.architecture.depth
+        for job in jobs:
+            states = [job.present_state]
+            advance_all(self.network, states, self.layers[0] if self.layers else depth - 1)
+            job.state = states[0]
+            self._parked.park(job, contribute)
+
+    def _finish(self, job: ChunkJob, absorbed: int) -> Outcome:
+        started = time.perf_counter()
+        raw = self.network.decode(job.present_state.to(self.network.device))
+        job.state = None
+        outcome = to_prediction(job, raw, absorbed)
+        job.seconds["heads"] = time.perf_counter() - started
+        return outcome
+
+    def _empty_memory(self) -> ContextMemory:
+        newton_schulz = self.network.numerics.newton_schulz
+        return ContextMemory(newton_schulz, self._config.decay, self._config.window)
+
+    def _round_memory(self, round_: Round) -> RoundMemory:
+        if self._config.mode == "off":
+            return NoMemory()
+        if self._config.mode == "local":
+            return LocalMemory(self.network.numerics.newton_schulz)
+        return round_
+
+    def _synchronize(self) -> None:
+        if self.network.device.type == "cuda":
+            torch.cuda.synchronize(self.network.device)
+
+    @contextmanager
+    def _device_errors(self, jobs: list[ChunkJob]) -> Iterator[None]:
+        """Name the lack of device memory, and free what the failed attempt held of it."""
+        try:
+            yield
+        except torch.cuda.OutOfMemoryError as error:
+            count = len(jobs)
+            jobs.clear()
+            traceback.clear_frames(error.__traceback__)
+            torch.cuda.empty_cache()
+            raise OutOfDeviceMemory(
+                f"{count} chunk(s) at {self._intake.target} px do not fit into the memory of "
+                f"{self.network.device} ({error}); lower chunk.size, model.image_size, "
+                f"model.token_slice or model.head_batch"
+            ) from error

@@ -1,0 +1,73 @@
+"""From configuration to a ready Scal3R reconstructor: device, number formats, weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from scal3r_ros.config import MemoryConfig, ModelConfig
+from scal3r_ros.io.download import OFFICIAL_FILE, default_path, download
+from scal3r_ros.networks.scal3r.architecture import Numerics
+from scal3r_ros.networks.scal3r.checkpoint import EMBEDDED, load_network
+from scal3r_ros.reconstruct.scal3r.reconstructor import Scal3RReconstructor
+
+
+def open_scal3r(
+    model: ModelConfig, memory: MemoryConfig, folder: Path | None = None
+) -> Scal3RReconstructor:
+    """Load the configured checkpoint onto the configured device; `folder` takes what does not fit
+    into memory."""
+    if model.threads:
+        torch.set_num_threads(model.threads)
+    device = resolve_device(model.device)
+    loaded = load_network(
+        resolve_checkpoint(model),
+        numerics=resolve_numerics(model, device),
+        device=device,
+        sha256=model.sha256,
+    )
+    return Scal3RReconstructor(loaded, memory, model.image_size, model.point_head, folder)
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto`, `cpu`, `cuda` or `cuda:N` to a device that exists."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"model.device must be auto, cpu, cuda or cuda:N, found {name}") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"model.device is {name}, but {torch.cuda.device_count()} CUDA devices are visible; "
+            f"use cpu or auto"
+        )
+    return device
+
+
+def resolve_numerics(model: ModelConfig, device: torch.device) -> Numerics:
+    """Number formats; `auto` is bfloat16 where the device computes in it."""
+    blocks = model.precision
+    if blocks == "auto":
+        fast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+        blocks = "bfloat16" if fast else "float32"
+    return Numerics(
+        blocks=blocks,
+        newton_schulz=model.newton_schulz,
+        token_slice=model.token_slice,
+        head_batch=model.head_batch,
+    )
+
+
+def resolve_checkpoint(model: ModelConfig) -> Path:
+    """The configured file, fetched if that is allowed; the embedded one if none is configured."""
+    if not model.checkpoint:
+        return EMBEDDED
+    path = Path(model.checkpoint).expanduser()
+    if not path.exists() and path.name == OFFICIAL_FILE:
+        if default_path().exists():
+            return default_path()
+        if model.allow_download:
+            return download()
+    return path

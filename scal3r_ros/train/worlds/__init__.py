@@ -1,0 +1,1 @@
+"""Procedural worlds: layouts, textures, cameras and their motion, rendered to clips and tours."""

@@ -1,0 +1,1 @@
+"""Several GPUs, one memory: groups, gradient exchange, rounds, membership and snapshots."""

@@ -1,0 +1,196 @@
+"""A worker without rounds: every chunk reads what has arrived, and its deltas go out as they come.
+
+The number of a chunk (`number` of `run`) is its key: handed in twice, it contributes once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from scal3r_ros.reconstruct.interface import OutOfDeviceMemory, ReconstructionFailed
+from scal3r_ros.records import Chunk
+from scal3r_ros.workers.context_sync import Traffic, unflatten
+from scal3r_ros.workers.delta_exchange import DeltaExchange, Note, wait_until_drained
+from scal3r_ros.workers.deltas import DeltaLedger
+from scal3r_ros.workers.membership import GroupBroken, Origin
+from scal3r_ros.workers.process_group import Place
+from scal3r_ros.workers.round_worker import Result, RoundOutcome, RoundWorker
+from scal3r_ros.workers.shares import Share
+
+log = logging.getLogger(__name__)
+_POLL_PERIOD = 0.02  # seconds; while idle, others wait this long for us to take their deltas
+
+
+@dataclass
+class AsyncWorker(RoundWorker):
+    """As `RoundWorker`, with chunks in place of rounds. `progress.committed` is the number up to
+    which everything is folded into the memory."""
+
+    ledger: DeltaLedger = field(init=False)
+    exchange: DeltaExchange | None = field(default=None, init=False)
+
+    @property
+    def idle_wait(self) -> float:
+        return _POLL_PERIOD
+
+    def __post_init__(self) -> None:
+        # Point to point between processes that are busy at different times: not for NCCL.
+        self.config = replace(self.config, backend="gloo")
+        self.wire = getattr(torch, self.config.wire)
+        self._staging = False
+        self._shapes = self.engine.delta_shapes()
+        self._sizes = {layer: sum(g.numel() for g in s) for layer, s in self._shapes.items()}
+        self.ledger = DeltaLedger(tuple(self._shapes))
+
+    def join(self, store: dist.Store, place: Place, origin: Origin) -> None:
+        self._store = store
+        super().join(store, place, origin)
+
+    def run(self, number: int, chunks: Sequence[Chunk], share: Share) -> RoundOutcome:
+        """Reconstruct one chunk; without a chunk, declare `number` void."""
+        oldest_open = number - share.offset
+        self.traffic = self._present_exchange().traffic = Traffic()
+        self.ledger.begin(oldest_open)
+        self.poll()
+        if not chunks:
+            self._set_void(number, oldest_open)
+            return RoundOutcome(True, [])
+        if self.ledger.has(number):
+            return RoundOutcome(True, [self.engine.reconstruct(chunks[0], contribute=False)])
+        sync = _Merge(self, number, oldest_open)
+        try:
+            results = self._stage_alone(chunks[0], number, sync)
+        except (ReconstructionFailed, OutOfDeviceMemory) as error:
+            self._set_void(number, oldest_open)
+            return RoundOutcome(False, [], error)
+        if not self.ledger.has(number):
+            self._set_void(number, oldest_open)
+        wait_until_drained(self._present_exchange(), self.poll, self.config.collective_timeout)
+        self._fold()
+        self.staleness = sync.staleness
+        return RoundOutcome(True, results)
+
+    def _stage_alone(self, chunk: Chunk, number: int, sync: _Merge) -> list[Result]:
+        """The chunk's age is counted from what is folded, so decay weighs by chunk number."""
+        steps = max(number - self.ledger.folded, 1)
+        self._staging = True
+        try:
+            return self.engine.stage_round([chunk], places=[steps - 1], size=steps, sync=sync)
+        finally:
+            self.engine.rollback()  # the ledger keeps what the round has staged
+            self._staging = False
+
+    def poll(self) -> None:
+        """Take in what others have published; called at every layer and while idle."""
+        for note, flat in self._present_exchange().poll(self._sizes):
+            self.ledger.begin(note.oldest_open)
+            if flat is None:  # the number is void
+                self.ledger.set_void(note.number)
+            else:
+                self.ledger.merge(note.number, note.layer, self._delta(note.layer, flat))
+        self._fold()
+
+    def publish(self, note: Note, flat: torch.Tensor | None) -> None:
+        """Offer a delta to all other processes."""
+        self._present_exchange().publish(note, flat)
+
+    def leave(self) -> None:
+        if self.exchange is not None:
+            self.exchange.close()
+        self.exchange = None
+        super().leave()
+
+    def _begin_from(self, origin: Origin, store: dist.Store) -> None:
+        super()._begin_from(origin, store)
+        if origin.kind != "members":
+            self.ledger.restart(0, fresh=True)
+
+    def _take_common_memory(self) -> None:
+        """The furthest folded memory, and every complete chunk that anybody has pending."""
+        epoch = self.progress.epoch
+        super()._take_common_memory()
+        group, ledger = self._present_group(), self.ledger
+        if self.progress.epoch != epoch:
+            ledger.restart(0, fresh=True)
+        begun = group.maximum(torch.tensor([0 if ledger.fresh else 1]))
+        ledger.restart(self.progress.committed, fresh=not begun)
+        self._share(ledger.complete(), self._spread)
+        self._share(ledger.void(), lambda number, _: ledger.set_void(number))
+        self.exchange = DeltaExchange(group, self._store, self.wire, self.config.store_timeout)
+        self.traffic = self.exchange.traffic
+        self._fold()
+
+    def _share(self, own: list[int], spread: Callable[[int, int], None]) -> None:
+        """Call `spread(number, rank)` on every process for every number that anybody has."""
+        group, folded = self._present_group(), self.ledger.folded
+        newest = int(group.maximum(torch.tensor([max(own, default=folded)])))
+        numbers = range(folded + 1, newest + 1)
+        if not numbers:
+            return
+        held = group.gather(torch.tensor([int(n in own) for n in numbers]))
+        for number, holders in zip(numbers, held.t().tolist()):
+            if any(holders):
+                spread(number, holders.index(1))
+
+    def _spread(self, number: int, source: int) -> None:
+        """The deltas of a complete chunk, from a process that has them to all others."""
+        group, ledger = self._present_group(), self.ledger
+        for layer in self._shapes:
+            flat = torch.empty(self._sizes[layer])
+            if group.rank == source:
+                flat = _flat(ledger.deltas(number)[layer]).cpu()
+            group.broadcast(flat, source)
+            ledger.merge(number, layer, self._delta(layer, flat))
+
+    def _fold(self) -> None:
+        if not self._staging:
+            self.ledger.fold(self.engine.absorb)
+            self.progress = replace(self.progress, committed=self.ledger.folded)
+
+    def _set_void(self, number: int, oldest_open: int) -> None:
+        self.ledger.set_void(number)
+        self.publish(Note(number, 0, oldest_open, void=True), None)
+        self._fold()
+
+    def _delta(self, layer: int, flat: torch.Tensor) -> Any:
+        like = self._shapes[layer]
+        return unflatten(flat.to(like[0].device), like)
+
+    def _present_exchange(self) -> DeltaExchange:
+        if self.exchange is None:
+            raise GroupBroken("this process is in no group")
+        return self.exchange
+
+
+@dataclass
+class _Merge:
+    """The `sync` of one chunk: publish its own, add what others have."""
+
+    worker: AsyncWorker
+    number: int
+    oldest_open: int
+    staleness: int = 0
+    """Largest number of earlier chunks that a layer had to do without."""
+
+    def __call__(self, layer: int, gradients: Any) -> Any:
+        worker = self.worker
+        ledger = worker.ledger
+        flat = _flat(gradients).to(worker.wire).float()  # as the others receive it
+        own = unflatten(flat, gradients)
+        ledger.merge(self.number, layer, own)
+        worker.publish(Note(self.number, layer, self.oldest_open), flat)
+        worker.poll()
+        self.staleness = max(self.staleness, ledger.missing(self.number, layer))
+        log.debug("chunk %d, layer %d reads %s", self.number, layer, ledger.known(layer))
+        others = ledger.others(self.number, layer, worker.engine.decay)
+        return own if others is None else own + others
+
+
+def _flat(gradients: Any) -> torch.Tensor:
+    return torch.cat([g.detach().reshape(-1) for g in gradients])

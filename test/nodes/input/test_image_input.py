@@ -1,0 +1,124 @@
+"""Images that arrive before their calibration: they wait for it, but not for ever."""
+
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is absent; run the tests with `make test`")
+from sensor_msgs.msg import CameraInfo, Image
+
+from scal3r_ros.nodes.base.conversions import fill, header
+from scal3r_ros.nodes.base.node_config import NodeConfig
+from scal3r_ros.nodes.input import image_input
+from scal3r_ros.nodes.input.frame_decoder import decode
+from scal3r_ros.nodes.input.frame_queue import FrameQueue
+from scal3r_ros.nodes.input.image_input import ImageInput
+
+pytestmark = pytest.mark.ros
+HEIGHT, WIDTH, STEP_NS = 48, 64, 40_000_000
+"""Frames come faster than the reordering lets them go: one is always held."""
+
+
+class Camera:
+    """Publishes a grid and, when asked, the calibration of its lens."""
+
+    def __init__(self, node) -> None:
+        self._node, self.shown, self._info = node, 0, None
+        self._images = node.create_publisher(Image, "image", 10)
+
+    def show(self) -> None:
+        pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        pixels[::8], pixels[:, ::8] = 255, 255
+        self.shown += 1
+        self._images.publish(
+            Image(
+                header=header("camera_optical_frame", self.shown * STEP_NS), height=HEIGHT,
+                width=WIDTH, encoding="rgb8", step=3 * WIDTH, data=fill(pixels, "B"),
+            )
+        )  # fmt: skip
+
+    def announce(self) -> None:
+        self._info = self._node.create_publisher(CameraInfo, "camera_info", 10)
+
+    def calibrate(self) -> None:
+        k = [50.0, 0.0, 32.0, 0.0, 50.0, 24.0, 0.0, 0.0, 1.0]
+        self._info.publish(
+            CameraInfo(width=WIDTH, height=HEIGHT, distortion_model="plumb_bob",
+                       d=[-0.3, 0.1, 0.0, 0.0, 0.0], k=k)
+        )  # fmt: skip
+
+
+@pytest.fixture
+def stream(ros, node, spin_until):
+    """The input under test, its queue, a camera, and a function that waits for a condition."""
+    driver, frames = ros.create_node("driver"), FrameQueue(NodeConfig().queue)
+    received = ImageInput(node, NodeConfig(), frames)
+    received.accepting = True
+    camera = Camera(driver)
+
+    def until(condition, timeout=20.0):
+        received.adapt()
+        return spin_until(condition, node, driver, timeout=timeout)
+
+    until(lambda: driver.count_subscribers("/image") and node.count_publishers("/image"))
+    until(lambda: camera._images.get_subscription_count())
+
+    def show(count):
+        for _ in range(count):
+            camera.show()
+            until(lambda: received.counts["received"] == camera.shown)
+
+    yield received, frames, camera, until, show
+    received.destroy()
+    driver.destroy_node()
+
+
+def taken(frames):
+    return [frames.pop() for _ in range(len(frames))]
+
+
+def test_the_first_images_are_undistorted_with_a_calibration_that_comes_after_them(
+    stream, monkeypatch
+):
+    """Discovery of the second topic and its first message may both be late."""
+    monkeypatch.setattr(image_input, "ANNOUNCEMENT_WAIT", 60.0)
+    received, frames, camera, until, show = stream
+    show(5)
+    camera.announce()
+    until(lambda: camera._info.get_subscription_count())
+    camera.calibrate()
+    until(lambda: received.calibration is not None)
+    show(5)
+    received.release_held()
+    tickets = taken(frames)
+    assert [ticket.stamp_ns // STEP_NS for ticket in tickets] == list(range(1, 11))
+    assert all(ticket.calibration is received.calibration for ticket in tickets)
+    first = decode(tickets[0], 0, rectify=True)
+    raw = decode(tickets[0], 0, rectify=False)
+    np.testing.assert_array_equal(first.rgb, received.calibration.rectify(raw.rgb))
+    assert (first.rgb != raw.rgb).any()
+    assert received.counts["uncalibrated"] == 0
+
+
+def test_images_without_any_camera_info_are_not_held_back(stream):
+    received, frames, camera, until, show = stream
+    while not len(frames):
+        show(1)
+        time.sleep(0.05)
+    assert camera.shown * STEP_NS < 2_000_000_000, "half a second of waiting, not two"
+    assert received.counts["uncalibrated"] == len(frames)
+
+
+def test_a_silent_camera_info_is_waited_for_two_seconds_of_images(stream):
+    received, frames, camera, until, show = stream
+    camera.announce()
+    until(lambda: camera._info.get_subscription_count())
+    show(50)
+    assert len(frames) == 0
+    show(5)
+    assert len(frames) == received.counts["uncalibrated"] >= 50
+    camera.calibrate()
+    until(lambda: received.calibration is not None)
+    show(3)
+    assert taken(frames)[-1].calibration is received.calibration

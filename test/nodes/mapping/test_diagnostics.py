@@ -1,0 +1,67 @@
+"""What the node says about itself: level and next step follow from the figures."""
+
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is absent; run the tests with `make test`")
+from builtin_interfaces.msg import Time
+
+from scal3r_ros.nodes.mapping import diagnostics
+from scal3r_ros.nodes.mapping.diagnostics import ERROR, OK, WARN, Concern, InputHealth
+from scal3r_ros.records import ScaleEstimate
+
+
+def health(**changes):
+    values = {
+        "active": True, "topic": "/image", "rate": 30.0, "age": 0.1, "timeout": 5.0,
+        "encoding": "rgb8", "counts": {"received": 3, "late": 1},
+    }  # fmt: skip
+    return InputHealth(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    "changes, level, words",
+    [
+        ({}, OK, "ok"),
+        ({"age": None}, ERROR, "no image yet on /image"),
+        ({"age": 9.0}, ERROR, "no image for 9.0 s"),
+        ({"age": 9.0, "active": False}, OK, "not active"),
+        ({"recent_drops": 4}, WARN, "4 frames dropped"),
+        ({"incompatible": ["cannot be heard"], "age": None}, ERROR, "cannot be heard"),
+        ({"calibration_problem": "NaN"}, WARN, "NaN"),
+    ],
+)
+def test_input(changes, level, words):
+    concern = diagnostics.input_concern(health(**changes))
+    assert concern.level == level and words in concern.message
+    assert concern.values["received"] == 3 and concern.values["late"] == 1
+
+
+def test_scale_is_unknown_until_it_is_known():
+    unknown = diagnostics.scale_concern(ScaleEstimate())
+    assert unknown.level == WARN and unknown.values["value"] == "unknown"
+    known = diagnostics.scale_concern(ScaleEstimate("odometry", 2.0, 0.04))
+    assert known.level == OK and known.values["sigma"] == "0.2"
+
+
+def test_silent_clock_is_told_and_zero_is_not_a_time():
+    assert diagnostics.time_concern(True, 0, {}, None).level == WARN
+    assert diagnostics.time_concern(True, 5, {}, None).level == OK
+    jumped = diagnostics.time_concern(False, 5, {"jump_back": 1}, 2 * 10**9)
+    assert jumped.values["last jump [s]"] == "-2.000" and jumped.values["jump_back"] == 1
+
+
+def test_map_over_budget_and_refused_transform():
+    assert diagnostics.map_concern(10, 3_000_000, 2.0, 0, 5, "floor").level == WARN
+    assert diagnostics.map_concern(10, 1_000_000, 2.0, 0, 5, "floor").level == OK
+    assert diagnostics.tf_concern("map_to_base", "taken", True, True, (0.0, 0.0)).level == ERROR
+    assert diagnostics.tf_concern("map_to_base", "taken", True, False, (0.0, 0.0)).level == OK
+
+
+def test_message_names_the_worst_first_and_all_of_it():
+    concern = Concern("x", [(WARN, "slow"), (ERROR, "dead"), (OK, "idle")], {"a": 1})
+    assert concern.message == "dead; slow"
+    array = diagnostics.diagnostic_array("node", "camera", [concern], Time(sec=3))
+    (status,) = array.status
+    assert (status.name, status.level, status.hardware_id) == ("node: x", ERROR, "camera")
+    assert [(item.key, item.value) for item in status.values] == [("a", "1")]
+    assert array.header.stamp.sec == 3

@@ -1,0 +1,44 @@
+"""Which camera structure from motion works with when calibration arrives after the first image."""
+
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scal3r_ros.config import SfmConfig
+from scal3r_ros.io.source import open_source
+from scal3r_ros.reconstruct.interface import ReconstructionFailed
+from scal3r_ros.records import Chunk, Frame
+
+pytest.importorskip("pycolmap", reason="pycolmap is absent")
+
+BAG = Path(__file__).resolve().parents[3] / "demo" / "loop_room"
+
+
+@pytest.fixture(scope="module")
+def frames() -> list[Frame]:
+    """Ten frames of the demo recording, with intrinsics."""
+    images = islice(open_source(BAG), 0, 30, 3)
+    return [replace(image.decode(), id=number) for number, image in enumerate(images)]
+
+
+def test_frames_before_the_first_calibration_share_the_later_one(frames):
+    from scal3r_ros.reconstruct.sfm.reconstructor import SfmReconstructor
+
+    late = [replace(frame, intrinsics=None) for frame in frames[:2]] + frames[2:]
+    expected = SfmReconstructor(SfmConfig()).reconstruct(Chunk(0, 0, tuple(frames)))
+    found = SfmReconstructor(SfmConfig()).reconstruct(Chunk(0, 0, tuple(late)))
+    np.testing.assert_array_equal(found.T_chunk_camera, expected.T_chunk_camera)
+    np.testing.assert_array_equal(found.intrinsics, expected.intrinsics)
+    assert len(found.frame_ids) == len(frames)
+
+
+def test_a_frame_of_another_size_without_intrinsics_fails_the_chunk_by_name(frames):
+    from scal3r_ros.reconstruct.sfm.reconstructor import SfmReconstructor
+
+    odd = replace(frames[3], rgb=frames[3].rgb[:100], intrinsics=None)
+    mixed = (*frames[:3], odd, *frames[4:])
+    with pytest.raises(ReconstructionFailed, match="frame 3 has no intrinsics"):
+        SfmReconstructor(SfmConfig()).reconstruct(Chunk(0, 0, mixed))

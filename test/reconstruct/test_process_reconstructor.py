@@ -1,0 +1,76 @@
+"""The network in a process of its own gives what it gives in this one."""
+
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+from oracle_node import DEFAULTS, StampOracle
+
+from scal3r_ros.config import Config
+from scal3r_ros.reconstruct.interface import ReconstructionFailed
+from scal3r_ros.reconstruct.interruptible import Interrupted, InterruptibleReconstructor
+from scal3r_ros.reconstruct.process import ProcessLost, ProcessReconstructor
+from scal3r_ros.records import Chunk, Frame
+
+OPTIONS = {**DEFAULTS, "frames": 20}
+
+
+def open_quick(config):
+    return StampOracle(OPTIONS)
+
+
+def open_slow(config):
+    return StampOracle({**OPTIONS, "seconds": 60.0})
+
+
+def open_broken(config):
+    raise ValueError("the weights are missing")
+
+
+def chunk(index, frames):
+    city = StampOracle(OPTIONS).city
+    return Chunk(index, 0, tuple(city.frame(i) for i in frames))
+
+
+def test_same_predictions_errors_and_memory_as_in_this_process():
+    here, there = open_quick(None), ProcessReconstructor(Config(), open_quick)
+    try:
+        pid = there._process.pid
+        assert pid != os.getpid()
+        for first in (0, 8):
+            mine = here.reconstruct(chunk(first, range(first, first + 8)))
+            (other,) = there.reconstruct_round([chunk(first, range(first, first + 8))])
+            np.testing.assert_array_equal(mine.depth, other.depth)
+            np.testing.assert_array_equal(mine.T_chunk_camera, other.T_chunk_camera)
+        state = there.state()
+        assert state.version == 2 and state.arrays["absorbed"].tolist() == [0, 8]
+        strange = Chunk(9, 0, (Frame(0, 5, np.zeros((4, 4, 3), np.uint8)),))
+        with pytest.raises(ReconstructionFailed, match="not from the city"):
+            there.reconstruct(strange)
+        there.reset()
+        assert there.state().version == 0
+        there.restore(state)
+        assert there.state().version == 2
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(ProcessLost, match="-9"):
+            there.state()
+    finally:
+        there.close()
+
+
+def test_loading_errors_are_raised_here():
+    with pytest.raises(ValueError, match="weights are missing"):
+        ProcessReconstructor(Config(), open_broken)
+
+
+def test_an_interrupted_chunk_ends_with_its_process():
+    reconstructor = InterruptibleReconstructor(ProcessReconstructor(Config(), open_slow))
+    threading.Timer(0.3, reconstructor.interrupt).start()
+    with pytest.raises(Interrupted):
+        reconstructor.reconstruct(chunk(0, range(4)))
+    assert reconstructor.state().version == 0, "the memory can still be saved"
+    process = reconstructor._inner._process
+    assert reconstructor.close(timeout=0.1)
+    assert not process.is_alive()
