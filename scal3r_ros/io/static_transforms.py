@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
+from scal3r_ros import rigid
 from scal3r_ros.io.source import BadInput
 
 TOPIC = "/tf_static"
@@ -41,7 +41,7 @@ class StaticTransforms:
         T_target, T_source = self._to_ancestors(target), self._to_ancestors(source)
         for name, T_name_source in T_source.items():
             if name in T_target:
-                return np.linalg.inv(T_target[name]) @ T_name_source
+                return rigid.inverse(T_target[name]) @ T_name_source
         return None
 
     def __str__(self) -> str:
@@ -80,10 +80,7 @@ def _rigid(position: np.ndarray, quaternion: np.ndarray, name: str) -> np.ndarra
     norm = np.linalg.norm(quaternion)
     if not (np.isfinite(position).all() and np.isfinite(norm) and norm > 0.5):
         raise BadInput(f"{name}: no valid pose: position {position}, quaternion {quaternion}")
-    T = np.eye(4)
-    T[:3, :3] = Rotation.from_quat(quaternion).as_matrix()
-    T[:3, 3] = position
-    return T
+    return rigid.from_parts(rigid.rotation_matrix(quaternion), position)
 
 
 def _bare(name: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from scal3r_ros import rigid
 from scal3r_ros.mapping.sim3 import Sim3
 
 
@@ -17,11 +18,8 @@ def decode_cameras(encoding: np.ndarray, height: int, width: int) -> tuple[np.nd
     matrices (S, 3, 3).
     """
     encoding = np.asarray(encoding, dtype=np.float64)
-    rotation = _quaternion_matrix(encoding[:, 3:7])
-    pose = np.zeros((len(encoding), 4, 4))
-    pose[:, :3, :3] = np.swapaxes(rotation, 1, 2)
-    pose[:, :3, 3] = -(pose[:, :3, :3] @ encoding[:, :3, None])[..., 0]
-    pose[:, 3, 3] = 1.0
+    T_camera_chunk = rigid.from_parts(rigid.rotation_matrix(encoding[:, 3:7]), encoding[:, :3])
+    pose = rigid.inverse(T_camera_chunk)
     half_fov = np.clip(encoding[:, 7:9] / 2.0, 1e-4, np.pi / 2 - 1e-4)
     intrinsics = np.zeros((len(encoding), 3, 3))
     intrinsics[:, 0, 0] = width / 2.0 / np.tan(half_fov[:, 1])
@@ -102,13 +100,3 @@ def valid_pixels(depth: np.ndarray, confidence: np.ndarray) -> np.ndarray:
     """Mask of pixels with finite positive depth and confidence."""
     with np.errstate(invalid="ignore"):
         return (depth > 0) & (depth < np.inf) & (confidence > 0) & (confidence < np.inf)
-
-
-def _quaternion_matrix(quaternion: np.ndarray) -> np.ndarray:
-    x, y, z, w = np.moveaxis(quaternion / np.linalg.norm(quaternion, axis=-1, keepdims=True), -1, 0)
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.moveaxis(np.array(rows), -1, 0)

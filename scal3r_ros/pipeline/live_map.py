@@ -32,6 +32,7 @@ from scal3r_ros.pipeline.outlines import (
 )
 from scal3r_ros.pipeline.scale_and_level import References
 from scal3r_ros.records import ChunkPrediction, Event, TrajectoryPose
+from scal3r_ros.rigid import inverse
 
 
 class MapAssembly:
@@ -176,7 +177,7 @@ class MapAssembly:
         S_last = self.graph.nodes[self.trajectory.chunk_of(last)]
         unit = Sim3(S_last.scale, np.eye(3), np.zeros(3))
         met = prediction.frame_ids.index(last) if last in prediction.frame_ids else 0
-        T_met_chunk = np.linalg.inv(prediction.T_chunk_camera[met])
+        T_met_chunk = inverse(prediction.T_chunk_camera[met])
         return Sim3.from_pose(T_map_last) @ unit @ Sim3.from_pose(T_met_chunk)
 
     def _hand_over(

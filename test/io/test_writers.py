@@ -13,7 +13,7 @@ from scal3r_ros.io.map_store import BadMapFile, read_map, write_map
 from scal3r_ros.io.ply import read_points, write_cloud
 from scal3r_ros.io.report import write_report
 from scal3r_ros.io.source import BadInput
-from scal3r_ros.io.tum import quaternion, read_trajectory, write_trajectory
+from scal3r_ros.io.tum import read_trajectory, write_trajectory
 from scal3r_ros.records import TrajectoryPose
 
 
@@ -40,13 +40,6 @@ def test_trajectory_keeps_nanoseconds_and_poses(tmp_path):
         [p.T_map_camera[:3, :3] for p in written],
         atol=1e-6,
     )
-
-
-def test_quaternions_agree_with_scipy_also_at_half_turns():
-    vectors = [[np.pi, 0, 0], [0, np.pi, 0], [0, 0, np.pi], [0, 0, 0], [2, 2, 1], [0, 3.14159, 0]]
-    for rotation in Rotation.from_rotvec(vectors):
-        ours, theirs = quaternion(rotation.as_matrix()), rotation.as_quat()
-        assert abs(abs(ours @ theirs) - 1) < 1e-9 and ours[3] >= 0
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from scal3r_ros.nodes.output.tf_modes import interpolate, rigid_inverse
+from scal3r_ros import rigid
 from scal3r_ros.records import TrajectoryPose
 
 
@@ -60,7 +60,7 @@ class VisualOdometry:
     def _step(self, previous: TrajectoryPose | None, pose: TrajectoryPose) -> OdometryStep:
         velocity = np.zeros(6)
         if previous is not None:
-            motion = rigid_inverse(previous.T_map_camera) @ pose.T_map_camera
+            motion = rigid.inverse(previous.T_map_camera) @ pose.T_map_camera
             self._T_odom_last = self._T_odom_last @ motion
             seconds = (pose.stamp_ns - previous.stamp_ns) * 1e-9
             turn = Rotation.from_matrix(motion[:3, :3]).as_rotvec()
@@ -71,33 +71,3 @@ class VisualOdometry:
         else:
             self.breaks += 1
         return OdometryStep(pose.stamp_ns, self._T_odom_last, velocity, pose.covariance)
-
-
-class OdometryHistory:
-    """Poses of an external odometry source, to be asked at the stamp of an image."""
-
-    def __init__(self, seconds: float) -> None:
-        self._span = int(seconds * 1e9)
-        self._poses: list[tuple[int, np.ndarray]] = []
-
-    def add(self, stamp_ns: int, T_odom_base: np.ndarray) -> None:
-        """Append the newest pose; a stamp that goes back starts anew."""
-        if self._poses and stamp_ns <= self._poses[-1][0]:
-            if stamp_ns == self._poses[-1][0]:
-                return
-            self._poses.clear()
-        self._poses.append((stamp_ns, T_odom_base))
-        oldest = stamp_ns - self._span
-        if self._poses[0][0] < oldest - self._span:
-            self._poses = [pose for pose in self._poses if pose[0] >= oldest]
-
-    def at(self, stamp_ns: int) -> np.ndarray | None:
-        """Interpolated T_odom_base, None outside of what is known."""
-        if not self._poses or not self._poses[0][0] <= stamp_ns <= self._poses[-1][0]:
-            return None
-        stamps = [stamp for stamp, _ in self._poses]
-        after = int(np.searchsorted(stamps, stamp_ns))
-        return interpolate(self._poses[max(0, after - 1)], self._poses[after], stamp_ns)
-
-    def clear(self) -> None:
-        self._poses.clear()

@@ -10,27 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.transform import Rotation, Slerp
+from scipy.spatial.transform import Rotation
 
+from scal3r_ros import rigid
 from scal3r_ros.nodes.base.node_config import TfConfig
-
-
-def rigid_inverse(T: np.ndarray) -> np.ndarray:
-    """Inverse of a rigid (4, 4)."""
-    inverse = np.eye(4)
-    inverse[:3, :3] = T[:3, :3].T
-    inverse[:3, 3] = -T[:3, :3].T @ T[:3, 3]
-    return inverse
 
 
 def map_to_base(T_map_camera: np.ndarray, T_base_camera: np.ndarray) -> np.ndarray:
     """Pose of the robot's base from the pose of its camera."""
-    return T_map_camera @ rigid_inverse(T_base_camera)
+    return T_map_camera @ rigid.inverse(T_base_camera)
 
 
 def map_to_odom(T_map_base: np.ndarray, T_odom_base: np.ndarray) -> np.ndarray:
     """Correction of an odometry frame; both poses at the same time."""
-    return T_map_base @ rigid_inverse(T_odom_base)
+    return T_map_base @ rigid.inverse(T_odom_base)
 
 
 def average(transforms: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
@@ -42,19 +35,6 @@ def average(transforms: Sequence[np.ndarray], weights: Sequence[float]) -> np.nd
     mean[:3, :3] = Rotation.from_matrix(stack[:, :3, :3]).mean(weight).as_matrix()
     mean[:3, 3] = weight @ stack[:, :3, 3]
     return mean
-
-
-def interpolate(
-    before: tuple[int, np.ndarray], after: tuple[int, np.ndarray], stamp_ns: int
-) -> np.ndarray:
-    """Pose at `stamp_ns` between two stamped poses."""
-    (start, T_start), (end, T_end) = before, after
-    share = 0.0 if end == start else (stamp_ns - start) / (end - start)
-    turns = Rotation.from_matrix(np.stack([T_start[:3, :3], T_end[:3, :3]]))
-    pose = np.eye(4)
-    pose[:3, :3] = Slerp([0.0, 1.0], turns)(share).as_matrix()
-    pose[:3, 3] = (1 - share) * T_start[:3, 3] + share * T_end[:3, 3]
-    return pose
 
 
 def slew(

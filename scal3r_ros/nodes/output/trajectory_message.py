@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
+from scal3r_ros import rigid
 from scal3r_ros.msg import ChunkTrajectory
 from scal3r_ros.nodes.base.conversions import fill, header
 from scal3r_ros.records import MapUpdate, TrajectoryPose
@@ -35,7 +35,7 @@ def trajectory_message(
         stamps_ns=fill(np.array([pose.stamp_ns for pose in poses], np.int64), "q"),
         pose_chunk_indices=fill(np.array([p.chunk_index for p in poses], np.uint64), "Q"),
         positions=fill(T[:, :3, 3], "d"),
-        orientations=fill(Rotation.from_matrix(T[:, :3, :3]).as_quat(), "d"),
+        orientations=fill(rigid.quaternion(T[:, :3, :3]), "d"),
         covariances=fill(covariances, "d"),
         confidence=fill(np.array([pose.confidence for pose in poses], np.float32), "f"),
         provisional=[bool(pose.provisional) for pose in poses],

@@ -14,6 +14,7 @@ import numpy as np
 from rclpy.duration import Duration
 from rclpy.time import Time
 
+from scal3r_ros import rigid
 from scal3r_ros.nodes.base.conversions import matrix_to_transform, transform_to_matrix
 from scal3r_ros.nodes.base.node_config import TfConfig
 from scal3r_ros.nodes.base.ros_compat import (
@@ -22,7 +23,7 @@ from scal3r_ros.nodes.base.ros_compat import (
     TransformException,
     TransformListener,
 )
-from scal3r_ros.nodes.input.odometry import OdometryHistory, OdometryStep
+from scal3r_ros.nodes.input.odometry import OdometryStep
 from scal3r_ros.nodes.output.tf_modes import (
     Edge,
     average,
@@ -79,7 +80,7 @@ class Transforms:
         """Why nothing is broadcast; empty when all is well."""
         self.refused = False
         """True if another publisher owns the child frame."""
-        self.odometry = OdometryHistory(config.buffer)
+        self.odometry = rigid.PoseBuffer(span_ns=int(config.buffer * 1e9))
         self._lock = threading.Lock()
         self._buffer = WatchedBuffer(cache_time=Duration(seconds=config.buffer), node=node)
         self._listener = TransformListener(self._buffer, node, spin_thread=False)
@@ -114,7 +115,7 @@ class Transforms:
         with self._lock:
             if self._target is None or self._T_map_odom is None:
                 return 0.0, 0.0
-            rest = np.linalg.inv(self._T_map_odom) @ self._target
+            rest = rigid.inverse(self._T_map_odom) @ self._target
         turn = np.arccos(np.clip((np.trace(rest[:3, :3]) - 1) / 2, -1, 1))
         return float(np.linalg.norm(rest[:3, 3])), float(turn)
 

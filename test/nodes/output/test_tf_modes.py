@@ -4,17 +4,16 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from scal3r_ros import rigid
 from scal3r_ros.nodes.base.node_config import TfConfig
-from scal3r_ros.nodes.input.odometry import OdometryHistory, VisualOdometry
+from scal3r_ros.nodes.input.odometry import VisualOdometry
 from scal3r_ros.nodes.output.tf_modes import (
     Edge,
     average,
     broadcast_edges,
-    interpolate,
     map_to_base,
     map_to_odom,
     other_parent,
-    rigid_inverse,
     slew,
 )
 from scal3r_ros.records import TrajectoryPose
@@ -53,18 +52,16 @@ def test_correction_undoes_what_odometry_has_drifted():
         T_map_odom, T_odom_base = random_pose(rng), random_pose(rng)
         found = map_to_odom(T_map_odom @ T_odom_base, T_odom_base)
         np.testing.assert_allclose(found, T_map_odom, atol=1e-9)
-        np.testing.assert_allclose(rigid_inverse(found) @ found, np.eye(4), atol=1e-9)
+        np.testing.assert_allclose(rigid.inverse(found) @ found, np.eye(4), atol=1e-9)
 
 
-def test_average_and_interpolation():
+def test_the_average_lies_between():
     rng = np.random.default_rng(1)
     centre = random_pose(rng)
     offsets = [Rotation.from_rotvec(v).as_matrix() for v in ([0.1, 0, 0], [-0.1, 0, 0])]
     pair = [centre @ pose(0.2, rotation=offsets[0]), centre @ pose(-0.2, rotation=offsets[1])]
     np.testing.assert_allclose(average(pair, [1, 1]), centre, atol=1e-9)
     np.testing.assert_allclose(average(pair, [1, 0]), pair[0], atol=1e-9)
-    middle = interpolate((0, pose(yaw=0.0)), (100, pose(2.0, yaw=1.0)), 25)
-    np.testing.assert_allclose(middle, pose(0.5, yaw=0.25), atol=1e-12)
 
 
 def test_slew_is_bounded_at_the_robot_and_arrives():
@@ -131,15 +128,3 @@ def test_odometry_stands_still_where_chunks_share_no_frame():
     np.testing.assert_allclose(steps[0].T_odom_camera, pose(0.4), atol=1e-12)
     np.testing.assert_allclose(steps[-1].T_odom_camera, pose(0.6), atol=1e-12)
     assert odometry.breaks == 1
-
-
-def test_odometry_history_interpolates_and_forgets():
-    history = OdometryHistory(seconds=1.0)
-    for i in range(100):
-        history.add(i * 10**8, pose(float(i)))
-    assert history.at(95 * 10**8 + 5 * 10**7)[0, 3] == pytest.approx(95.5)
-    assert history.at(10**8) is None, "older than the buffer"
-    assert history.at(101 * 10**8) is None, "not known yet"
-    assert len(history._poses) < 40
-    history.add(5, pose(7.0))
-    assert history.at(5)[0, 3] == 7.0 and history.at(95 * 10**8) is None

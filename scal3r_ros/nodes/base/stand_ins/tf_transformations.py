@@ -4,39 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from scal3r_ros import rigid
+
 
 def quaternion_matrix(quaternion) -> np.ndarray:
     """(4, 4) rotation of a quaternion of any length but zero; the identity for zero."""
-    x, y, z, w = np.asarray(quaternion, float)
-    norm = x * x + y * y + z * z + w * w
     matrix = np.eye(4)
-    if norm < np.finfo(float).eps:
-        return matrix
-    s = 2.0 / norm
-    matrix[:3, :3] = [
-        [1 - s * (y * y + z * z), s * (x * y - z * w), s * (x * z + y * w)],
-        [s * (x * y + z * w), 1 - s * (x * x + z * z), s * (y * z - x * w)],
-        [s * (x * z - y * w), s * (y * z + x * w), 1 - s * (x * x + y * y)],
-    ]
+    if np.square(quaternion).sum() > np.finfo(float).eps:
+        matrix[:3, :3] = rigid.rotation_matrix(quaternion)
     return matrix
 
 
 def quaternion_from_matrix(matrix) -> np.ndarray:
-    """(4,) unit quaternion of the rotation block of a (3, 3) or (4, 4) matrix, w not negative.
-
-    The eigenvector of Bar-Itzhack's symmetric matrix: the nearest rotation even under rounding.
-    """
-    r = np.asarray(matrix, float)[:3, :3]
-    k = np.array(
-        [
-            [r[0, 0] - r[1, 1] - r[2, 2], 0, 0, 0],
-            [r[0, 1] + r[1, 0], r[1, 1] - r[0, 0] - r[2, 2], 0, 0],
-            [r[0, 2] + r[2, 0], r[1, 2] + r[2, 1], r[2, 2] - r[0, 0] - r[1, 1], 0],
-            [r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1], np.trace(r)],
-        ]
-    )
-    quaternion = np.linalg.eigh(k / 3.0)[1][:, -1]
-    return -quaternion if quaternion[3] < 0 else quaternion
+    """(4,) unit quaternion of the rotation block of a (3, 3) or (4, 4) matrix, w not negative."""
+    return rigid.quaternion(np.asarray(matrix, float)[:3, :3])
 
 
 def quaternion_multiply(first, second) -> np.ndarray:
@@ -55,14 +36,4 @@ def quaternion_multiply(first, second) -> np.ndarray:
 
 def quaternion_slerp(quat0, quat1, fraction: float) -> np.ndarray:
     """(4,) the point at `fraction` of the shorter great arc from `quat0` to `quat1`."""
-    first = np.asarray(quat0, float) / np.linalg.norm(quat0)
-    second = np.asarray(quat1, float) / np.linalg.norm(quat1)
-    cosine = float(first @ second)
-    if cosine < 0:
-        second, cosine = -second, -cosine
-    angle = np.arccos(min(cosine, 1.0))
-    if angle < 1e-6:
-        blend = (1 - fraction) * first + fraction * second
-        return blend / np.linalg.norm(blend)
-    weights = np.sin([(1 - fraction) * angle, fraction * angle]) / np.sin(angle)
-    return weights[0] * first + weights[1] * second
+    return rigid.slerp(quat0, quat1, fraction)
