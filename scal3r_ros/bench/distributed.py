@@ -30,9 +30,9 @@ from scal3r_ros.bench.projection import (
     ring_share,
 )
 from scal3r_ros.config import DistributedConfig, MemoryConfig
+from scal3r_ros.networks.fast_weights import FastWeights
 from scal3r_ros.networks.scal3r.architecture import preset
 from scal3r_ros.networks.scal3r.checkpoint import LoadedNetwork
-from scal3r_ros.networks.scal3r.fast_weights import FastWeights
 from scal3r_ros.reconstruct.scal3r.reconstructor import Scal3RReconstructor
 from scal3r_ros.workers.context_sync import AllReduceSync
 from scal3r_ros.workers.membership import Origin

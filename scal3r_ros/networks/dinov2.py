@@ -38,17 +38,19 @@ class ImageEncoder(nn.Module):
         num_register_tokens: int,
         mlp_ratio: int = 4,
         layer_scale: float = 1.0,
+        mask_token: bool = True,
     ):
         """`pos_embed_grid` is the side in patches of the square that the stored position embedding
-        covers, `layer_scale` the initial value of the residual branches' scales."""
+        covers, `layer_scale` the initial value of the residual branches' scales. `mask_token`:
+        whether the checkpoint holds that token, which is never used."""
         super().__init__()
         self.patch_size, self.side = patch_size, pos_embed_grid
         self.patch_embed = PatchProjection(patch_size, dim)
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.side**2, dim))
         self.register_tokens = nn.Parameter(torch.empty(1, num_register_tokens, dim))
-        self.mask_token = nn.Parameter(torch.empty(1, dim))  # in the checkpoint, never used
-        for parameter in (self.cls_token, self.pos_embed, self.register_tokens, self.mask_token):
+        self.mask_token = nn.Parameter(torch.empty(1, dim)) if mask_token else None
+        for parameter in self.parameters(recurse=False):
             nn.init.trunc_normal_(parameter, std=0.02)
         self.blocks = nn.ModuleList(
             Block(dim, num_heads, mlp_ratio, layer_scale, _EPS) for _ in range(depth)
@@ -56,7 +58,11 @@ class ImageEncoder(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=_EPS)
 
     def forward(self, images: Tensor) -> Tensor:
-        tokens = self.patch_embed(_normalised(images))
+        return self.encode_normalised(_normalised(images))
+
+    def encode_normalised(self, images: Tensor) -> Tensor:
+        """The same for images that have the mean and deviation of the training images already."""
+        tokens = self.patch_embed(images)
         height, width = images.shape[-2:]
         cls_position, position = self.position_embedding(
             (height // self.patch_size, width // self.patch_size)

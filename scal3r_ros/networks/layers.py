@@ -1,5 +1,4 @@
-"""Transformer parts shared by encoder, aggregator and camera head: rotary positions, attention,
-MLP, block."""
+"""Transformer parts that the networks share: rotary positions, attention, MLP, block."""
 
 from __future__ import annotations
 
@@ -28,16 +27,20 @@ def grid_positions(grid: tuple[int, int], special: int, device: torch.device) ->
     return F.pad(patches, (0, 0, special, 0))
 
 
-def rotary_table(positions: Tensor, head_dim: int, base: float) -> Rotary:
+def rotary_table(
+    positions: Tensor, head_dim: int, base: float, angles: torch.dtype = torch.float32
+) -> Rotary:
     """Table for `positions` (..., P, 2): the first half of a head turns with y, the second with x.
 
     Inside each half element i is paired with element i + head_dim / 4, and angle i is
-    position / base^(2i / half).
+    position / base^(2i / half). `angles` is the format to which angles, and the cosines and sines
+    of them, are rounded; the table itself is float32.
     """
     half = head_dim // 2
     exponent = torch.arange(0, half, 2, device=positions.device, dtype=torch.float32) / half
     angle = positions[..., None].float() * (1.0 / base**exponent)  # (..., P, 2, half / 2)
-    cos, sin = angle.cos(), angle.sin()
+    angle = angle.to(angles)
+    cos, sin = angle.cos().float(), angle.sin().float()
     return Rotary(
         torch.stack((cos, cos), dim=-2).flatten(-3), torch.stack((-sin, sin), dim=-2).flatten(-3)
     )
@@ -74,17 +77,18 @@ class Mlp(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, with per-head normalised and rotated queries and keys if
-    `qk_norm_eps` is given."""
+    """Multi-head attention; queries and keys are normalised per head if `qk_norm_eps` is given, and
+    rotated if there is a table."""
 
     def __init__(self, dim: int, num_heads: int, qk_norm_eps: float | None = None):
         super().__init__()
         self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
-        if qk_norm_eps is not None:
-            self.q_norm = nn.LayerNorm(dim // num_heads, eps=qk_norm_eps)
-            self.k_norm = nn.LayerNorm(dim // num_heads, eps=qk_norm_eps)
+        self.q_norm, self.k_norm = (
+            nn.Identity() if qk_norm_eps is None else nn.LayerNorm(dim // num_heads, qk_norm_eps)
+            for _ in range(2)
+        )
 
     def forward(
         self,
@@ -93,36 +97,46 @@ class Attention(nn.Module):
         observe: Callable[[Tensor, Tensor], None] | None = None,
     ) -> Tensor:
         """`x`: (N, L, C). Queries and keys (N, heads, L, head_dim) are shown to `observe`."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        if rotary is not None:
-            q = rotate(self.q_norm(q.float()), rotary).to(v.dtype)
-            k = rotate(self.k_norm(k.float()), rotary).to(v.dtype)
+        q, k, v = self.heads(x, rotary)
         if observe is not None:
             observe(q, k)
+        return self.attend(q, k, v)
+
+    def heads(self, x: Tensor, rotary: Rotary | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of tokens (N, L, C), (N, heads, L, head_dim) each."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        if rotary is None:
+            return q, k, v
+        q = rotate(self.q_norm(q.float()), rotary).to(v.dtype)
+        return q, rotate(self.k_norm(k.float()), rotary).to(v.dtype), v
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Answers (N, L, C) to queries; keys and values may be more than the queries."""
         out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block with layer scale on both branches."""
+    """Pre-norm transformer block; `layer_scale` is the initial factor on both branches, None for no
+    factors."""
 
     def __init__(
         self,
         dim: int,
         num_heads: int,
         mlp_ratio: int,
-        layer_scale: float,
+        layer_scale: float | None,
         eps: float,
-        qk_norm: bool = False,
+        qk_norm_eps: float | None = None,
     ):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=eps)
-        self.attn = Attention(dim, num_heads, eps if qk_norm else None)
-        self.ls1 = LayerScale(dim, layer_scale)
+        self.attn = Attention(dim, num_heads, qk_norm_eps)
+        self.ls1 = _layer_scale(dim, layer_scale)
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, mlp_ratio * dim, dim)
-        self.ls2 = LayerScale(dim, layer_scale)
+        self.ls2 = _layer_scale(dim, layer_scale)
 
     def forward(
         self,
@@ -132,3 +146,7 @@ class Block(nn.Module):
     ) -> Tensor:
         x = x + self.ls1(self.attn(self.norm1(x), rotary, observe))
         return x + self.ls2(self.mlp(self.norm2(x)))
+
+
+def _layer_scale(dim: int, init: float | None) -> nn.Module:
+    return nn.Identity() if init is None else LayerScale(dim, init)

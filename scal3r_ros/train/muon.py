@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from scal3r_ros.networks.scal3r.fast_weights import newton_schulz
+from scal3r_ros.networks.fast_weights import newton_schulz
 
 _STEPS = 5
 _UPDATE_SIZE = 0.2

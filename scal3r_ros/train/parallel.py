@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from scal3r_ros.networks.scal3r.fast_weights import FastWeights
+from scal3r_ros.networks.fast_weights import FastWeights
 
 _TIMEOUT = timedelta(minutes=10)
 

@@ -12,7 +12,7 @@ from scal3r_ros.networks.dinov2 import ImageEncoder
 from scal3r_ros.networks.layers import Block, Rotary, grid_positions, rotary_table
 from scal3r_ros.networks.scal3r.architecture import Architecture
 from scal3r_ros.networks.scal3r.chunk_state import ChunkState
-from scal3r_ros.networks.scal3r.fast_weights import MemoryUnit
+from scal3r_ros.networks.scal3r.memory_unit import MemoryUnit
 
 _EPS = 1e-5
 
@@ -27,7 +27,7 @@ class GlobalBlock(Block):
     """Attention over all tokens of a chunk, followed by a memory unit in some layers."""
 
     def __init__(self, a: Architecture, with_memory: bool):
-        super().__init__(a.embed_dim, a.num_heads, a.mlp_ratio, a.layer_scale, _EPS, qk_norm=True)
+        super().__init__(a.embed_dim, a.num_heads, a.mlp_ratio, a.layer_scale, _EPS, _EPS)
         if with_memory:
             self.ttt = MemoryUnit(a)
 
@@ -49,7 +49,7 @@ class Aggregator(nn.Module):
             layer_scale=a.vit_layer_scale,
         )
         self.frame_blocks = nn.ModuleList(
-            Block(a.embed_dim, a.num_heads, a.mlp_ratio, a.layer_scale, _EPS, qk_norm=True)
+            Block(a.embed_dim, a.num_heads, a.mlp_ratio, a.layer_scale, _EPS, _EPS)
             for _ in range(a.depth)
         )
         self.global_blocks = nn.ModuleList(

@@ -15,7 +15,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from scal3r_ros.networks.scal3r.fast_weights import FastWeights, MemoryUnit
+from scal3r_ros.networks.fast_weights import FastWeights
+from scal3r_ros.networks.scal3r.memory_unit import MemoryUnit
 
 _BUCKETS = 4
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from scal3r_ros.networks.fast_weights import FastWeights
 from scal3r_ros.networks.scal3r.aggregator import Aggregator, Observe
 from scal3r_ros.networks.scal3r.architecture import Architecture, Numerics
 from scal3r_ros.networks.scal3r.camera_head import CameraHead
@@ -24,7 +25,6 @@ from scal3r_ros.networks.scal3r.dense_head import (
     depth_and_confidence,
     points_and_confidence,
 )
-from scal3r_ros.networks.scal3r.fast_weights import FastWeights
 from scal3r_ros.networks.scal3r.memory import ContextMemory, RoundMemory
 from scal3r_ros.networks.scal3r.schedule import run_round
 

@@ -11,10 +11,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from scal3r_ros.networks.fast_weights import FastWeights
 from scal3r_ros.networks.layers import Rotary, rotary_table
 from scal3r_ros.networks.scal3r.architecture import Architecture, Numerics
-from scal3r_ros.networks.scal3r.fast_weights import FastWeights, MemoryUnit
 from scal3r_ros.networks.scal3r.memory import ContextMemory
+from scal3r_ros.networks.scal3r.memory_unit import MemoryUnit
 from scal3r_ros.networks.scal3r.network import Scal3R
 
 FOLDER = Path(os.environ.get("SCAL3R_GOLDEN_DIR", Path(__file__).resolve().parent / "golden"))

@@ -30,13 +30,9 @@ from golden_files import (
 )
 
 from scal3r_ros.mapping.camera import decode_cameras, unproject
+from scal3r_ros.networks.fast_weights import FastWeights, apply_weights, newton_schulz
 from scal3r_ros.networks.layers import rotary_table, rotate
 from scal3r_ros.networks.scal3r.architecture import Architecture
-from scal3r_ros.networks.scal3r.fast_weights import (
-    FastWeights,
-    apply_weights,
-    newton_schulz,
-)
 from scal3r_ros.networks.scal3r.network import Scal3R
 from scal3r_ros.networks.scal3r.schedule import add_memory, advance_all
 from scal3r_ros.reconstruct.preprocessing import prepare_image, target_size

@@ -8,7 +8,7 @@ import torch
 from golden_files import NotedMemory
 from small_network import SMALL, random_images, random_network
 
-from scal3r_ros.networks.scal3r.fast_weights import FastWeights
+from scal3r_ros.networks.fast_weights import FastWeights
 from scal3r_ros.networks.scal3r.memory import ContextMemory, LocalMemory, NoMemory
 from scal3r_ros.networks.scal3r.schedule import add_memory, advance_all, run_round
 

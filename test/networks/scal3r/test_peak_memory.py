@@ -3,10 +3,11 @@
 import torch
 from tensor_peak import FusedAttention, MetaNetwork, TensorPeak
 
+from scal3r_ros.networks.fast_weights import FastWeights
 from scal3r_ros.networks.layers import Rotary
 from scal3r_ros.networks.scal3r.architecture import Architecture
-from scal3r_ros.networks.scal3r.fast_weights import FastWeights, MemoryUnit
 from scal3r_ros.networks.scal3r.memory import ContextMemory
+from scal3r_ros.networks.scal3r.memory_unit import MemoryUnit
 from scal3r_ros.networks.scal3r.schedule import run_round
 
 GIB = 1 << 30

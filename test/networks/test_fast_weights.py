@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from scal3r_ros.networks.scal3r.fast_weights import (
+from scal3r_ros.networks.fast_weights import (
     FastWeights,
     apply_weights,
     gradient,
