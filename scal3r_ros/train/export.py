@@ -7,12 +7,10 @@ from pathlib import Path
 
 import torch
 
+from scal3r_ros.files import write_text
+from scal3r_ros.networks.checkpoint import file_fingerprint
 from scal3r_ros.networks.scal3r.architecture import Architecture
-from scal3r_ros.networks.scal3r.checkpoint import (
-    file_fingerprint,
-    save_checkpoint,
-    write_atomically,
-)
+from scal3r_ros.networks.scal3r.checkpoint import save_checkpoint
 from scal3r_ros.train.run_state import read_run
 
 SHARD_BYTES = 15 * 2**20
@@ -32,5 +30,5 @@ def export_run(run: Path, folder: Path, name: str = "scal3r-tiny") -> str:
         content["average"], architecture, folder, name, torch.float16, SHARD_BYTES
     )
     sums = "".join(f"{file_fingerprint([path])}  {path.name}\n" for path in files)
-    write_atomically(folder / CHECKSUMS, sums.encode())
+    write_text(folder / CHECKSUMS, sums)
     return file_fingerprint(files)

@@ -91,9 +91,10 @@ def make_learner(
 
 def _from_checkpoint(path: str, numerics: Numerics, image_size: int) -> Scal3R:
     # here, so that a fresh run needs no library for checkpoints
-    from scal3r_ros.networks.scal3r.checkpoint import check_state, checkpoint_files, read_state
+    from scal3r_ros.networks.checkpoint import check_state
+    from scal3r_ros.networks.scal3r.checkpoint import read_state
 
-    state, stored = read_state(checkpoint_files(path))
+    state, stored = read_state(path)
     network = Scal3R(replace(stored or Architecture(), image_size=image_size), numerics)
     check_state(state, network.state_dict(), path)
     network.load_state_dict(state)

@@ -8,8 +8,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from scal3r_ros.networks.scal3r.checkpoint import write_atomically
-from scal3r_ros.networks.scal3r.fast_weights import FastWeights
+from scal3r_ros.files import write_bytes
+from scal3r_ros.networks.fast_weights import FastWeights
 from scal3r_ros.networks.scal3r.memory import ContextMemory
 
 _FORMAT, _VERSION = "scal3r-memory", "1"
@@ -19,7 +19,7 @@ def save_memory(path: str | Path, memory: ContextMemory, fingerprint: str) -> No
     """Write `memory`, made with the weights of `fingerprint`, completely or not at all."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in memory.state_dict().items()}
     metadata = {"format": _FORMAT, "version": _VERSION, "fingerprint": fingerprint}
-    write_atomically(Path(path), save(tensors, metadata))
+    write_bytes(path, save(tensors, metadata))
 
 
 def load_memory(

@@ -9,14 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_network import SMALL, random_images, random_network
 
+from scal3r_ros.networks.checkpoint import CheckpointError, check_state
 from scal3r_ros.networks.scal3r.architecture import Architecture
-from scal3r_ros.networks.scal3r.checkpoint import (
-    EMBEDDED,
-    CheckpointError,
-    check_state,
-    load_network,
-    save_checkpoint,
-)
+from scal3r_ros.networks.scal3r.checkpoint import EMBEDDED, load_network, save_checkpoint
 
 
 def assert_same_weights(network, expected):
@@ -195,3 +190,11 @@ def test_published_size_is_assumed_when_nothing_is_stored(tmp_path):
         count = len(random_network(Architecture()).state_dict())
     with pytest.raises(CheckpointError, match=f"{count} missing"):
         load_network(tmp_path / "net.safetensors")
+
+
+def test_weights_of_another_network_are_refused_by_name(network, tmp_path):
+    path = tmp_path / "net.safetensors"
+    metadata = {"network": "loger", "architecture": SMALL.to_json()}
+    save_file(dict(network.state_dict()), path, metadata)
+    with pytest.raises(CheckpointError, match="holds weights of loger, expected those of scal3r"):
+        load_network(path)
