@@ -8,8 +8,9 @@ nanoseconds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -77,6 +78,28 @@ class Chunk:
         2) - 1."""
         return (len(self.frames) + 1) // 2 - 1
 
+    @property
+    def summary(self) -> ChunkSummary:
+        stamps = tuple(frame.stamp_ns for frame in self.frames)
+        return ChunkSummary(self.index, self.session, self.frame_ids, stamps, self.overlap_ids)
+
+
+@dataclass(frozen=True)
+class ChunkSummary:
+    """A chunk without its images."""
+
+    index: int
+    session: int
+    frame_ids: tuple[int, ...]
+    stamps_ns: tuple[int, ...]
+    overlap_ids: tuple[int, ...]
+
+    @staticmethod
+    def read(values: Mapping[str, Any]) -> ChunkSummary:
+        """From the values that `asdict` gave, after a trip through a file."""
+        own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return ChunkSummary(**own)
+
 
 @dataclass(frozen=True)
 class ChunkPrediction:
@@ -124,6 +147,23 @@ class ChunkPrediction:
                     f"prediction of chunk {self.chunk_index}: {name} is {found}, expected "
                     f"{expected}"
                 )
+
+    def of_frames(self, frame_ids: Iterable[int]) -> ChunkPrediction:
+        """The prediction of some of its frames only."""
+        wanted = set(frame_ids)
+        rows = [i for i, frame_id in enumerate(self.frame_ids) if frame_id in wanted]
+        descriptors, points = self.descriptors, self.points
+        return replace(
+            self,
+            frame_ids=tuple(self.frame_ids[i] for i in rows),
+            T_chunk_camera=self.T_chunk_camera[rows],
+            intrinsics=self.intrinsics[rows],
+            depth=self.depth[rows],
+            confidence=self.confidence[rows],
+            rgb=self.rgb[rows],
+            descriptors=None if descriptors is None else descriptors[rows],
+            points=None if points is None else points[rows],
+        )
 
 
 @dataclass(frozen=True)

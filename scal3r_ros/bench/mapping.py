@@ -130,7 +130,7 @@ def run_case(case: Case) -> Result:
     last = clock.lap()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
     chunk_seconds, loop_seconds, growth = cost_model(np.array(spent), np.array(loops))
-    graph, trajectory = mapper._assembly.graph, mapper._assembly.trajectory
+    graph, trajectory = mapper.live_map.graph, mapper.live_map.trajectory
     limit = loop_limit(graph, trajectory, city, reconstructor.units)
     return Result(
         case=case,

@@ -73,7 +73,7 @@ class OracleReconstructor:
     """Implements `Reconstructor` for frames whose ids index the city's poses."""
 
     name = "oracle"
-    round_size = 1
+    round_size: int | None = 1
 
     def __init__(self, city: City, spoil: Spoil | None = None) -> None:
         self.city = city

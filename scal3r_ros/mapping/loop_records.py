@@ -112,11 +112,6 @@ class LoopRecords:
                 for i, frame_id in zip(self._positions(chunk_index, frame_ids), frame_ids)
             )
 
-    def clear(self) -> None:
-        """Delete all records."""
-        for index in list(self._frame_ids):
-            self._delete(index)
-
     def _positions(self, chunk_index: int, frame_ids: Sequence[int]) -> list[int]:
         place = {frame_id: i for i, frame_id in enumerate(self._frame_ids[chunk_index])}
         return [place[frame_id] for frame_id in frame_ids]

@@ -7,7 +7,7 @@ gets voxels of twice the edge, until the budget holds.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,6 +38,15 @@ class PointCloud:
         return PointCloud(
             np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8), np.zeros(0, np.float32)
         )
+
+
+def joined_cloud(clouds: Iterable[PointCloud]) -> PointCloud:
+    """All points of several clouds."""
+    full = [cloud for cloud in clouds if len(cloud)]
+    if not full:
+        return PointCloud.empty()
+    fields = ("points", "colors", "confidence")
+    return PointCloud(*(np.concatenate([getattr(c, f) for c in full]) for f in fields))
 
 
 @dataclass(frozen=True, eq=False)

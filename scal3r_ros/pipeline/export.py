@@ -20,7 +20,7 @@ from scal3r_ros.io.report import versions, write_report
 from scal3r_ros.io.tum import write_trajectory
 from scal3r_ros.mapping.point_map import PointCloud
 from scal3r_ros.options import to_dict
-from scal3r_ros.pipeline.map_view import MapView
+from scal3r_ros.pipeline.mapper import Mapper
 from scal3r_ros.records import TrajectoryPose
 
 _OPTICAL_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
@@ -41,7 +41,7 @@ class Part:
 
 
 def export(
-    mapper: MapView, folder: str | Path, facts: Mapping[str, Any] | None = None
+    mapper: Mapper, folder: str | Path, facts: Mapping[str, Any] | None = None
 ) -> list[Path]:
     """Write trajectory, cloud, pictures and report of the present revision, each file atomically.
 
@@ -62,19 +62,19 @@ def export(
     return [*files, folder / "report.json"]
 
 
-def connected_parts(mapper: MapView) -> list[Part]:
+def connected_parts(mapper: Mapper) -> list[Part]:
     """All connected parts with at least one pose, the one with most frames first."""
     graph = mapper.graph()
     part_of = dict(zip(graph.chunks, graph.parts))
     poses: dict[int, list[TrajectoryPose]] = {}
     for pose in mapper.trajectory():
         poses.setdefault(part_of[pose.chunk_index], []).append(pose)
-    clouds = mapper.part_clouds()
+    clouds = mapper.live_map.part_clouds()
     order = sorted(poses, key=lambda part: (-len(poses[part]), part))
     return [Part(tuple(poses[p]), clouds.get(p, PointCloud.empty())) for p in order]
 
 
-def report(mapper: MapView, parts: list[Part]) -> dict[str, Any]:
+def report(mapper: Mapper, parts: list[Part]) -> dict[str, Any]:
     """The facts of a map; times and memory are under `measured`, everything else repeats."""
     graph = mapper.graph()
     scale = mapper.scale
@@ -110,21 +110,21 @@ def report(mapper: MapView, parts: list[Part]) -> dict[str, Any]:
     }
 
 
-def unit(mapper: MapView) -> str:
+def unit(mapper: Mapper) -> str:
     """What map coordinates are measured in."""
     return "metres" if mapper.scale.frozen else "map units, scale unknown"
 
 
-def _note(mapper: MapView) -> str:
+def _note(mapper: Mapper) -> str:
     frame = "optical axes of the first camera" if _optical(mapper) else "z up"
     return f"scal3r_ros map revision {mapper.map_revision}, {unit(mapper)}, {frame}"
 
 
-def _optical(mapper: MapView) -> bool:
+def _optical(mapper: Mapper) -> bool:
     return mapper.config.map.alignment == "none"
 
 
-def _draw(mapper: MapView, parts: list[Part], folder: Path) -> list[Path]:
+def _draw(mapper: Mapper, parts: list[Part], folder: Path) -> list[Path]:
     turn = _OPTICAL_UP if _optical(mapper) else np.eye(3)
     graph = mapper.graph()
     place = dict(zip(graph.chunks, graph.positions @ turn.T))

@@ -3,17 +3,21 @@ better predictions of the same chunks (memory.mode finalize)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from scal3r_ros.mapping.loop_closure import LoopCandidate
-from scal3r_ros.pipeline.live_map import MapAssembly
+from scal3r_ros.pipeline.live_map import LiveMap
 from scal3r_ros.pipeline.loops import LoopSearch, LoopTrial
-from scal3r_ros.pipeline.outlines import ChunkOutline
-from scal3r_ros.reconstruct.interface import KeepsChunks, ReconstructionFailed, Reconstructor
-from scal3r_ros.records import ChunkPrediction, Event
+from scal3r_ros.reconstruct.interface import (
+    KeepsChunks,
+    Outcome,
+    ReconstructionFailed,
+    Reconstructor,
+)
+from scal3r_ros.records import ChunkSummary, Event
 
 _FOLDER = "chunks"
 """With a saved map: what the reconstructor needs to compute the chunks again."""
@@ -23,7 +27,7 @@ _FOLDER = "chunks"
 class _Past:
     """A chunk of the stream, or one that tried a loop."""
 
-    outline: ChunkOutline
+    summary: ChunkSummary
     trial: LoopTrial | None = None
 
 
@@ -40,25 +44,25 @@ class ChunkHistory:
         return not self._known
 
     @property
-    def last(self) -> ChunkOutline:
+    def last(self) -> ChunkSummary:
         """The newest chunk."""
-        return next(reversed(self._known.values())).outline
+        return next(reversed(self._known.values())).summary
 
-    def add(self, outline: ChunkOutline, trial: LoopTrial | None = None) -> None:
+    def add(self, summary: ChunkSummary, trial: LoopTrial | None = None) -> None:
         """Remember a chunk, failed or not."""
         if self._chunks is not None:
-            self._chunks[outline.index] = _Past(outline, trial)
+            self._chunks[summary.index] = _Past(summary, trial)
 
     def build_again(
         self,
-        outcomes: Iterable[ChunkPrediction | ReconstructionFailed],
-        assembly: MapAssembly,
+        outcomes: Iterable[Outcome],
+        live_map: LiveMap,
         loops: LoopSearch,
-    ) -> tuple[MapAssembly, list[Event]]:
-        """The map anew from other predictions of the same chunks; `assembly`, the old one, is left
+    ) -> tuple[LiveMap, list[Event]]:
+        """The map anew from other predictions of the same chunks; `live_map`, the old one, is left
         as it is."""
         events: list[Event] = []
-        anew = assembly.emptied()
+        anew = live_map.emptied()
         for outcome in outcomes:
             if isinstance(outcome, ReconstructionFailed):
                 events.append(Event("chunk_failed", str(outcome)))
@@ -66,7 +70,7 @@ class ChunkHistory:
                 continue
             past = self._known[outcome.chunk_index]
             if past.trial is None:
-                events += anew.join(past.outline, outcome).events
+                events += anew.join(past.summary, outcome).events
                 loops.renew(outcome)
             else:
                 loops.tie(past.trial, outcome, anew)
@@ -80,15 +84,22 @@ class ChunkHistory:
         if self._chunks is None or not isinstance(reconstructor, KeepsChunks):
             return {}
         kept = reconstructor.save_chunks(folder / _FOLDER)
-        return {"history": [asdict(past) for past in self._chunks.values()], "kept_chunks": kept}
+        return {"history": [_packed(past) for past in self._chunks.values()], "kept_chunks": kept}
 
-    def load(self, reconstructor: Reconstructor, folder: Path, facts: dict[str, Any]) -> None:
+    def read(self, facts: Mapping[str, Any]) -> None:
         """Take over what `save` wrote; without that, nothing can be built again."""
         self._chunks = None
-        if self._wanted and "history" in facts and isinstance(reconstructor, KeepsChunks):
-            reconstructor.load_chunks(folder / _FOLDER, facts["kept_chunks"])
+        if self._wanted and "history" in facts:
             past = [_read(values) for values in facts["history"]]
-            self._chunks = {chunk.outline.index: chunk for chunk in past}
+            self._chunks = {chunk.summary.index: chunk for chunk in past}
+            self._kept = int(facts["kept_chunks"])
+
+    def load_chunks(self, reconstructor: Reconstructor, folder: Path) -> None:
+        """Let the reconstructor take over its part of what `save` wrote."""
+        if self._chunks is not None and isinstance(reconstructor, KeepsChunks):
+            reconstructor.load_chunks(folder / _FOLDER, self._kept)
+        else:
+            self._chunks = None
 
     @property
     def _known(self) -> dict[int, _Past]:
@@ -100,10 +111,15 @@ class ChunkHistory:
         return self._chunks
 
 
-def _read(values: dict[str, Any]) -> _Past:
-    outline, trial = ChunkOutline.read(values["outline"]), values["trial"]
+def _packed(past: _Past) -> dict[str, Any]:
+    trial = None if past.trial is None else asdict(past.trial)
+    return {"outline": asdict(past.summary), "trial": trial}
+
+
+def _read(values: Mapping[str, Any]) -> _Past:
+    summary, trial = ChunkSummary.read(values["outline"]), values["trial"]
     if trial is None:
-        return _Past(outline)
+        return _Past(summary)
     first, second = trial["windows"]
     candidate = LoopCandidate(**trial["candidate"])
-    return _Past(outline, LoopTrial(candidate, tuple(trial["ends"]), (tuple(first), tuple(second))))
+    return _Past(summary, LoopTrial(candidate, tuple(trial["ends"]), (tuple(first), tuple(second))))

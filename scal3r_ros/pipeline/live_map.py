@@ -9,7 +9,7 @@ loop only.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,24 +18,59 @@ from scal3r_ros.mapping.alignment import Alignment, align, least_covariance
 from scal3r_ros.mapping.camera import valid_pixels
 from scal3r_ros.mapping.chunking import split_overlap
 from scal3r_ros.mapping.odometry_bridge import bridge_by_odometry
-from scal3r_ros.mapping.point_map import PointMap
+from scal3r_ros.mapping.point_map import PointCloud, PointMap, joined_cloud
 from scal3r_ros.mapping.pose_graph import PoseGraph
 from scal3r_ros.mapping.sim3 import Sim3
 from scal3r_ros.mapping.trajectory import Trajectory
-from scal3r_ros.pipeline.outlines import (
-    ChunkOutline,
-    GraphView,
-    Joined,
-    OpenChunk,
-    merged,
-    subset,
+from scal3r_ros.pipeline.scale_and_level import ScaleAndLevel
+from scal3r_ros.records import (
+    ChunkPrediction,
+    ChunkSummary,
+    Event,
+    ScaleEstimate,
+    TrajectoryPose,
 )
-from scal3r_ros.pipeline.scale_and_level import References
-from scal3r_ros.records import ChunkPrediction, Event, TrajectoryPose
 from scal3r_ros.rigid import inverse
 
 
-class MapAssembly:
+@dataclass(frozen=True)
+class OpenChunk:
+    """The newest chunk: its last frames wait for a successor that may own them."""
+
+    summary: ChunkSummary
+    prediction: ChunkPrediction
+    """Of the frames that the next chunk will share."""
+    waiting: tuple[int, ...]
+    """Ids of the frames whose poses are provisional."""
+
+
+@dataclass(frozen=True)
+class MapChange:
+    """What joining (or closing) a chunk changed."""
+
+    frame_ids: tuple[int, ...] = ()
+    """Frames with a new or confirmed pose."""
+    settled: tuple[tuple[ChunkPrediction, tuple[int, ...]], ...] = ()
+    """Frames whose owner is now final, with the prediction that owns them."""
+    cloud: PointCloud = PointCloud.empty()
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True)
+class GraphView:
+    """The pose graph to look at."""
+
+    chunks: tuple[int, ...]
+    positions: np.ndarray
+    """(K, 3) middle camera of each chunk, map frame."""
+    edges: tuple[tuple[int, int, str], ...]
+    """Chunk, chunk, kind: `sequence`, `odometry` or `loop`."""
+    parts: tuple[int, ...]
+    """For each chunk the connected part of the map that it belongs to, named by that part's first
+    chunk."""
+
+
+class LiveMap:
     """Pose graph, trajectory and points, consistent with each other at any time."""
 
     def __init__(self, config: Config) -> None:
@@ -43,41 +78,41 @@ class MapAssembly:
         self.graph = PoseGraph()
         self.trajectory = Trajectory()
         self.points = PointMap(config.map)
-        self.references = References(config.scale, config.map)
+        self.scale_and_level = ScaleAndLevel(config.scale, config.map)
         self.part = 0
         """Number of the chain of aligned chunks that is being built."""
         self.revision = 0
         self.open: OpenChunk | None = None
 
-    def emptied(self) -> MapAssembly:
+    def emptied(self) -> LiveMap:
         """An empty map with the same revision and the same measurements from outside."""
-        fresh = MapAssembly(self._config)
-        fresh.references, fresh.revision = self.references.restarted(), self.revision
+        fresh = LiveMap(self._config)
+        fresh.scale_and_level, fresh.revision = self.scale_and_level.restarted(), self.revision
         return fresh
 
-    def join(self, outline: ChunkOutline, prediction: ChunkPrediction) -> Joined:
+    def join(self, summary: ChunkSummary, prediction: ChunkPrediction) -> MapChange:
         """Add the next chunk of the stream."""
-        previous, alignment = self.open, self._align(outline, prediction)
+        previous, alignment = self.open, self._align(summary, prediction)
         if previous is not None and alignment is not None and alignment.accepted:
-            events = self._attach(previous.outline.index, outline, alignment)
-            before = self._hand_over(previous, outline, prediction)
+            events = self._attach(previous.summary.index, summary, alignment)
+            before = self._hand_over(previous, summary, prediction)
         else:
             before = self.close()
-            events = self._start_part(outline, prediction, alignment)
-        own = self._take(outline, prediction, alignment)
-        self.references.observe(outline, prediction, self)
-        return merged(before, own, Joined(events=tuple(events)))
+            events = self._start_part(summary, prediction, alignment)
+        own = self._take(summary, prediction, alignment)
+        self._observe_scale(summary, prediction)
+        return merged(before, own, MapChange(events=tuple(events)))
 
-    def confirm(self) -> Joined:
+    def confirm(self) -> MapChange:
         """The provisional frames of the open chunk are its own, whatever follows."""
         if self.open is None:
-            return Joined()
+            return MapChange()
         joined = self._settle(self.open.prediction, self.open.waiting)
         self.trajectory.confirm(self.open.waiting)
         self.open = replace(self.open, waiting=())
         return joined
 
-    def close(self) -> Joined:
+    def close(self) -> MapChange:
         """Confirm, and let no further chunk join the open one."""
         joined = self.confirm()
         self.open = None
@@ -98,7 +133,7 @@ class MapAssembly:
 
     def fix_scale(self) -> bool:
         """Rescale the map once, when its scale is known well enough, as one revision."""
-        scale = self.references.scale
+        scale = self.scale_and_level.scale
         if not scale.ready:
             return False
         S_metric_map = Sim3(np.array(scale.freeze().value), np.eye(3), np.zeros(3))
@@ -110,6 +145,22 @@ class MapAssembly:
     def poses(self, frame_ids: Iterable[int] | None = None) -> tuple[TrajectoryPose, ...]:
         """Poses of the given frames (default: all) in order of time."""
         return self.trajectory.poses(self.graph.nodes, frame_ids, self.graph.covariances())
+
+    @property
+    def scale(self) -> ScaleEstimate:
+        return self.scale_and_level.scale.estimate
+
+    def chunk_scale(self, chunk_index: int) -> float:
+        """Map units per unit of the chunk's own coordinates."""
+        return float(self.graph.nodes[chunk_index].scale)
+
+    def part_clouds(self) -> dict[int, PointCloud]:
+        """The points of each connected part, by the name that `graph_view().parts` gives it."""
+        parts = self.graph.components() if self.graph.nodes else {}
+        clouds: dict[int, list[PointCloud]] = {}
+        for submap in self.points.submaps:
+            clouds.setdefault(parts[submap.anchor], []).append(submap.cloud())
+        return {part: joined_cloud(items) for part, items in clouds.items()}
 
     def graph_view(self) -> GraphView:
         """Nodes, edges and connected parts."""
@@ -126,35 +177,36 @@ class MapAssembly:
         """Distance travelled between two frames, map units."""
         return self.trajectory.path_length(self.graph.nodes, first_id, last_id)
 
-    def _align(self, outline: ChunkOutline, prediction: ChunkPrediction) -> Alignment | None:
+    def _align(self, summary: ChunkSummary, prediction: ChunkPrediction) -> Alignment | None:
         """S_previous_chunk; None if no chunk of the chain precedes this one."""
         previous = self.open
-        if previous is None or not outline.overlap_ids:
+        if previous is None or not summary.overlap_ids:
             return None
         alignment = align(previous.prediction, prediction, self._config.alignment)
         if alignment.accepted:
             return alignment
-        odometry = self.references.odometry(previous.outline) | self.references.odometry(outline)
+        outside = self.scale_and_level
+        odometry = outside.odometry(previous.summary) | outside.odometry(summary)
         bridge = bridge_by_odometry(previous.prediction, prediction, odometry)
         return replace(bridge, attempts=alignment.attempts) if bridge.accepted else alignment
 
-    def _attach(self, previous: int, outline: ChunkOutline, alignment: Alignment) -> list[Event]:
+    def _attach(self, previous: int, summary: ChunkSummary, alignment: Alignment) -> list[Event]:
         S = alignment.S_previous_current
-        self.graph.add_node(outline.index, self.graph.nodes[previous] @ S)
+        self.graph.add_node(summary.index, self.graph.nodes[previous] @ S)
         kind = "odometry" if alignment.weak else "sequence"
-        self.graph.add_edge(previous, outline.index, S, kind, alignment.sigma)
+        self.graph.add_edge(previous, summary.index, S, kind, alignment.sigma)
         if not alignment.attempts:
             return []
         tried = "; ".join(alignment.attempts)
-        text = f"chunk {outline.index} is joined by {alignment.method} ({tried})"
-        return [Event("alignment_fallback", text, outline.index)]
+        text = f"chunk {summary.index} is joined by {alignment.method} ({tried})"
+        return [Event("alignment_fallback", text, summary.index)]
 
     def _start_part(
-        self, outline: ChunkOutline, prediction: ChunkPrediction, refused: Alignment | None
+        self, summary: ChunkSummary, prediction: ChunkPrediction, refused: Alignment | None
     ) -> list[Event]:
         events: list[Event] = []
         if not len(self.graph.nodes):
-            S_map_chunk, events = self.references.level(outline, prediction)
+            S_map_chunk, events = self.scale_and_level.level(summary, prediction)
         else:
             self.part += 1
             S_map_chunk = self._continue_from_last(prediction)
@@ -162,11 +214,11 @@ class MapAssembly:
             if refused is not None:
                 why = "; ".join(refused.attempts) or refused.failure
                 events.append(
-                    Event("alignment_failed", f"chunk {outline.index}: {why}", outline.index)
+                    Event("alignment_failed", f"chunk {summary.index}: {why}", summary.index)
                 )
-            text = f"chunk {outline.index} starts part {self.part} of the map, unconnected: {why}"
-            events.append(Event("new_part", text, outline.index))
-        self.graph.add_node(outline.index, S_map_chunk)
+            text = f"chunk {summary.index} starts part {self.part} of the map, unconnected: {why}"
+            events.append(Event("new_part", text, summary.index))
+        self.graph.add_node(summary.index, S_map_chunk)
         return events
 
     def _continue_from_last(self, prediction: ChunkPrediction) -> Sim3:
@@ -181,11 +233,11 @@ class MapAssembly:
         return Sim3.from_pose(T_map_last) @ unit @ Sim3.from_pose(T_met_chunk)
 
     def _hand_over(
-        self, previous: OpenChunk, outline: ChunkOutline, prediction: ChunkPrediction
-    ) -> Joined:
+        self, previous: OpenChunk, summary: ChunkSummary, prediction: ChunkPrediction
+    ) -> MapChange:
         """The previous chunk keeps its half of the shared frames."""
         half, _ = split_overlap(
-            outline.overlap_ids, previous.prediction.frame_ids, prediction.frame_ids
+            summary.overlap_ids, previous.prediction.frame_ids, prediction.frame_ids
         )
         waiting = set(previous.waiting)
         kept = tuple(i for i in half if i in waiting)
@@ -194,8 +246,8 @@ class MapAssembly:
         return self._settle(previous.prediction, kept)
 
     def _take(
-        self, outline: ChunkOutline, prediction: ChunkPrediction, alignment: Alignment | None
-    ) -> Joined:
+        self, summary: ChunkSummary, prediction: ChunkPrediction, alignment: Alignment | None
+    ) -> MapChange:
         """Poses of the frames that nobody else owns; the last ones are provisional."""
         if alignment is not None and alignment.accepted:
             covariance = alignment.covariance
@@ -204,32 +256,53 @@ class MapAssembly:
         taken_over = set(self.open.waiting) if self.open else set()
         ids = prediction.frame_ids
         free = tuple(i for i in ids if i not in self.trajectory or i in taken_over)
-        last = outline.frame_ids[-self._config.chunk.overlap :]
+        last = summary.frame_ids[-self._config.chunk.overlap :]
         waiting = set(last) & set(free)
         for i in free:
             row = ids.index(i)
             self.trajectory.put(
                 i,
-                outline.stamps_ns[outline.frame_ids.index(i)],
-                outline.index,
+                summary.stamps_ns[summary.frame_ids.index(i)],
+                summary.index,
                 prediction.T_chunk_camera[row],
                 _confidence(prediction, row),
                 i in waiting,
                 covariance,
             )
-        self.open = OpenChunk(outline, subset(prediction, last), tuple(sorted(waiting)))
+        self.open = OpenChunk(summary, prediction.of_frames(last), tuple(sorted(waiting)))
         own = self._settle(prediction, tuple(i for i in free if i not in waiting))
         return replace(own, frame_ids=free)
 
-    def _settle(self, prediction: ChunkPrediction, frame_ids: Iterable[int]) -> Joined:
+    def _observe_scale(self, summary: ChunkSummary, prediction: ChunkPrediction) -> None:
+        """Only in the first part: how long a map unit is in another one is unknown."""
+        outside = self.scale_and_level
+        if self.part or not outside.wanted:
+            return
+        outside.observe(summary, prediction, self.graph.nodes[summary.index])
+        last = outside.known_frame
+        if last is not None and last in self.trajectory:
+            first = self.trajectory.frame_ids[0]
+            outside.scale.observe_path(self.path_length(first, last))
+
+    def _settle(self, prediction: ChunkPrediction, frame_ids: Iterable[int]) -> MapChange:
         """Fuse the points of frames whose owner is final."""
         ids = tuple(frame_ids)
         S_map_chunk = self.graph.nodes[prediction.chunk_index]
         cloud = self.points.integrate(prediction, ids, S_map_chunk, self.part)
-        return Joined(ids, ((prediction, ids),) if ids else (), cloud)
+        return MapChange(ids, ((prediction, ids),) if ids else (), cloud)
 
 
 def _confidence(prediction: ChunkPrediction, row: int) -> float:
     """Mean confidence of a frame's valid pixels; 0 if there are none."""
     valid = valid_pixels(prediction.depth[row], prediction.confidence[row])
     return float(prediction.confidence[row][valid].mean()) if valid.any() else 0.0
+
+
+def merged(*parts: MapChange) -> MapChange:
+    """Several changes as one."""
+    return MapChange(
+        tuple(sorted({i for part in parts for i in part.frame_ids})),
+        tuple(item for part in parts for item in part.settled),
+        joined_cloud([part.cloud for part in parts]),
+        tuple(event for part in parts for event in part.events),
+    )

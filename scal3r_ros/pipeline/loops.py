@@ -20,8 +20,7 @@ from scal3r_ros.mapping.loop_closure import (
     loop_window,
 )
 from scal3r_ros.mapping.loop_records import LoopRecords, reduce_prediction
-from scal3r_ros.pipeline.live_map import MapAssembly
-from scal3r_ros.pipeline.outlines import Joined
+from scal3r_ros.pipeline.live_map import LiveMap, MapChange
 from scal3r_ros.records import Chunk, ChunkPrediction, Frame
 
 RECORDS = "loop_records"
@@ -88,15 +87,15 @@ class LoopSearch:
         _mirror(folder / RECORDS, self.records.folder)
         self.records = LoopRecords(self.records.folder)
 
-    def trials(self, joined: Joined, assembly: MapAssembly) -> list[LoopTrial]:
+    def trials(self, change: MapChange, live_map: LiveMap) -> list[LoopTrial]:
         """Remember frames whose owner is final; which older places do they look like?"""
         trials = []
-        for prediction, frame_ids in joined.settled:
+        for prediction, frame_ids in change.settled:
             if prediction.descriptors is None:
                 continue
             rows = [prediction.frame_ids.index(i) for i in frame_ids]
             for candidate in self.detector.add(frame_ids, prediction.descriptors[rows]):
-                trial = self._trial(candidate, assembly)
+                trial = self._trial(candidate, live_map)
                 if trial is not None:
                     trials.append(trial)
         return trials
@@ -111,12 +110,12 @@ class LoopSearch:
         index, first_size = chunker.next_index(), chunker.first_size
         return Chunk(index, session, tuple(frames), kind="loop", first_size=first_size)
 
-    def tie(self, trial: LoopTrial, prediction: ChunkPrediction, assembly: MapAssembly) -> str:
+    def tie(self, trial: LoopTrial, prediction: ChunkPrediction, live_map: LiveMap) -> str:
         """Add the edges that a loop chunk proves; returns why it proves none, or nothing."""
-        verdicts = self._judge(trial, prediction, assembly)
+        verdicts = self._judge(trial, prediction, live_map)
         for verdict in verdicts:
             if verdict.accepted:
-                assembly.graph.add_edge(verdict.a, verdict.b, verdict.S_a_b, "loop", verdict.sigma)
+                live_map.graph.add_edge(verdict.a, verdict.b, verdict.S_a_b, "loop", verdict.sigma)
         return "" if verdicts[-1].accepted else verdicts[-1].reason
 
     def _put(self, prediction: ChunkPrediction, frames: Mapping[int, Frame]) -> None:
@@ -124,7 +123,7 @@ class LoopSearch:
             self.records.put(prediction, frames)
 
     def _judge(
-        self, trial: LoopTrial, prediction: ChunkPrediction, assembly: MapAssembly
+        self, trial: LoopTrial, prediction: ChunkPrediction, live_map: LiveMap
     ) -> list[LoopVerdict]:
         """Align the loop chunk with both ends and test what it implies."""
         alignments = []
@@ -133,22 +132,22 @@ class LoopSearch:
             recorded = self.records.prediction(end, seen)
             alignments.append(align(recorded, reduce_prediction(prediction, seen), self._alignment))
         a, b = trial.ends
-        S_map = assembly.graph.nodes
+        S_map = live_map.graph.nodes
         S_map_a, S_map_b = S_map[a], S_map[b]
-        parts = assembly.graph.components()
+        parts = live_map.graph.components()
         if parts[a] != parts[b]:
             # Where an unconnected part lies is arbitrary, so nothing there can contradict the loop.
             S_a_b = alignments[0].S_previous_current @ alignments[1].S_previous_current.inverse()
             S_map_b = S_map_a @ S_a_b
         depth = self.records.prediction(a, trial.windows[0]).depth
         distance = float(np.nanmedian(depth)) * float(S_map_a.scale)
-        path = assembly.path_length(trial.candidate.match_id, trial.candidate.frame_id)
+        path = live_map.path_length(trial.candidate.match_id, trial.candidate.frame_id)
         to_ends = alignments[0], alignments[1]
         return self._verifier.verify(trial.ends, to_ends, (S_map_a, S_map_b), path, distance)
 
-    def _trial(self, candidate: LoopCandidate, assembly: MapAssembly) -> LoopTrial | None:
+    def _trial(self, candidate: LoopCandidate, live_map: LiveMap) -> LoopTrial | None:
         earlier, later = candidate.match_id, candidate.frame_id
-        ends = assembly.trajectory.chunk_of(earlier), assembly.trajectory.chunk_of(later)
+        ends = live_map.trajectory.chunk_of(earlier), live_map.trajectory.chunk_of(later)
         if ends[0] == ends[1] or not all(end in self.records for end in ends):
             return None
         windows = self._window(earlier, ends[0]), self._window(later, ends[1])

@@ -2,124 +2,110 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
+import numpy as np
+
 from scal3r_ros.config import Config
-from scal3r_ros.io.map_store import read_map, write_map
-from scal3r_ros.mapping.chunking import Chunker
-from scal3r_ros.mapping.parallax import ParallaxGate
-from scal3r_ros.pipeline import save as saved_map
-from scal3r_ros.pipeline.finalize import ChunkHistory
-from scal3r_ros.pipeline.live_map import MapAssembly
-from scal3r_ros.pipeline.loops import LoopSearch
-from scal3r_ros.pipeline.map_view import MapView
-from scal3r_ros.pipeline.outlines import ChunkOutline, Joined
-from scal3r_ros.reconstruct.interface import (
-    Finalizes,
-    OutOfDeviceMemory,
-    ReconstructionFailed,
-    Reconstructor,
+from scal3r_ros.mapping.point_map import PointCloud
+from scal3r_ros.pipeline import save
+from scal3r_ros.pipeline.chunk_queue import Reconstructed
+from scal3r_ros.pipeline.live_map import GraphView, LiveMap, MapChange
+from scal3r_ros.pipeline.mapping_state import MappingState
+from scal3r_ros.reconstruct.interface import Finalizes, ReconstructionFailed, Reconstructor
+from scal3r_ros.records import (
+    ChunkPrediction,
+    ChunkSummary,
+    Event,
+    Frame,
+    MapUpdate,
+    ScaleEstimate,
+    TrajectoryPose,
 )
-from scal3r_ros.records import Chunk, ChunkPrediction, Event, Frame, MapUpdate
 from scal3r_ros.stopwatch import timed
 
-Outcome = ChunkPrediction | ReconstructionFailed
-MAP_FILE = "map_state.npz"
 
-
-class Mapper(MapView):
+class Mapper:
     """Frames that passed the frame gate, in order of time, become a map."""
 
     def __init__(
         self, config: Config, reconstructor: Reconstructor, records: str | Path | None = None
     ) -> None:
-        """`records` is the folder for what loops need of old frames; by default a temporary one."""
+        """`records` is a folder of this mapper alone for what loops need of old frames; by default
+        a temporary one."""
         self.config, self.reconstructor = config, reconstructor
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         if not records:
             self._temporary = tempfile.TemporaryDirectory(prefix="scal3r_")
             records = self._temporary.name
         self._folder = Path(records)
-        self._start()
-
-    def _start(self) -> None:
-        self.counters = Counter()
-        self.seconds = {}
+        save.remove_files(self._folder)  # of a mapper that was killed
+        self._state = MappingState.empty(config, self._new_records())
+        self._files = save.new_files()
         self.consistent = True
         """False while a chunk is half integrated: an interrupted map of that kind is not saved."""
-        self.next_frame_id = 0
-        self.last_stamp_ns: int | None = None
-        self._parallax = ParallaxGate(self.config.gate)
-        self._chunker = Chunker(self.config.chunk)
-        self._waiting: list[Chunk] = []
-        self._assembly = MapAssembly(self.config)
-        self._loops = LoopSearch(self.config.loop, self.config.alignment, self._folder)
-        self._files = saved_map.new_files()
-        self._history = ChunkHistory(wanted=self.config.memory.mode == "finalize")
-
-    def _restart(self) -> None:
-        mount = self._assembly.references.T_base_camera
-        self._start()
-        self.set_camera_mount(mount)
+        self._made: list[MapUpdate] = []
 
     def add(self, frame: Frame, starts_session: bool = False) -> list[MapUpdate]:
-        """Take the next frame; tells what changed, usually nothing until a chunk is full."""
+        """Take the next frame; tells what changed, usually nothing until a chunk is full.
+
+        If this or another call fails after something has changed, `take_updates` tells it.
+        """
+        state = self._state
         with self._changing():
-            updates = self._run_due()
-            updates += self.start_session() if starts_session else []
-            self.next_frame_id = max(self.next_frame_id, frame.id + 1)
-            self.last_stamp_ns = frame.stamp_ns
-            self.counters["frames"] += 1
-            if not self._parallax.admit(frame.rgb, frame.stamp_ns):
-                self.counters["no_parallax"] += 1
-                return updates
-            chunk = self._chunker.push(frame)
-            return updates + (self._enqueue(chunk) if chunk else [])
+            self._map_full_rounds()  # one can be left over from an interrupt
+            if starts_session:
+                self._end_chain()
+            state.next_frame_id = max(state.next_frame_id, frame.id + 1)
+            state.last_stamp_ns = frame.stamp_ns
+            state.counters["frames"] += 1
+            if state.parallax.admit(frame.rgb, frame.stamp_ns):
+                state.chunks.push(frame)
+                self._map_full_rounds()
+            else:
+                state.counters["no_parallax"] += 1
+        return self.take_updates()
 
     def flush(self) -> list[MapUpdate]:
         """Map what is waiting and confirm provisional poses; the next frame continues the chain."""
         with self._changing():
-            updates = self._run_due()
-            while self._waiting or self._chunker.new_frames:
-                while chunk := self._chunker.flush():
-                    updates += self._enqueue(chunk)
-                if self._waiting:
-                    updates += self._run_round()  # may give frames back to the chunker
-            last = self._assembly.open
-            if last is not None and (last.waiting or self._assembly.graph.pending):
-                updates.append(self._finish(last.outline, self._assembly.confirm(), last=True))
-            return updates
+            self._map_rest()
+        return self.take_updates()
 
     def start_session(self) -> list[MapUpdate]:
         """End the chain of chunks: the next frame shares nothing with those before."""
-        updates = self.flush()
-        self._assembly.close()
-        self._chunker.start_session()
-        self._parallax.reset()
-        self.counters["session_started"] += 1
-        return updates
+        with self._changing():
+            self._end_chain()
+        return self.take_updates()
 
     def finalize(self) -> list[MapUpdate]:
         """With memory.mode finalize: map all chunks again as if the memory had known all of them
         from the start."""
-        updates = self.flush()
-        if self._history.empty:
-            return updates
-        self._files = saved_map.new_files()  # what is recorded of the chunks changes
-        outcomes = cast(Finalizes, self.reconstructor).finalize()
-        self._assembly, events = self._history.build_again(outcomes, self._assembly, self._loops)
-        return [*updates, self._update(self._history.last, Joined(), events, corrected=True)]
+        self._made += self.flush()
+        state = self._state
+        if not state.history.empty:
+            self._files = save.new_files()  # what is recorded of the chunks changes
+            outcomes = cast(Finalizes, self.reconstructor).finalize()
+            again = state.history.build_again(outcomes, state.live_map, state.loops)
+            state.live_map, events = again
+            self._tell(state.history.last, MapChange(), events, corrected=True)
+        return self.take_updates()
+
+    def take_updates(self) -> list[MapUpdate]:
+        """What changed and was not told yet."""
+        made, self._made = self._made, []
+        return made
 
     def reset(self) -> None:
         """Forget the map and the memory."""
-        self._loops.records.clear()
         self.reconstructor.reset()
-        self._restart()
+        self._replace(MappingState.empty(self.config, self._new_records()))
 
     def save(self, folder: str | Path) -> None:
         """Save everything needed to go on later in the same map frame; atomic.
@@ -128,160 +114,236 @@ class Mapper(MapView):
         """
         if not self.consistent:
             raise RuntimeError("a chunk is half integrated; go on from an earlier save")
-        memory = self.reconstructor.state()
-        arrays, facts = saved_map.pack(self._assembly, self._chunker, self._waiting, memory)
-        arrays |= self._loops.state()
-        kept, kept_ns = self._parallax.state()
-        if kept is not None:
-            arrays["parallax.kept"] = kept
-        facts |= {
-            "counters": dict(self.counters),
-            "seconds": dict(self.seconds),
-            "next_frame_id": self.next_frame_id,
-            "last_stamp_ns": self.last_stamp_ns,
-            "kept_ns": kept_ns,
-        }
-        with saved_map.files_for(Path(folder), facts, self._files) as beside:
-            facts |= self._history.save(self.reconstructor, beside)
-            self._loops.copy_records(beside)
-            write_map(Path(folder) / MAP_FILE, arrays, facts)
+        save.write_state(self._state, self.reconstructor, Path(folder), self._files)
 
     def load(self, folder: str | Path) -> None:
         """Continue a saved map; raises `BadMapFile`, or `ValueError` for another network's memory.
 
         Nothing changes if it fails.
         """
-        arrays, facts = read_map(Path(folder) / MAP_FILE)
-        self.reconstructor.restore(saved_map.unpack_memory(arrays, facts["memory"]))
-        beside = saved_map.files_of(Path(folder), facts)
-        self._history.load(self.reconstructor, beside, facts)
-        history = self._history
-        self._restart()
-        self._history = history
-        saved_map.unpack_assembly(self._assembly, arrays, facts["assembly"])
-        self._waiting = saved_map.unpack_frames(self._chunker, arrays, facts["frames"])
-        self._parallax.restore(arrays.get("parallax.kept"), facts["kept_ns"])
-        self._loops.fetch_records(beside)
-        self._loops.restore(arrays)
-        self.counters.update(facts["counters"])
-        self.seconds.update(facts["seconds"])
-        self.next_frame_id, self.last_stamp_ns = facts["next_frame_id"], facts["last_stamp_ns"]
-
-    def _enqueue(self, chunk: Chunk) -> list[MapUpdate]:
-        self._waiting.append(chunk)
-        return self._run_due()
-
-    def _run_due(self) -> list[MapUpdate]:
-        """Full rounds; one can be left over from an interrupt."""
-        updates = []
-        while len(self._waiting) >= self.reconstructor.round_size:
-            updates += self._run_round()
-        return updates
-
-    def _run_round(self) -> list[MapUpdate]:
-        """The chunks wait on if this is interrupted, so that a saved map has lost nothing."""
-        changing, self.consistent = self.consistent, True
+        records = self._new_records()
         try:
-            with timed(self.seconds, "reconstruct"):
-                chunks, outcomes, events = self._reconstruct()
-        except Exception:
-            del self._waiting[: self.reconstructor.round_size]
+            state = save.read_state(self.config, self.reconstructor, Path(folder), records)
+        except BaseException:
+            shutil.rmtree(records, ignore_errors=True)
             raise
+        self._replace(state)
+
+    def observe_odometry(self, stamp_ns: int, T_odom_base: np.ndarray) -> None:
+        """A pose (4, 4) of the body in metres, for scale and to bridge failed alignments."""
+        self.live_map.scale_and_level.scale.observe_odometry(stamp_ns, T_odom_base)
+
+    def observe_gravity(self, stamp_ns: int, up_camera: np.ndarray) -> None:
+        """Accelerometer at rest (3,), in the camera's optical frame, for map.alignment imu."""
+        self.live_map.scale_and_level.observe_gravity(stamp_ns, up_camera)
+
+    def observe_depth(self, stamp_ns: int, metres: np.ndarray) -> None:
+        """Measured depth (H, W) of the frame with this stamp, for scale.source depth."""
+        self.live_map.scale_and_level.observe_depth(stamp_ns, metres)
+
+    def set_camera_mount(self, T_base_camera: np.ndarray) -> None:
+        """Where the camera sits on the body whose odometry is observed."""
+        mount = np.asarray(T_base_camera, dtype=np.float64)
+        self.live_map.scale_and_level.T_base_camera = mount
+
+    @property
+    def live_map(self) -> LiveMap:
+        """The map itself; it is another object after `reset`, `load` and `finalize`."""
+        return self._state.live_map
+
+    @property
+    def counters(self) -> Counter[str]:
+        """What has happened, by name."""
+        return self._state.counters
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """By stage of the method."""
+        return self._state.seconds
+
+    @property
+    def next_frame_id(self) -> int:
+        return self._state.next_frame_id
+
+    @property
+    def last_stamp_ns(self) -> int | None:
+        return self._state.last_stamp_ns
+
+    @property
+    def unmapped(self) -> int:
+        """Frames taken whose chunk is not finished yet."""
+        trajectory = self.live_map.trajectory
+        return sum(frame.id not in trajectory for frame in self._state.chunks.frames)
+
+    @property
+    def map_revision(self) -> int:
+        return self.live_map.revision
+
+    @property
+    def scale(self) -> ScaleEstimate:
+        return self.live_map.scale
+
+    @property
+    def points_count(self) -> int:
+        return len(self.live_map.points)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the map's points."""
+        return self.live_map.points.nbytes
+
+    def trajectory(self) -> tuple[TrajectoryPose, ...]:
+        """All poses at the present revision, in order of time."""
+        return self.live_map.poses()
+
+    def cloud(self, max_points: int | None = None) -> PointCloud:
+        """All points at the present revision."""
+        return self.live_map.points.export(max_points)
+
+    def chunk_scale(self, chunk_index: int) -> float:
+        """Map units per unit of the chunk's own coordinates, at the present revision."""
+        return self.live_map.chunk_scale(chunk_index)
+
+    def latest(self) -> ChunkPrediction | None:
+        """What was predicted for the last frames of the newest chunk."""
+        newest = self.live_map.open
+        return newest.prediction if newest else None
+
+    def graph(self) -> GraphView:
+        """The pose graph at the present revision."""
+        return self.live_map.graph_view()
+
+    def _map_full_rounds(self) -> None:
+        while self._state.chunks.full(self.reconstructor):
+            self._map_round()
+
+    def _map_rest(self) -> None:
+        """Every frame that waits; a device that is too small may give some back once more."""
+        chunks = self._state.chunks
+        self._map_full_rounds()
+        while chunks.waiting or chunks.chunker.new_frames:
+            while chunks.cut_rest():
+                self._map_full_rounds()
+            if chunks.waiting:
+                self._map_round()
+        self._confirm()
+
+    def _end_chain(self) -> None:
+        self._map_rest()
+        self.live_map.close()
+        self._state.chunks.chunker.start_session()
+        self._state.parallax.reset()
+        self._state.counters["session_started"] += 1
+
+    def _map_round(self) -> None:
+        """The chunks wait on if the network is interrupted, so that a saved map lost nothing."""
+        changing, self.consistent = self.consistent, True
+        with timed(self._state.seconds, "reconstruct"):
+            done = self._state.chunks.reconstruct_round(self.reconstructor)
         self.consistent = changing
-        del self._waiting[: len(chunks)]
-        notes = [events, *([] for _ in chunks[1:])]
-        return [self._integrate(*item) for item in zip(chunks, outcomes, notes)]
+        for item in done:
+            self._integrate(item)
 
-    def _reconstruct(self) -> tuple[list[Chunk], Sequence[Outcome], list[Event]]:
-        """The next round; when a chunk does not fit the device, all that wait are cut shorter."""
-        events: list[Event] = []
-        while True:
-            due = self._waiting[: self.reconstructor.round_size]
-            try:
-                return due, self.reconstructor.reconstruct_round(due), events
-            except OutOfDeviceMemory as error:
-                longest = max(len(chunk.frames) for chunk in due)
-                smallest = self.config.chunk.overlap + 1
-                if longest <= smallest:
-                    raise
-                size = max(longest * 3 // 4, smallest)
-                self._waiting = self._chunker.recut(self._waiting, size)
-                text = f"{error}; chunks have {size} frames from now on"
-                events.append(Event("chunk_shrunk", text, due[0].index))
-
-    def _integrate(self, chunk: Chunk, outcome: Outcome, events: list[Event]) -> MapUpdate:
+    def _integrate(self, item: Reconstructed) -> None:
         """Align, own and fuse one chunk; a failed one ends the chain."""
-        outline = ChunkOutline.of(chunk)
-        self._history.add(outline)
+        state, chunk, outcome = self._state, item.chunk, item.outcome
+        summary = chunk.summary
+        state.history.add(summary)
         if isinstance(outcome, ReconstructionFailed):
             failed = Event("chunk_failed", f"chunk {chunk.index}: {outcome}", chunk.index)
-            return self._finish(outline, self._assembly.close(), [*events, failed], last=True)
-        self.counters["chunks"] += 1
-        self.counters["frames_missing"] += len(outcome.missing_ids)
-        with timed(self.seconds, "align_and_fuse"):
-            joined = self._assembly.join(outline, outcome)
-        with timed(self.seconds, "record"):
-            self._loops.record(outcome, {frame.id: frame for frame in chunk.frames})
-        return self._finish(outline, joined, events, outcome.timings)
+            self._finish(summary, self.live_map.close(), [*item.events, failed], last=True)
+            return
+        state.counters["chunks"] += 1
+        state.counters["frames_missing"] += len(outcome.missing_ids)
+        with timed(state.seconds, "align_and_fuse"):
+            change = self.live_map.join(summary, outcome)
+        with timed(state.seconds, "record"):
+            state.loops.record(outcome, {frame.id: frame for frame in chunk.frames})
+        self._finish(summary, change, item.events, outcome.timings)
+
+    def _confirm(self) -> None:
+        """Nothing more is to come soon: provisional poses stand, and no loop waits on."""
+        last = self.live_map.open
+        if last is not None and (last.waiting or self.live_map.graph.pending):
+            self._finish(last.summary, self.live_map.confirm(), last=True)
 
     def _finish(
-        self, outline: ChunkOutline, joined: Joined, events=(), timings=None, last: bool = False
-    ) -> MapUpdate:
+        self,
+        summary: ChunkSummary,
+        change: MapChange,
+        events: Sequence[Event] = (),
+        timings: Mapping[str, float] | None = None,
+        last: bool = False,
+    ) -> None:
         """Loops and scale after a change, and the update that tells about all of it; with `last`
         of a chain no loop waits on."""
-        with timed(self.seconds, "loops"):
-            loops, loop_events = self._close_loops(outline, joined)
-        with timed(self.seconds, "graph"):
-            corrected = self._assembly.correct_if_due(last)
-        corrected = self._assembly.fix_scale() or corrected
-        events = [*events, *joined.events, *loop_events]
-        return self._update(outline, joined, events, corrected, loops, timings)
+        with timed(self._state.seconds, "loops"):
+            loops, loop_events = self._close_loops(summary, change)
+        with timed(self._state.seconds, "graph"):
+            corrected = self.live_map.correct_if_due(last)
+        corrected = self.live_map.fix_scale() or corrected
+        events = [*events, *change.events, *loop_events]
+        self._tell(summary, change, events, corrected, loops, timings)
 
     def _close_loops(
-        self, outline: ChunkOutline, joined: Joined
+        self, summary: ChunkSummary, change: MapChange
     ) -> tuple[list[tuple[int, int]], list[Event]]:
         """One loop chunk per candidate; the proven ones become edges of the graph."""
         accepted, events = [], []
-        for trial in self._loops.trials(joined, self._assembly):
-            chunk = self._loops.chunk(trial, self._chunker, outline.session)
+        state = self._state
+        for trial in state.loops.trials(change, self.live_map):
+            chunk = state.loops.chunk(trial, state.chunks.chunker, summary.session)
             contribute = self.config.memory.loop_contributes
             try:
                 prediction = self.reconstructor.reconstruct(chunk, contribute)
             except ReconstructionFailed as failure:
                 events.append(Event("loop_rejected", f"{trial.name}: {failure}", chunk.index))
                 continue
-            self._history.add(ChunkOutline.of(chunk), trial)
-            reason = self._loops.tie(trial, prediction, self._assembly)
+            state.history.add(chunk.summary, trial)
+            reason = state.loops.tie(trial, prediction, self.live_map)
             name = "loop_rejected" if reason else "loop_closed"
             events.append(Event(name, f"{trial.name} {reason}".strip(), chunk.index))
             if not reason:
                 accepted.append((trial.candidate.match_id, trial.candidate.frame_id))
         return accepted, events
 
-    def _update(
+    def _tell(
         self,
-        outline: ChunkOutline,
-        joined: Joined,
+        summary: ChunkSummary,
+        change: MapChange,
         events: Sequence[Event],
         corrected: bool = False,
         loops: Sequence[tuple[int, int]] = (),
-        timings=None,
-    ) -> MapUpdate:
-        self.counters.update(event.name for event in events)
-        return MapUpdate(
+        timings: Mapping[str, float] | None = None,
+    ) -> None:
+        self._state.counters.update(event.name for event in events)
+        update = MapUpdate(
             map_revision=self.map_revision,
-            chunk_index=outline.index,
-            session=outline.session,
-            poses=self._assembly.poses(None if corrected else joined.frame_ids),
-            points=joined.cloud.points,
-            colors=joined.cloud.colors,
-            confidence=joined.cloud.confidence,
+            chunk_index=summary.index,
+            session=summary.session,
+            poses=self.live_map.poses(None if corrected else change.frame_ids),
+            points=change.cloud.points,
+            colors=change.cloud.colors,
+            confidence=change.cloud.confidence,
             corrected=corrected,
             scale=self.scale,
             loops=tuple(loops),
             events=tuple(events),
             timings=dict(timings or {}),
         )
+        self._made.append(update)
+
+    def _replace(self, state: MappingState) -> None:
+        """Another map takes the place of this one; where the camera is mounted stays."""
+        state.live_map.scale_and_level.T_base_camera = self.live_map.scale_and_level.T_base_camera
+        before, self._state = self._state, state
+        self._made, self.consistent = [], True
+        self._files = save.new_files()
+        shutil.rmtree(before.loops.records.folder, ignore_errors=True)
+
+    def _new_records(self) -> Path:
+        """An empty folder, so that the records of two maps can be there at once."""
+        return self._folder / save.new_files()
 
     @contextmanager
     def _changing(self) -> Iterator[None]:

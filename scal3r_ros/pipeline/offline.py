@@ -21,7 +21,8 @@ from scal3r_ros.mapping.frame_gate import FrameGate
 from scal3r_ros.options import to_dict
 from scal3r_ros.pipeline.export import export
 from scal3r_ros.pipeline.interrupts import WaitingInterrupts
-from scal3r_ros.pipeline.mapper import MAP_FILE, Mapper
+from scal3r_ros.pipeline.mapper import Mapper
+from scal3r_ros.pipeline.save import MAP_FILE
 from scal3r_ros.reconstruct.interface import Reconstructor
 from scal3r_ros.records import Event, MapUpdate
 

@@ -1,201 +1,108 @@
-"""A mapper as arrays and facts, and back: mapping goes on in the same frame after a restart."""
+"""A mapper's state in a folder and back: mapping goes on in the same frame after a restart."""
 
 from __future__ import annotations
 
+import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import cv2
-import numpy as np
+from scal3r_ros.config import Config
+from scal3r_ros.io.map_store import BadMapFile, read_map, write_map
+from scal3r_ros.pipeline.mapping_state import MappingState
+from scal3r_ros.pipeline.state_arrays import pack_state, unpack_memory, unpack_state
+from scal3r_ros.reconstruct.interface import MemoryState, Reconstructor
 
-from scal3r_ros.io.map_store import BadMapFile
-from scal3r_ros.mapping.chunking import Chunker
-from scal3r_ros.mapping.point_map import PointMap
-from scal3r_ros.mapping.pose_graph import PoseGraph
-from scal3r_ros.mapping.trajectory import Trajectory
-from scal3r_ros.pipeline.live_map import MapAssembly
-from scal3r_ros.pipeline.outlines import ChunkOutline, OpenChunk
-from scal3r_ros.reconstruct.interface import MemoryState
-from scal3r_ros.records import Chunk, ChunkPrediction, Frame, ScaleEstimate
-
-Arrays = dict[str, np.ndarray]
-_PREDICTED = ("T_chunk_camera", "intrinsics", "depth", "confidence", "rgb")
-_OPTIONAL = ("descriptors", "points")
+MAP_FILE = "map_state.npz"
+_NAME = re.compile("[0-9a-f]{32}")
 _FILES = "files"
 """Folder beside a saved map with a folder of files for each save under way."""
 
 
 def new_files() -> str:
-    """A name for files that go with a map, which no other map uses."""
+    """A name for a folder of files that go with a map, which no other map uses."""
     return uuid4().hex
 
 
+def remove_files(folder: Path, keep: str = "") -> None:
+    """Remove folders that got their names from `new_files`, except `keep`, and nothing else."""
+    for path in folder.glob("*"):
+        if _NAME.fullmatch(path.name) and path.name != keep and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def write_state(state: MappingState, reconstructor: Reconstructor, folder: Path, name: str) -> None:
+    """Write a map and the reconstructor's memory; atomic. `name` is that of its files beside it,
+    which stay as they are from save to save of one map. Raises `SaveFailed`."""
+    arrays, facts = pack_state(state, reconstructor.state())
+    with _files_for(folder, facts, name) as beside:
+        facts |= state.history.save(reconstructor, beside)
+        state.loops.copy_records(beside)
+        write_map(folder / MAP_FILE, arrays, facts)
+
+
+def read_state(
+    config: Config, reconstructor: Reconstructor, folder: Path, records: Path
+) -> MappingState:
+    """What `write_state` wrote, as a state of its own; then the reconstructor takes its memory.
+
+    `records` is an empty folder for what loops need. Raises `BadMapFile`, or `ValueError` for
+    another network's memory; the reconstructor's memory is then as it was.
+    """
+    arrays, facts = read_map(folder / MAP_FILE)
+    state = MappingState.empty(config, records)
+    with _named_damage(folder / MAP_FILE):
+        unpack_state(state, arrays, facts)
+        memory = unpack_memory(arrays, facts["memory"])
+        beside = _files_of(folder, facts)
+        state.history.read(facts)
+    state.loops.fetch_records(beside)
+    _restore(reconstructor, memory, state, beside)
+    return state
+
+
 @contextmanager
-def files_for(folder: Path, facts: dict[str, Any], name: str) -> Iterator[Path]:
+def _files_for(folder: Path, facts: dict[str, Any], name: str) -> Iterator[Path]:
     """Where to put files of a map that is written to `folder` inside the block. Those of the map
     that is there now stay until the block ends well, so that a save that dies mixes nothing."""
     facts["files"] = name
     yield folder / _FILES / name
-    for path in (folder / _FILES).iterdir():
-        if path.name != name:
-            shutil.rmtree(path)
+    remove_files(folder / _FILES, keep=name)
 
 
-def files_of(folder: Path, facts: Mapping[str, Any]) -> Path:
+def _files_of(folder: Path, facts: Mapping[str, Any]) -> Path:
     """Where the files of a saved map are; in maps of older versions, beside it."""
-    return folder / _FILES / facts["files"] if "files" in facts else folder
+    if "files" not in facts:
+        return folder
+    if not _NAME.fullmatch(facts["files"]):
+        raise BadMapFile(f"the map's files cannot be in {facts['files']!r}; the map is damaged")
+    return folder / _FILES / facts["files"]
 
 
-def pack(
-    assembly: MapAssembly, chunker: Chunker, waiting: Iterable[Chunk], memory: MemoryState
-) -> tuple[Arrays, dict[str, Any]]:
-    """Everything of a mapper that is large."""
-    arrays, map_facts = pack_assembly(assembly)
-    frame_arrays, frame_facts = pack_frames(chunker, waiting)
-    memory_arrays, memory_facts = pack_memory(memory)
-    facts = {"assembly": map_facts, "frames": frame_facts, "memory": memory_facts}
-    return arrays | frame_arrays | memory_arrays, facts
+@contextmanager
+def _named_damage(path: Path) -> Iterator[None]:
+    """What reading says about values that nobody wrote is that the file is damaged."""
+    try:
+        yield
+    except BadMapFile:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise BadMapFile(
+            f"{path} is damaged ({type(error).__name__}: {error}); go on from another save"
+        ) from error
 
 
-def pack_assembly(assembly: MapAssembly) -> tuple[Arrays, dict[str, Any]]:
-    """Graph, trajectory, points, the open chunk and the scale."""
-    arrays: Arrays = {}
-    if assembly.graph.nodes:
-        arrays |= _prefixed("graph", assembly.graph.state())
-        arrays |= _prefixed("trajectory", assembly.trajectory.state())
-    if len(assembly.points):
-        arrays |= _prefixed("points", assembly.points.state())
-    facts: dict[str, Any] = {"part": assembly.part, "revision": assembly.revision}
-    scale = assembly.references.scale.estimate
-    facts["scale"] = asdict(scale)
-    arrays["scale.ratios"] = assembly.references.scale.ratios()
-    facts["open"] = None
-    if assembly.open is not None:
-        prediction = assembly.open.prediction
-        names = [*_PREDICTED, *(n for n in _OPTIONAL if getattr(prediction, n) is not None)]
-        arrays |= {f"open.{name}": getattr(prediction, name) for name in names}
-        facts["open"] = {
-            "outline": asdict(assembly.open.outline),
-            "frame_ids": prediction.frame_ids,
-            "waiting": assembly.open.waiting,
-        }
-    return arrays, facts
-
-
-def unpack_assembly(
-    assembly: MapAssembly, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]
+def _restore(
+    reconstructor: Reconstructor, memory: MemoryState, state: MappingState, beside: Path
 ) -> None:
-    """Fill a new assembly."""
-    assembly.part, assembly.revision = facts["part"], facts["revision"]
-    if graph := _group("graph", arrays):
-        assembly.graph = PoseGraph.restore(graph)
-        assembly.trajectory = Trajectory.restore(_group("trajectory", arrays))
-    if points := _group("points", arrays):
-        assembly.points = PointMap.restore(assembly.points.config, points)
-    scale = ScaleEstimate(**facts["scale"])
-    assembly.references.scale.restore(scale, arrays["scale.ratios"])
-    if facts["open"] is not None:
-        outline = ChunkOutline.read(facts["open"]["outline"])
-        known = _group("open", arrays)
-        prediction = ChunkPrediction(
-            outline.index,
-            tuple(facts["open"]["frame_ids"]),
-            T_chunk_camera=known["T_chunk_camera"],
-            intrinsics=known["intrinsics"],
-            depth=known["depth"],
-            confidence=known["confidence"],
-            rgb=known["rgb"],
-            descriptors=known.get("descriptors"),
-            points=known.get("points"),
-        )
-        assembly.open = OpenChunk(outline, prediction, tuple(facts["open"]["waiting"]))
-
-
-def pack_frames(chunker: Chunker, waiting: Iterable[Chunk]) -> tuple[Arrays, dict[str, Any]]:
-    """Frames that wait for their chunk or for a round, images without loss."""
-    waiting = list(waiting)
-    frames = {f.id: f for chunk in waiting for f in chunk.frames}
-    frames |= {f.id: f for f in chunker.pending}
-    images = [cv2.imencode(".png", f.rgb[..., ::-1])[1].ravel() for f in frames.values()]
-    unknown = np.zeros((3, 3))
-    arrays = {
-        "frames.id": np.array(list(frames), np.int64),
-        "frames.stamp_ns": np.array([f.stamp_ns for f in frames.values()], np.int64),
-        "frames.intrinsics": np.array(
-            [unknown if f.intrinsics is None else f.intrinsics for f in frames.values()]
-        ),
-        "frames.ends": np.cumsum([len(image) for image in images], dtype=np.int64),
-        "frames.images": np.concatenate([np.zeros(0, np.uint8), *images]),
-    }
-    facts = {
-        "pending": [f.id for f in chunker.pending],
-        "overlap": len(chunker.overlap_ids),
-        "session": chunker.session,
-        "next_index": chunker.upcoming_index,
-        "size": chunker.size,
-        "first_size": chunker.first_size,
-        "waiting": [asdict(ChunkOutline.of(chunk)) for chunk in waiting],
-    }
-    return arrays, facts
-
-
-def unpack_frames(
-    chunker: Chunker, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]
-) -> list[Chunk]:
-    """Fill a new chunker; returns the chunks that wait for a round."""
-    ends = arrays["frames.ends"]
-    frames = {}
-    for row, (frame_id, end) in enumerate(zip(arrays["frames.id"].tolist(), ends.tolist())):
-        start = int(ends[row - 1]) if row else 0
-        bgr = cv2.imdecode(arrays["frames.images"][start:end], cv2.IMREAD_COLOR)
-        if bgr is None:
-            raise BadMapFile(f"the image of frame {frame_id} is damaged; go on from another save")
-        intrinsics = arrays["frames.intrinsics"][row]
-        frames[frame_id] = Frame(
-            frame_id,
-            int(arrays["frames.stamp_ns"][row]),
-            np.ascontiguousarray(bgr[..., ::-1]),
-            intrinsics if intrinsics.any() else None,
-        )
-    pending = [frames[i] for i in facts["pending"]]
-    known = facts.get("first_size")  # absent from maps of older versions
-    first_size = tuple(known) if known else None
-    chunker.restore(pending, facts["overlap"], facts["session"], facts["next_index"], first_size)
-    chunker.size = facts["size"]
-    outlines = [ChunkOutline.read(values) for values in facts["waiting"]]
-    return [
-        Chunk(
-            o.index,
-            o.session,
-            tuple(frames[i] for i in o.frame_ids),
-            o.overlap_ids,
-            first_size=first_size,
-        )
-        for o in outlines
-    ]
-
-
-def pack_memory(state: MemoryState) -> tuple[Arrays, dict[str, Any]]:
-    """The reconstructor's memory."""
-    facts = {"kind": state.kind, "fingerprint": state.fingerprint, "version": state.version}
-    return _prefixed("memory", state.arrays), facts
-
-
-def unpack_memory(arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> MemoryState:
-    return MemoryState(
-        facts["kind"], facts["fingerprint"], facts["version"], _group("memory", arrays)
-    )
-
-
-def _prefixed(group: str, arrays: Mapping[str, np.ndarray]) -> Arrays:
-    return {f"{group}.{name}": array for name, array in arrays.items()}
-
-
-def _group(group: str, arrays: Mapping[str, np.ndarray]) -> Arrays:
-    start = f"{group}."
-    return {n.removeprefix(start): a for n, a in arrays.items() if n.startswith(start)}
+    """Both of what a reconstructor keeps, or neither."""
+    before = reconstructor.state()
+    reconstructor.restore(memory)
+    try:
+        state.history.load_chunks(reconstructor, beside)
+    except BaseException:
+        reconstructor.restore(before)
+        raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -18,18 +17,14 @@ from scal3r_ros.mapping.leveling import (
 )
 from scal3r_ros.mapping.scale import ScaleEstimator
 from scal3r_ros.mapping.sim3 import Sim3
-from scal3r_ros.records import ChunkPrediction, Event
-
-if TYPE_CHECKING:
-    from scal3r_ros.pipeline.live_map import MapAssembly
-    from scal3r_ros.pipeline.outlines import ChunkOutline
+from scal3r_ros.records import ChunkPrediction, ChunkSummary, Event
 
 _GRAVITY_WINDOW_NS = 200_000_000
 _KEPT_GRAVITY = 5000
 _KEPT_DEPTH = 32
 
 
-class References:
+class ScaleAndLevel:
     """Odometry, gravity and measured depth, as they arrive, and what they say about a chunk."""
 
     def __init__(self, scale: ScaleConfig, map_config: MapConfig) -> None:
@@ -40,9 +35,9 @@ class References:
         self._gravity: deque[tuple[int, np.ndarray]] = deque(maxlen=_KEPT_GRAVITY)
         self._depth: deque[tuple[int, np.ndarray]] = deque(maxlen=_KEPT_DEPTH)
 
-    def restarted(self) -> References:
+    def restarted(self) -> ScaleAndLevel:
         """The same measurements for a map that is built anew."""
-        fresh = References(self._scale_config, self._map_config)
+        fresh = ScaleAndLevel(self._scale_config, self._map_config)
         fresh.scale.copy_odometry(self.scale)
         fresh.T_base_camera = self.T_base_camera
         fresh._gravity, fresh._depth = self._gravity, self._depth
@@ -56,59 +51,63 @@ class References:
         """Measured depth (H, W) in metres of the frame with this stamp."""
         self._depth.append((stamp_ns, metres))
 
-    def odometry(self, outline: ChunkOutline) -> dict[int, np.ndarray]:
+    def odometry(self, summary: ChunkSummary) -> dict[int, np.ndarray]:
         """T_odom_camera (4, 4) by frame id, for frames whose time the odometry covers."""
         found = {
             frame_id: self.scale.odometry_at(stamp)
-            for frame_id, stamp in zip(outline.frame_ids, outline.stamps_ns)
+            for frame_id, stamp in zip(summary.frame_ids, summary.stamps_ns)
         }
         return {i: T @ self.T_base_camera for i, T in found.items() if T is not None}
 
-    def level(self, outline: ChunkOutline, prediction: ChunkPrediction) -> tuple[Sim3, list[Event]]:
+    def level(self, summary: ChunkSummary, prediction: ChunkPrediction) -> tuple[Sim3, list[Event]]:
         """S_map_chunk of the first chunk; an event if the configured way to level it failed."""
         first, events = prediction.T_chunk_camera[0], []
         try:
-            up = self._up(outline, prediction)
+            up = self._up(summary, prediction)
         except LevelUnknown as unknown:
             wanted = self._map_config.alignment
             text = f"map.alignment {wanted}: {unknown}; a level first camera is assumed"
-            events.append(Event("level_unknown", text, outline.index))
+            events.append(Event("level_unknown", text, summary.index))
             up = up_from_first_camera(first)
         return map_from_chunk(first, up), events
 
+    @property
+    def wanted(self) -> bool:
+        """Whether what measures metres is still to be compared with the map."""
+        return self._scale_config.source != "none" and not self.scale.estimate.frozen
+
+    @property
+    def known_frame(self) -> int | None:
+        """The frame that ends a distance known to the user; None if that is not the source."""
+        known = self._scale_config.source == "known_distance"
+        return self._scale_config.known_frame if known else None
+
     def observe(
-        self, outline: ChunkOutline, prediction: ChunkPrediction, assembly: MapAssembly
+        self, summary: ChunkSummary, prediction: ChunkPrediction, S_map_chunk: Sim3
     ) -> None:
         """Compare a chunk that was just placed with what measures metres."""
         source = self._scale_config.source
-        if source == "none" or self.scale.estimate.frozen or assembly.part:
-            return
-        S_map_chunk = assembly.graph.nodes[outline.index]
-        stamp = dict(zip(outline.frame_ids, outline.stamps_ns))
+        stamp = dict(zip(summary.frame_ids, summary.stamps_ns))
         if source == "odometry":
             poses = S_map_chunk.move_pose(prediction.T_chunk_camera)
             stamps = [stamp[i] for i in prediction.frame_ids]
             self.scale.observe_positions(stamps, poses[:, :3, 3], self.T_base_camera)
         elif source == "camera_height":
             self._observe_floor(prediction, float(S_map_chunk.scale))
-        elif source == "known_distance":
-            first, last = assembly.trajectory.frame_ids[0], self._scale_config.known_frame
-            if last in assembly.trajectory:
-                self.scale.observe_path(assembly.path_length(first, last))
         elif source == "depth":
             self._compare_depth(stamp, prediction, float(S_map_chunk.scale))
 
-    def _up(self, outline: ChunkOutline, prediction: ChunkPrediction) -> np.ndarray | None:
+    def _up(self, summary: ChunkSummary, prediction: ChunkPrediction) -> np.ndarray | None:
         if self._map_config.alignment == "none":
             return None
         if self._map_config.alignment == "floor":
             return fit_floor(prediction).normal
         if self._map_config.alignment == "imu":
-            return self._up_from_imu(outline, prediction)
+            return self._up_from_imu(summary, prediction)
         return up_from_first_camera(prediction.T_chunk_camera[0])
 
-    def _up_from_imu(self, outline: ChunkOutline, prediction: ChunkPrediction) -> np.ndarray:
-        stamp = dict(zip(outline.frame_ids, outline.stamps_ns))
+    def _up_from_imu(self, summary: ChunkSummary, prediction: ChunkPrediction) -> np.ndarray:
+        stamp = dict(zip(summary.frame_ids, summary.stamps_ns))
         cameras, readings = [], []
         for frame_id, T_chunk_camera in zip(prediction.frame_ids, prediction.T_chunk_camera):
             near = [

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scal3r_ros.config import Config
-from scal3r_ros.reconstruct.interface import Reconstructor
+from scal3r_ros.reconstruct.interface import Reconstructor, round_of_at_least
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "scal3r": {},
@@ -97,5 +97,6 @@ def _open_scal3r(config: Config, folder: Path | None) -> Reconstructor:
     from scal3r_ros.reconstruct.scal3r.setup import open_scal3r
 
     reconstructor = open_scal3r(config.model, config.memory, folder)
-    reconstructor.round_size = max(reconstructor.round_size, config.distributed.round_size)
+    wanted = config.distributed.round_size
+    reconstructor.round_size = round_of_at_least(reconstructor.round_size, wanted)
     return reconstructor

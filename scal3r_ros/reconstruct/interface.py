@@ -27,6 +27,10 @@ class OutOfDeviceMemory(RuntimeError):
     or a smaller slice."""
 
 
+Outcome = ChunkPrediction | ReconstructionFailed
+"""What became of one chunk of a round."""
+
+
 @dataclass(frozen=True)
 class MemoryState:
     """A reconstructor's memory as plain arrays, to save, restore and hand over. Empty for one
@@ -46,16 +50,15 @@ class Reconstructor(Protocol):
     """Chunks of images in, predictions out, with an explicit memory."""
 
     name: str
-    round_size: int
-    """How many chunks it handles side by side; 1 unless there are several workers."""
+    round_size: int | None
+    """How many chunks it handles side by side; 1 unless there are several workers. None: all chunks
+    of the sequence at once (memory.mode batch)."""
 
     def reconstruct(self, chunk: Chunk, contribute: bool = True) -> ChunkPrediction:
         """Reconstruct one chunk; with `contribute` the memory absorbs it. Raises
         `ReconstructionFailed`."""
 
-    def reconstruct_round(
-        self, chunks: Sequence[Chunk]
-    ) -> list[ChunkPrediction | ReconstructionFailed]:
+    def reconstruct_round(self, chunks: Sequence[Chunk]) -> list[Outcome]:
         """Reconstruct up to `round_size` consecutive chunks that see one memory; all of them
         contribute."""
 
@@ -73,7 +76,7 @@ class Reconstructor(Protocol):
 class Finalizes(Reconstructor, Protocol):
     """A reconstructor that can compute all chunks again (memory.mode finalize)."""
 
-    def finalize(self) -> Iterable[ChunkPrediction | ReconstructionFailed]:
+    def finalize(self) -> Iterable[Outcome]:
         """All chunks again, in order, with the memory of the whole run."""
 
 
@@ -87,3 +90,8 @@ class KeepsChunks(Finalizes, Protocol):
 
     def load_chunks(self, folder: Path, count: int) -> None:
         """Take the first `count` chunks of `folder` instead of those kept so far."""
+
+
+def round_of_at_least(round_size: int | None, wanted: int) -> int | None:
+    """A round size that is raised to `wanted`; all chunks at once stay all chunks at once."""
+    return None if round_size is None else max(round_size, wanted)

@@ -10,8 +10,8 @@ import torch
 
 from scal3r_ros.config import Config
 from scal3r_ros.mapping.similarity_fit import weighted_similarity
-from scal3r_ros.pipeline.mapper import Mapper, Outcome
-from scal3r_ros.reconstruct.interface import MemoryState, Reconstructor
+from scal3r_ros.pipeline.mapper import Mapper
+from scal3r_ros.reconstruct.interface import MemoryState, Outcome, Reconstructor
 from scal3r_ros.records import Chunk, ChunkPrediction
 from scal3r_ros.train.losses import Targets, make_targets, quaternion, scene_scale
 from scal3r_ros.train.scores import Scores, score

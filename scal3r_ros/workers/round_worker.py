@@ -45,7 +45,7 @@ class RoundEngine(Protocol):
     """What a reconstructor offers to be run in rounds over several processes."""
 
     name: str
-    round_size: int
+    round_size: int | None
     fingerprint: str
 
     @property

@@ -19,7 +19,12 @@ import torch
 from torch.distributed.rendezvous import rendezvous
 
 from scal3r_ros.config import Config, DistributedConfig
-from scal3r_ros.reconstruct.interface import MemoryState, OutOfDeviceMemory, ReconstructionFailed
+from scal3r_ros.reconstruct.interface import (
+    MemoryState,
+    OutOfDeviceMemory,
+    ReconstructionFailed,
+    round_of_at_least,
+)
 from scal3r_ros.records import Chunk, ChunkPrediction
 from scal3r_ros.workers.membership import GroupBroken, Origin
 from scal3r_ros.workers.packed_records import (
@@ -49,7 +54,7 @@ class ShardedReconstructor:
         self.name = engine.name
         self._worker, self._control = _enter(engine, config, device)
         wanted = config.round_size or self._control.size
-        self.round_size = max(engine.round_size, wanted)
+        self.round_size = round_of_at_least(engine.round_size, wanted)
         self._number = 0
 
     def reconstruct(self, chunk: Chunk, contribute: bool = True) -> ChunkPrediction:

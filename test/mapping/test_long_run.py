@@ -50,7 +50,7 @@ def test_of_random_drift_loops_leave_what_perfect_loops_would_leave():
     the whole is out of reach in some draws, however the loops are used."""
     city = drive(width=32, height=12)
     mapper, _ = explore(city, replace(RANDOM, seed=1), Config())
-    assembly = mapper._assembly
+    assembly = mapper.live_map
     limit = loop_limit(assembly.graph, assembly.trajectory, city, mapper.reconstructor.units)
     error = trajectory_error(mapper.trajectory(), city)
     assert 30 < limit.without_loops < 65  # the drift published for networks without loops
@@ -88,7 +88,7 @@ def test_a_lost_chunk_is_rejoined_by_the_second_lap(laps):
     events = [event.name for update in updates for event in update.events]
     assert "chunk_failed" in events
     assert any(update.loops for update in updates)
-    assert len(set(mapper._assembly.graph.components().values())) == 1
+    assert len(set(mapper.live_map.graph.components().values())) == 1
     assert trajectory_error(mapper.trajectory(), laps) < 0.01 * laps.path_length()
 
 

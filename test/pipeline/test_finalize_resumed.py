@@ -116,9 +116,9 @@ def test_a_run_killed_while_it_saves_goes_on_from_the_save_before(
     folder, whole, tmp_path, monkeypatch, saves_often
 ):
     """The chunks are written, the map file is not."""
-    from scal3r_ros.pipeline import mapper as mapping
+    from scal3r_ros.pipeline import save as saving
 
-    real, saves = mapping.write_map, []
+    real, saves = saving.write_map, []
 
     def dies_late(path, arrays, facts):
         saves.append(facts["kept_chunks"])
@@ -126,10 +126,10 @@ def test_a_run_killed_while_it_saves_goes_on_from_the_save_before(
             raise Killed
         real(path, arrays, facts)
 
-    monkeypatch.setattr(mapping, "write_map", dies_late)
+    monkeypatch.setattr(saving, "write_map", dies_late)
     with pytest.raises(Killed):
         run(folder, tmp_path)
-    monkeypatch.setattr(mapping, "write_map", real)
+    monkeypatch.setattr(saving, "write_map", real)
     assert 4 == saves[-1] > saves[-2] > 0, "chunks were written that no map file knows"
     run(folder, tmp_path, resume=True)
     assert results(tmp_path) == results(whole)

@@ -1,5 +1,6 @@
 """The mapper on known worlds: every frame once, corrections together, failures named."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -173,7 +174,7 @@ def test_all_chunks_failing_gives_an_empty_map_and_no_pose(street):
 def test_a_disk_that_takes_no_record_of_a_chunk_is_named(street, tmp_path):
     records = tmp_path / "records"
     mapper = Mapper(config(loop__enabled=True), OracleReconstructor(street), records)
-    records.rmdir()
+    shutil.rmtree(records)
     records.write_text("in the way")
     with pytest.raises(SaveFailed, match="cannot write .*records.*Files written before"):
         run(street, mapper)

@@ -19,7 +19,7 @@ from scal3r_ros.io.source import BadInput, SourceImage
 from scal3r_ros.io.tum import read_trajectory
 from scal3r_ros.options import from_dict
 from scal3r_ros.pipeline import offline
-from scal3r_ros.pipeline.live_map import MapAssembly
+from scal3r_ros.pipeline.live_map import LiveMap
 
 CONFIG = from_dict(Config, {"chunk.size": 12, "chunk.overlap": 6})
 FRAMES = 48
@@ -137,7 +137,7 @@ def test_an_interrupt_in_the_middle_of_a_change_falls_back_to_the_last_save(
     city, tmp_path, monkeypatch
 ):
     run(city, tmp_path / "whole")
-    real, calls = MapAssembly.join, []
+    real, calls = LiveMap.join, []
 
     def interrupted(self, outline, prediction):
         calls.append(outline.index)
@@ -146,10 +146,10 @@ def test_an_interrupt_in_the_middle_of_a_change_falls_back_to_the_last_save(
             raise KeyboardInterrupt
         return joined
 
-    monkeypatch.setattr(MapAssembly, "join", interrupted)
+    monkeypatch.setattr(LiveMap, "join", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(city, tmp_path / "cut", save_every=0.0)
-    monkeypatch.setattr(MapAssembly, "join", real)
+    monkeypatch.setattr(LiveMap, "join", real)
     run(city, tmp_path / "cut", resume=True)
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
@@ -279,7 +279,7 @@ def test_a_frame_with_all_pixels_invalid_does_no_harm(city, tmp_path):
 def test_a_signal_in_the_middle_of_a_change_waits_for_its_end(city, tmp_path, monkeypatch):
     """A real SIGINT while a chunk is being joined; nothing has been saved before."""
     run(city, tmp_path / "whole")
-    real = MapAssembly.join
+    real = LiveMap.join
 
     def pressed(self, outline, prediction):
         if outline.index == 3:
@@ -288,7 +288,7 @@ def test_a_signal_in_the_middle_of_a_change_waits_for_its_end(city, tmp_path, mo
 
     handler = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as interrupted:
-        interrupted.setattr(MapAssembly, "join", pressed)
+        interrupted.setattr(LiveMap, "join", pressed)
         with pytest.raises(KeyboardInterrupt):
             run(city, tmp_path / "cut")
     assert signal.getsignal(signal.SIGINT) is handler

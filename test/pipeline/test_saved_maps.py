@@ -12,9 +12,10 @@ from scal3r_ros.files import SaveFailed
 from scal3r_ros.io.map_store import BadMapFile, read_map, write_map
 from scal3r_ros.mapping.loop_closure import LoopVerdict
 from scal3r_ros.mapping.sim3 import Sim3
-from scal3r_ros.pipeline import mapper as mapping
+from scal3r_ros.pipeline import save as saving
 from scal3r_ros.pipeline.loops import RECORDS
-from scal3r_ros.pipeline.mapper import MAP_FILE, Mapper
+from scal3r_ros.pipeline.mapper import Mapper
+from scal3r_ros.pipeline.save import MAP_FILE
 
 
 @pytest.mark.parametrize("stop", [5, 31])
@@ -37,7 +38,7 @@ def test_a_saved_map_goes_on_as_if_never_interrupted(street, tmp_path, stop):
         np.testing.assert_array_equal(getattr(second.cloud(), name), getattr(whole.cloud(), name))
     assert second.counters == whole.counters
     assert second.reconstructor.version == whole.reconstructor.version
-    assert len(second._loops.records._frame_ids) == len(whole._loops.records._frame_ids)
+    assert len(second._state.loops.records._frame_ids) == len(whole._state.loops.records._frame_ids)
 
 
 def test_a_damaged_map_file_is_refused_and_nothing_changes(street, tmp_path):
@@ -61,13 +62,13 @@ def test_a_saved_map_remembers_unfinished_measurements(street, tmp_path):
     run(street, first)
     implied = Sim3(1.5, np.eye(3), np.ones(3))
     verdict = LoopVerdict(False, "drift", 0, 3, implied, np.full(3, 0.1))
-    first._loops._verifier._waiting.append((verdict, implied.inverse()))
+    first._state.loops._verifier._waiting.append((verdict, implied.inverse()))
     assert first.scale.known and not first.scale.frozen
     first.save(tmp_path)
     second = Mapper(settings, OracleReconstructor(street, REALISTIC))
     second.load(tmp_path)
     assert second.scale == first.scale
-    ((found, correction),) = second._loops._verifier._waiting
+    ((found, correction),) = second._state.loops._verifier._waiting
     assert (found.a, found.b, found.reason, found.accepted) == (0, 3, "drift", False)
     np.testing.assert_array_equal(found.S_a_b.matrix(), implied.matrix())
     np.testing.assert_array_equal(correction.matrix(), implied.inverse().matrix())
@@ -79,7 +80,7 @@ def test_a_save_that_dies_leaves_the_older_map_with_its_own_records(street, tmp_
     older = Mapper(settings, OracleReconstructor(street, REALISTIC))
     run(street, older, range(40))
     older.save(tmp_path)
-    expected = {i: older._loops.records.frames(i, ids) for i, ids in records_of(older)}
+    expected = {i: older._state.loops.records.frames(i, ids) for i, ids in records_of(older)}
 
     def dies(path, arrays, facts):
         raise SaveFailed("disk full")
@@ -88,14 +89,14 @@ def test_a_save_that_dies_leaves_the_older_map_with_its_own_records(street, tmp_
     for i in range(20, 60):
         newer.add(street.frame(i))
     with monkeypatch.context() as broken:
-        broken.setattr(mapping, "write_map", dies)
+        broken.setattr(saving, "write_map", dies)
         with pytest.raises(SaveFailed):
             newer.save(tmp_path)
     found = Mapper(settings, OracleReconstructor(street))
     found.load(tmp_path)
     assert dict(records_of(found)).keys() == expected.keys()
     for index, ids in records_of(found):
-        for ours, theirs in zip(found._loops.records.frames(index, ids), expected[index]):
+        for ours, theirs in zip(found._state.loops.records.frames(index, ids), expected[index]):
             assert ours.id == theirs.id
             np.testing.assert_array_equal(ours.rgb, theirs.rgb)
     newer.save(tmp_path)
@@ -116,7 +117,7 @@ def test_a_map_of_an_older_version_is_read(street, tmp_path):
 
 
 def records_of(mapper):
-    return list(mapper._loops.records._frame_ids.items())
+    return list(mapper._state.loops.records._frame_ids.items())
 
 
 def test_records_are_copied_once_where_they_cannot_be_linked(street, tmp_path, monkeypatch):

@@ -19,7 +19,8 @@ def main(options: str, out: str) -> int:
     chunks = [of_mixed_sizes(make_chunk(i, frames=3 + i % 2)) for i in range(5)]
     depths = []
     while chunks:
-        taken, chunks = chunks[: reconstructor.round_size], chunks[reconstructor.round_size :]
+        size = reconstructor.round_size or len(chunks)
+        taken, chunks = chunks[:size], chunks[size:]
         depths += [p.depth for p in reconstructor.reconstruct_round(taken)]
     kept = reconstructor.state()
     loop = reconstructor.reconstruct(make_chunk(9), contribute=False)

@@ -30,7 +30,7 @@ class ConstantReconstructor:
     """Every chunk looks the same: straight motion along a rough wall, many pixels."""
 
     name = "constant"
-    round_size = 1
+    round_size: int | None = 1
 
     def __init__(self, seconds: float = CHUNK_SECONDS) -> None:
         self.seconds = seconds

@@ -10,10 +10,8 @@ import torch
 from scal3r_ros.mapping.camera import decode_cameras
 from scal3r_ros.networks.scal3r.chunk_state import ChunkState
 from scal3r_ros.networks.scal3r.network import Prediction
-from scal3r_ros.reconstruct.interface import ReconstructionFailed
+from scal3r_ros.reconstruct.interface import Outcome, ReconstructionFailed
 from scal3r_ros.records import ChunkPrediction
-
-Outcome = ChunkPrediction | ReconstructionFailed
 
 
 @dataclass

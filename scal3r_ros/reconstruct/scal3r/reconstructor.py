@@ -25,14 +25,16 @@ from scal3r_ros.networks.scal3r.memory import (
 )
 from scal3r_ros.networks.scal3r.memory_file import check_fingerprint
 from scal3r_ros.networks.scal3r.schedule import ChunkStates, advance_all, run_round
-from scal3r_ros.reconstruct.interface import MemoryState, OutOfDeviceMemory, ReconstructionFailed
-from scal3r_ros.reconstruct.scal3r.chunk_job import ChunkJob, Outcome, not_finite, to_prediction
+from scal3r_ros.reconstruct.interface import (
+    MemoryState,
+    Outcome,
+    OutOfDeviceMemory,
+    ReconstructionFailed,
+)
+from scal3r_ros.reconstruct.scal3r.chunk_job import ChunkJob, not_finite, to_prediction
 from scal3r_ros.reconstruct.scal3r.intake import ChunkIntake
 from scal3r_ros.reconstruct.scal3r.parked_chunks import ParkedChunks, ParkedStates
 from scal3r_ros.records import Chunk, ChunkPrediction
-
-ALL_CHUNKS = 1_000_000
-"""Round size of memory mode `batch`: the whole sequence is one round."""
 
 
 class Scal3RReconstructor:
@@ -64,7 +66,7 @@ class Scal3RReconstructor:
         self.network = loaded.network
         self.fingerprint = loaded.fingerprint
         self.layers = self.network.architecture.ttt_layers
-        self.round_size = ALL_CHUNKS if self._config.mode == "batch" else 1
+        self.round_size: int | None = None if self._config.mode == "batch" else 1
         self._points = point_head
         self._folder = folder
         self._image_size = image_size or self.network.architecture.image_size

@@ -37,7 +37,7 @@ class SfmReconstructor:
     """Chunks of images in, cameras and depth at feature points out."""
 
     name = "sfm"
-    round_size = 1
+    round_size: int | None = 1
 
     def __init__(self, config: SfmConfig) -> None:
         import pycolmap

@@ -15,7 +15,6 @@ from scal3r_ros.reconstruct.interface import (  # noqa: E402
     Reconstructor,
 )
 from scal3r_ros.reconstruct.scal3r.chunk_job import network_order  # noqa: E402
-from scal3r_ros.reconstruct.scal3r.reconstructor import ALL_CHUNKS  # noqa: E402
 from scal3r_ros.reconstruct.scal3r.setup import open_scal3r, resolve_device, resolve_numerics  # noqa: E402
 from scal3r_ros.records import Chunk  # noqa: E402
 
@@ -53,7 +52,7 @@ def test_prediction_is_chronological_and_equals_the_bare_network(folder):
 def test_modes_agree_where_they_must(folder):
     chunks = chain()
     batch = reconstructor(folder, mode="batch")
-    assert batch.round_size == ALL_CHUNKS
+    assert batch.round_size is None
     expected = batch.reconstruct_round(chunks)
     last = reconstructor(folder, mode="finalize")
     streamed = [last.reconstruct(chunk) for chunk in chunks]
