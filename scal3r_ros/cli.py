@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from scal3r_ros import __version__
+from scal3r_ros.threads import wait_passively
 
 COMMANDS = {
     "reconstruct": ("scal3r_ros.cli_reconstruct", "map a folder of images, a video or a bag"),
@@ -34,6 +35,7 @@ OK, BAD_INPUT, USAGE, NOTHING_MAPPED, INTERRUPTED = 0, 1, 2, 3, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    wait_passively()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     logging.getLogger("scal3r_ros").setLevel(logging.INFO)

@@ -51,7 +51,10 @@ class ModelConfig(Section):
     head_batch: int = option(8, "Frames decoded at once by the dense heads.", minimum=1)
     point_head: bool = option(False, "Also run the point head and align chunks with its points.")
     threads: int = option(
-        0, "CPU threads of the network; 0 leaves the library's choice.", minimum=0
+        0,
+        "CPU threads of the network; 0 is one for the embedded network, whose images are too small "
+        "to share out, and the library's choice for others.",
+        minimum=0,
     )
 
 

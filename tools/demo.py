@@ -16,6 +16,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from scal3r_ros.threads import wait_passively  # noqa: E402
+
+wait_passively()  # also in the processes started here
+
 import demo_recording  # noqa: E402
 import demo_report  # noqa: E402
 import rclpy  # noqa: E402

@@ -10,6 +10,8 @@ import argparse
 import logging
 from pathlib import Path
 
+from scal3r_ros.threads import wait_passively
+
 EPILOG = """examples:
   scal3r train --schedule rehearsal --out /tmp/rehearsal
   scal3r train --schedule scal3r-tiny --out runs/tiny --minutes 9 --device cuda
@@ -91,6 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def main() -> int:
     """Entry point for `torchrun -m`."""
+    wait_passively()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     parser = argparse.ArgumentParser(prog="scal3r train", description=__doc__)
     add_arguments(parser)

@@ -25,6 +25,8 @@ from rclpy.lifecycle.node import LifecycleNodeMixin
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+from scal3r_ros.threads import wait_passively
+
 SWITCH_INTERVAL = 0.001
 """Seconds after which a busy Python thread lets a waiting callback run; the usual 5 ms add up."""
 BAD_PARAMETERS = 2
@@ -124,6 +126,7 @@ def run(
 
     Callbacks run in a thread of their own, so that the main thread can take a signal at any time.
     """
+    wait_passively()  # for `python -m`; the installed executables did so before numpy was loaded
     interrupted = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: interrupted.set())

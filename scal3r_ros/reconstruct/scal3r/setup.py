@@ -18,9 +18,9 @@ def open_scal3r(
 ) -> Scal3RReconstructor:
     """Load the configured checkpoint onto the configured device; `folder` takes what does not fit
     into memory."""
-    if model.threads:
-        torch.set_num_threads(model.threads)
     device = resolve_device(model.device)
+    if threads := resolve_threads(model, device):
+        torch.set_num_threads(threads)
     loaded = load_network(
         resolve_checkpoint(model),
         numerics=resolve_numerics(model, device),
@@ -28,6 +28,16 @@ def open_scal3r(
         sha256=model.sha256,
     )
     return Scal3RReconstructor(loaded, memory, model.image_size, model.point_head, folder)
+
+
+def resolve_threads(model: ModelConfig, device: torch.device) -> int:
+    """CPU threads to set; 0 leaves the library's choice.
+
+    A second thread gains the embedded network little on an idle machine and loses much on a busy
+    one (docs/tuning.md).
+    """
+    embedded_on_cpu = device.type == "cpu" and not model.checkpoint
+    return model.threads or int(embedded_on_cpu)
 
 
 def resolve_device(name: str) -> torch.device:
