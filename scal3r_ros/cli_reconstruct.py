@@ -21,7 +21,6 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,12 @@ import yaml
 
 from scal3r_ros.config import Config, read_options
 from scal3r_ros.io.bag_measurements import OPTIONS
-from scal3r_ros.io.measurements import Measurements, open_measurements, wanted_measurements
-from scal3r_ros.io.source import BadInput, open_source
+from scal3r_ros.io.inputs import open_measurements, open_source
+from scal3r_ros.io.measurements import Measurements, wanted_measurements
+from scal3r_ros.io.source import BadInput
 from scal3r_ros.io.static_transforms import mount_matrix
 from scal3r_ros.nodes.base.node_config import NodeConfig
-from scal3r_ros.options import flatten, from_dict
+from scal3r_ros.options import flatten, from_dict, walk_options
 from scal3r_ros.pipeline.mapper import Mapper
 from scal3r_ros.pipeline.offline import WORK, Outcome
 from scal3r_ros.pipeline.offline import run as map_recording
@@ -92,7 +92,9 @@ def run(args: argparse.Namespace) -> int:
         return serve(config)
     if not args.rate > 0:
         raise BadInput(f"--rate must be positive, found {args.rate}")
-    source = open_source(args.input, args.topic, args.rate, args.camera_info)
+    source = open_source(
+        args.input, args.topic, args.rate, args.camera_info, config.input.max_pixels
+    )
     measurements = _measurements(args, config, getattr(source, "topic", ""))
     log.info("%s: %s", args.input, source.description)
     if limits := known_limits(config):
@@ -156,11 +158,10 @@ def _measurements(args: argparse.Namespace, config: Config, topic: str) -> Measu
 
 def _file_options(path: Path) -> dict[str, Any]:
     """Flat options of the mapping method; those of the node are checked and left out."""
-    options = read_options(path, NodeConfig)
-    ours = {item.name for item in fields(Config)}
-    mapping = {k: v for k, v in options.items() if str(k).split(".")[0] in ours}
-    from_dict(NodeConfig, {k: v for k, v in options.items() if k not in mapping})
-    return flatten(mapping)
+    options = flatten(read_options(path, NodeConfig))
+    from_dict(NodeConfig, options)
+    ours = {option.name for option in walk_options(Config)}
+    return {name: value for name, value in options.items() if name in ours}
 
 
 def _parse_setting(text: str) -> tuple[str, Any]:

@@ -23,6 +23,18 @@ from scal3r_ros.options import Section, from_dict, option
 
 
 @dataclass(frozen=True)
+class InputConfig(Section):
+    """Which images are taken."""
+
+    max_pixels: int = option(
+        120_000_000,
+        "Images that declare more pixels are refused before they are decoded.",
+        unit="px",
+        minimum=1,
+    )
+
+
+@dataclass(frozen=True)
 class GateConfig(Section):
     """Which camera frames become candidates for the map."""
 
@@ -237,6 +249,7 @@ class ScaleConfig(Section):
 class Config(Section):
     """All sections of the mapping method; the node adds its own (`nodes/base/node_config.py`)."""
 
+    input: InputConfig = field(default_factory=InputConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     chunk: ChunkConfig = field(default_factory=ChunkConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import torch
 
-from scal3r_ros.io.measurements import FolderDepth
-from scal3r_ros.io.source import open_source
+from scal3r_ros.io.folder import FolderDepth
+from scal3r_ros.io.inputs import open_source
 from scal3r_ros.io.tum import read_trajectory
 from scal3r_ros.train.sequences import world_sequences
 from scal3r_ros.train.worlds.clips import ClipBatch, correspondences

@@ -10,8 +10,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from scal3r_ros.io.calibration import Calibration, load_calibration, make_calibration
-from scal3r_ros.io.image_decoding import decode_compressed, decode_raw
+from scal3r_ros.io.calibration import Calibration, calibrated_frame
+from scal3r_ros.io.calibration_files import load_calibration
+from scal3r_ros.io.camera_info import calibration_from_info, is_rectified_topic
+from scal3r_ros.io.image_decoding import decode_message
 from scal3r_ros.io.source import BadInput, SizeCheck, SourceImage
 from scal3r_ros.records import Frame
 
@@ -23,8 +25,10 @@ _DEPTH_WORDS = ("depth", "disparity", "mask", "label", "infra")
 class BagSource:
     """Images of one topic, raw or compressed, with intrinsics from its camera info."""
 
-    def __init__(self, path: Path, topic: str, camera_info: str | Path | None) -> None:
-        self._path = path
+    def __init__(
+        self, path: Path, topic: str, camera_info: str | Path | None, max_pixels: int
+    ) -> None:
+        self._path, self._max_pixels = path, max_pixels
         with open_bag(path) as reader:
             types = {c.topic: c.msgtype for c in reader.connections}
             counts = {name: info.msgcount for name, info in reader.topics.items()}
@@ -76,16 +80,8 @@ class BagSource:
 
     def _load(self, number: int, stamp_ns: int, message: Any, check: SizeCheck) -> Frame:
         name = f"{self._path}: image {number} on {self.topic}"
-        if hasattr(message, "encoding"):
-            rgb = decode_raw(
-                message.data, message.width, message.height, message.step, message.encoding, name
-            )
-        else:
-            rgb = decode_compressed(bytes(message.data), name)
-        check(rgb, name)
-        if self._calibration is None:
-            return Frame(number, stamp_ns, rgb)
-        return Frame(number, stamp_ns, self._calibration.rectify(rgb), self._calibration.intrinsics)
+        rgb = check(decode_message(message, name, self._max_pixels), name)
+        return calibrated_frame(number, stamp_ns, rgb, self._calibration)
 
 
 def choose_topic(types: dict[str, str], counts: dict[str, int], wanted: str, path: Path) -> str:
@@ -107,14 +103,28 @@ def choose_topic(types: dict[str, str], counts: dict[str, int], wanted: str, pat
 
 
 def _find_camera_info(reader: Any, topic: str) -> Calibration | None:
+    """The first usable calibration beside the images; raises the first problem if all have one.
+
+    The first messages of a driver may be empty, before it has read its file.
+    """
     camera = topic.removesuffix("/compressed").rsplit("/", 1)[0]
-    for connection in reader.connections:
-        if connection.msgtype == INFO and connection.topic == f"{camera}/camera_info":
-            for _, _, data in reader.messages([connection]):
-                info: Any = reader.deserialize(data, connection.msgtype)
-                return make_calibration(
-                    info.width, info.height, info.k, info.d, info.distortion_model, connection.topic
-                )
+    problem: BadInput | None = None
+    connections = [
+        c for c in reader.connections if c.msgtype == INFO and c.topic == f"{camera}/camera_info"
+    ]
+    if not connections:
+        return None
+    for connection, _, data in reader.messages(connections):
+        info: Any = reader.deserialize(data, connection.msgtype)
+        try:
+            found = calibration_from_info(info, connection.topic, is_rectified_topic(topic))
+        except BadInput as error:
+            problem = problem or error
+            continue
+        if found is not None:
+            return found
+    if problem is not None:
+        raise problem
     return None
 
 

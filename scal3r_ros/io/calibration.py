@@ -1,18 +1,21 @@
-"""Camera calibration as ROS writes it: intrinsics, lens distortion, and rectified images."""
+"""A camera's calibration and what it does to images; live and offline.
+
+`camera_info` reads it from messages, `calibration_files` from files.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
 
 from scal3r_ros.io.source import BadInput
+from scal3r_ros.records import Frame
 
-FILE_NAMES = ("camera_info.yaml", "camera_info.yml", "calibration.yaml")
+
+class CalibrationMismatch(BadInput):
+    """The calibration belongs to images of another shape."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class Calibration:
 
     width: int
     height: int
+    """In pixels; both 0 if not told, then `K` is believed to fit the images."""
     K: np.ndarray
     """(3, 3) float64, in pixels whose first centre is (0, 0), as in ROS and OpenCV."""
     distortion: np.ndarray = field(default_factory=lambda: np.zeros(5))
@@ -35,16 +39,53 @@ class Calibration:
         shifted[:2, 2] += 0.5
         return shifted
 
+    @property
+    def distorted(self) -> bool:
+        return bool(np.any(self.distortion))
+
+    def same_as(self, other: Calibration | None) -> bool:
+        """Whether both mean the same camera; equal ones should share one object and its tables."""
+        if other is None:
+            return False
+        size = (self.width, self.height) == (other.width, other.height)
+        lens = self.model == other.model and np.array_equal(self.distortion, other.distortion)
+        return size and lens and np.array_equal(self.K, other.K)
+
+    def for_size(self, width: int, height: int) -> Calibration:
+        """The calibration of images of this size: scaled if they are the whole view, reduced.
+
+        Raises `CalibrationMismatch` if the images show another part of the view.
+        """
+        if (width, height) == (self.width, self.height):
+            return self
+        fitted = self.__dict__.setdefault("fitted", {})
+        if (width, height) not in fitted:
+            fitted[width, height] = self._fit(width, height)
+        return fitted[width, height]
+
+    def _fit(self, width: int, height: int) -> Calibration:
+        if not self.width:
+            centre = self.K[:2, 2]
+            if not (0 < centre[0] < width and 0 < centre[1] < height):
+                raise CalibrationMismatch(
+                    f"{self.name} does not tell its image size, and its principal point "
+                    f"({centre[0]:.6g}, {centre[1]:.6g}) is outside of the images of {width} x "
+                    f"{height}"
+                )
+            return replace(self, width=width, height=height)
+        ratio = width / self.width
+        if abs(self.height * ratio - height) > 1.0:  # a size is rounded to whole pixels
+            raise CalibrationMismatch(
+                f"{self.name} is for images of {self.width} x {self.height}, found {width} x "
+                f"{height}, another shape; calibrate this mode of the camera, or state its region "
+                f"of interest"
+            )
+        return replace(self, width=width, height=height, K=_scaled(self.K, ratio))
+
     def rectify(self, rgb: np.ndarray) -> np.ndarray:
         """Remove the lens distortion; `rgb` (H, W, 3) itself if there is none."""
-        if rgb.shape[:2] != (self.height, self.width):
-            raise BadInput(
-                f"{self.name} is for images of {self.width} x {self.height}, found "
-                f"{rgb.shape[1]} x {rgb.shape[0]}"
-            )
-        if not np.any(self.distortion):
-            return rgb
-        return cv2.remap(rgb, *self._maps(), cv2.INTER_LINEAR)
+        fitted = self.for_size(rgb.shape[1], rgb.shape[0])
+        return cv2.remap(rgb, *fitted._maps(), cv2.INTER_LINEAR) if fitted.distorted else rgb
 
     def _maps(self) -> tuple[np.ndarray, np.ndarray]:
         if "maps" not in self.__dict__:
@@ -59,53 +100,23 @@ class Calibration:
         return self.__dict__["maps"]
 
 
-def make_calibration(
-    width: int, height: int, k: Any, distortion: Any, model: str, name: str
-) -> Calibration | None:
-    """Check the fields of a camera info; None for an uncalibrated camera (all of K zero)."""
-    K = np.asarray(k, dtype=np.float64).reshape(3, 3)
-    if not K.any():
-        return None
-    if not (np.isfinite(K).all() and K[0, 0] > 0 and K[1, 1] > 0):
-        raise BadInput(f"{name}: focal lengths must be positive, found {K[0, 0]} and {K[1, 1]}")
-    if model not in ("plumb_bob", "rational_polynomial", "equidistant", ""):
-        raise BadInput(
-            f"{name}: distortion model {model!r} is not supported; rectify the images first "
-            f"(supported: plumb_bob, rational_polynomial, equidistant)"
-        )
-    coefficients = np.asarray(distortion, dtype=np.float64).ravel()
-    return Calibration(int(width), int(height), K, coefficients, model or "plumb_bob", name)
+def calibrated_frame(
+    frame_id: int,
+    stamp_ns: int,
+    rgb: np.ndarray,
+    calibration: Calibration | None,
+    rectify: bool = True,
+) -> Frame:
+    """The frame of an image (H, W, 3); raises `CalibrationMismatch`."""
+    if calibration is None:
+        return Frame(frame_id, stamp_ns, rgb)
+    fitted = calibration.for_size(rgb.shape[1], rgb.shape[0])
+    return Frame(frame_id, stamp_ns, fitted.rectify(rgb) if rectify else rgb, fitted.intrinsics)
 
 
-def load_calibration(path: str | Path) -> Calibration | None:
-    """Read a ROS camera calibration file (camera_info.yaml); raises `BadInput`."""
-    import yaml
-
-    path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text())
-        if not isinstance(values, Mapping):
-            raise TypeError("no mapping of fields")
-        return make_calibration(
-            values["image_width"],
-            values["image_height"],
-            values["camera_matrix"]["data"],
-            values.get("distortion_coefficients", {}).get("data", []),
-            values.get("distortion_model", "plumb_bob"),
-            str(path),
-        )
-    except BadInput:
-        raise
-    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
-        raise BadInput(f"{path} is no readable camera calibration: {error!r}") from error
-
-
-def find_calibration(folders: list[Path], explicit: str | Path | None = None) -> Calibration | None:
-    """The explicit file, or the first camera_info.yaml in `folders`; None if there is none."""
-    if explicit:
-        return load_calibration(explicit)
-    for folder in folders:
-        for name in FILE_NAMES:
-            if (folder / name).is_file():
-                return load_calibration(folder / name)
-    return None
+def _scaled(K: np.ndarray, ratio: float) -> np.ndarray:
+    """For an image resized as a whole: corners, which are at -0.5, stay corners."""
+    scaled = K.copy()
+    scaled[:2] *= ratio
+    scaled[:2, 2] += (ratio - 1) / 2
+    return scaled

@@ -1,4 +1,5 @@
-"""A folder of images, with time stamps from `rgb.txt` and intrinsics from `camera_info.yaml`."""
+"""A folder of images, with time stamps from `rgb.txt` and intrinsics from `camera_info.yaml`;
+and the depth images beside them."""
 
 from __future__ import annotations
 
@@ -7,11 +8,18 @@ from decimal import Decimal, InvalidOperation
 from functools import partial
 from pathlib import Path
 
-from scal3r_ros.io.calibration import find_calibration
+import cv2
+import numpy as np
+
+from scal3r_ros.io.calibration import calibrated_frame
+from scal3r_ros.io.calibration_files import find_calibration
 from scal3r_ros.io.image_decoding import decode_compressed
+from scal3r_ros.io.measurements import Measurement
 from scal3r_ros.io.source import BadInput, SizeCheck, SourceImage
 from scal3r_ros.records import Frame
 
+TUM_DEPTH = 5000.0
+"""Depth images in a folder count this much per metre, as in the TUM RGB-D benchmark."""
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 
 
@@ -23,7 +31,10 @@ class FolderSource:
     names and get stamps at `rate`.
     """
 
-    def __init__(self, folder: Path, rate: float, camera_info: str | Path | None) -> None:
+    def __init__(
+        self, folder: Path, rate: float, camera_info: str | Path | None, max_pixels: int
+    ) -> None:
+        self._max_pixels = max_pixels
         images = next((d for d in (folder, *_image_folders(folder)) if _list_images(d)), folder)
         places = list(dict.fromkeys([folder, images, images.parent]))
         index = next((d / "rgb.txt" for d in places if (d / "rgb.txt").is_file()), None)
@@ -57,10 +68,22 @@ class FolderSource:
             data = path.read_bytes()
         except OSError as error:
             raise BadInput(f"cannot read {path}: {error.strerror}") from error
-        rgb = check(decode_compressed(data, str(path)), str(path))
-        if self._calibration is None:
-            return Frame(number, stamp_ns, rgb)
-        return Frame(number, stamp_ns, self._calibration.rectify(rgb), self._calibration.intrinsics)
+        rgb = check(decode_compressed(data, str(path), self._max_pixels), str(path))
+        return calibrated_frame(number, stamp_ns, rgb, self._calibration)
+
+
+class FolderDepth:
+    """Depth images that `depth.txt` lists beside the colour images, as in the TUM benchmark."""
+
+    T_base_camera: np.ndarray | None = None
+
+    def __init__(self, index: Path) -> None:
+        self._images = read_index(index)
+        self.description = f"{len(self._images)} depth images of {index.name}"
+
+    def __iter__(self) -> Iterator[Measurement]:
+        for stamp_ns, path in self._images:
+            yield Measurement(stamp_ns, "depth", partial(_read_depth, path))
 
 
 def read_index(path: Path) -> list[tuple[int, Path]]:
@@ -93,3 +116,10 @@ def _list_images(folder: Path) -> list[Path]:
 
 def _image_folders(folder: Path) -> list[Path]:
     return [folder / name for name in ("rgb", "images", "image_0", "color")]
+
+
+def _read_depth(path: Path) -> np.ndarray:
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None or image.ndim != 2 or image.dtype != np.uint16:
+        raise BadInput(f"{path} is no readable 16-bit depth image")
+    return image.astype(np.float32) / np.float32(TUM_DEPTH)

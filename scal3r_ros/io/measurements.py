@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
-
-from scal3r_ros.io.source import BadInput
 
 AHEAD_NS = 1_000_000_000
 """Measurements are handed on this long before the image that they belong to: some are recorded
 late."""
 DEPTH_NS = 20_000_000
 """Largest time between an image and its depth."""
-TUM_DEPTH = 5000.0
-"""Depth images in a folder count this much per metre, as in the TUM RGB-D benchmark."""
 
 
 @dataclass(frozen=True)
@@ -83,50 +76,6 @@ class MeasurementFeed:
             observer.observe_gravity(measurement.stamp_ns, measurement.read())
 
 
-class FolderDepth:
-    """Depth images that `depth.txt` lists beside the colour images, as in the TUM benchmark."""
-
-    T_base_camera: np.ndarray | None = None
-
-    def __init__(self, index: Path) -> None:
-        from scal3r_ros.io.folder import read_index
-
-        self._images = read_index(index)
-        self.description = f"{len(self._images)} depth images of {index.name}"
-
-    def __iter__(self) -> Iterator[Measurement]:
-        for stamp_ns, path in self._images:
-            yield Measurement(stamp_ns, "depth", partial(_read_depth, path))
-
-
-def open_measurements(
-    path: str | Path,
-    wanted: Mapping[str, str],
-    image_topic: str = "",
-    topics: Mapping[str, str] | None = None,
-    T_base_camera: np.ndarray | None = None,
-) -> Measurements | None:
-    """Measurements beside the images of `path`; None if none are wanted.
-
-    wanted: by kind, the option that asks for it, for messages. topics: by kind, the topic of a bag
-    if there are several. Raises `BadInput` if the input has none of a wanted kind.
-    """
-    path = Path(path)
-    if not wanted:
-        return None
-    if image_topic:
-        from scal3r_ros.io.bag_measurements import BagMeasurements
-
-        return BagMeasurements(path, wanted, image_topic, dict(topics or {}), T_base_camera)
-    index = next((d / "depth.txt" for d in (path, path.parent) if _has_depth(d)), None)
-    for kind, option in wanted.items():
-        if kind != "depth" or index is None or not path.is_dir():
-            why = "no depth.txt lies beside its images" if kind == "depth" else "only bags do"
-            raise BadInput(f"{option}: {path} offers no {kind}, {why}; {ALTERNATIVES[kind]}")
-    assert index is not None  # or the loop has raised
-    return FolderDepth(index)
-
-
 ALTERNATIVES = {
     "odometry": "take scale.source camera_height or known_distance, or none for unknown scale",
     "depth": "take scale.source camera_height or known_distance, or none for unknown scale",
@@ -146,14 +95,3 @@ def wanted_measurements(
     if map_alignment == "imu":
         wanted["gravity"] = "map.alignment imu"
     return wanted
-
-
-def _has_depth(folder: Path) -> bool:
-    return (folder / "depth.txt").is_file()
-
-
-def _read_depth(path: Path) -> np.ndarray:
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if image is None or image.ndim != 2 or image.dtype != np.uint16:
-        raise BadInput(f"{path} is no readable 16-bit depth image")
-    return image.astype(np.float32) / np.float32(TUM_DEPTH)

@@ -9,7 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from scal3r_ros.io.calibration import find_calibration
+from scal3r_ros.io.calibration import calibrated_frame
+from scal3r_ros.io.calibration_files import find_calibration
 from scal3r_ros.io.source import BadInput, SourceImage
 from scal3r_ros.records import Frame
 
@@ -62,7 +63,4 @@ class VideoSource:
         if not readable:
             raise BadInput(f"{self._path}: frame {number} cannot be decoded; re-encode it")
         rgb = np.ascontiguousarray(image[..., ::-1])
-        if self._calibration is None:
-            return Frame(number, stamp_ns, rgb)
-        rectified = self._calibration.rectify(rgb)
-        return Frame(number, stamp_ns, rectified, self._calibration.intrinsics)
+        return calibrated_frame(number, stamp_ns, rgb, self._calibration)

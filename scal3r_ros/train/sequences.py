@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from scal3r_ros.io.source import open_source
+from scal3r_ros.io.inputs import open_source
 from scal3r_ros.io.tum import read_trajectory
 from scal3r_ros.records import Frame
 from scal3r_ros.train.worlds.clips import HELD_OUT_SEEDS, WorldSampler

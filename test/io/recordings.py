@@ -1,5 +1,6 @@
 """Writes small recordings of every kind that `open_source` reads."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -53,8 +54,12 @@ def write_bag(
     intrinsics: np.ndarray | None = None,
     topic: str = "/camera/image_raw",
     more_topics: tuple[str, ...] = (),
+    infos: tuple[dict, ...] = (),
 ) -> Path:
-    """`intrinsics`: (3, 3) in ROS convention, published as camera info."""
+    """`intrinsics`: (3, 3) in ROS convention, published as camera info.
+
+    infos: what the first camera infos have otherwise; the last one's holds for the rest.
+    """
     types = get_typestore(Stores.ROS2_HUMBLE).types
     store = get_typestore(Stores.ROS2_HUMBLE)
     time, header = types["builtin_interfaces/msg/Time"], types["std_msgs/msg/Header"]
@@ -67,7 +72,7 @@ def write_bag(
             info_kind = "sensor_msgs/msg/CameraInfo"
             info_name = topic.rsplit("/", 1)[0] + "/camera_info"
             info_line = writer.add_connection(info_name, info_kind, typestore=store)
-        for frame in frames:
+        for number, frame in enumerate(frames):
             stamp = time(frame.stamp_ns // 10**9, frame.stamp_ns % 10**9)
             head = header(stamp, "camera")
             height, width = frame.rgb.shape[:2]
@@ -81,6 +86,8 @@ def write_bag(
                 writer.write(line, frame.stamp_ns, store.serialize_cdr(message, kind))
             if info_line is not None:
                 info = camera_info(types, head, width, height, intrinsics)
+                if infos:
+                    info = replace(info, **infos[min(number, len(infos) - 1)])
                 writer.write(info_line, frame.stamp_ns, store.serialize_cdr(info, info_kind))
     return folder
 

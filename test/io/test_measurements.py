@@ -9,8 +9,9 @@ from oracle import OracleReconstructor, drive
 from recordings import scene, write_folder, write_video
 
 from scal3r_ros.config import Config
-from scal3r_ros.io.measurements import open_measurements, wanted_measurements
-from scal3r_ros.io.source import BadInput, open_source
+from scal3r_ros.io.inputs import open_measurements, open_source
+from scal3r_ros.io.measurements import wanted_measurements
+from scal3r_ros.io.source import BadInput
 from scal3r_ros.io.static_transforms import StaticTransforms, mount_matrix
 from scal3r_ros.io.tum import read_trajectory
 from scal3r_ros.options import from_dict

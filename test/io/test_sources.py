@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from recordings import scene, write_bag, write_camera_info, write_folder, write_video
 
-from scal3r_ros.io.source import BadInput, open_source
+from scal3r_ros.io.inputs import open_source
+from scal3r_ros.io.source import BadInput
 
 K = np.array([[50.0, 0, 31.5], [0, 52.0, 23.5], [0, 0, 1]])
 FRAMES = scene()
@@ -170,8 +171,8 @@ def test_bad_calibration_files(tmp_path, text):
 
 def test_calibration_of_another_image_size(tmp_path):
     write_folder(tmp_path, FRAMES)
-    write_camera_info(tmp_path / "camera_info.yaml", K, 640, 480)
-    with pytest.raises(BadInput, match="is for images of 640 x 480, found 64 x 48"):
+    write_camera_info(tmp_path / "camera_info.yaml", K, 640, 360)
+    with pytest.raises(BadInput, match="is for images of 640 x 360, found 64 x 48"):
         read(tmp_path)
 
 

@@ -8,7 +8,7 @@ import pytest
 from recordings import write_bag, write_video
 
 from scal3r_ros.config import Config
-from scal3r_ros.io.source import open_source
+from scal3r_ros.io.inputs import open_source
 from scal3r_ros.io.tum import read_trajectory
 from scal3r_ros.options import from_dict
 from scal3r_ros.pipeline import offline

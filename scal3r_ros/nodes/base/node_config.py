@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from scal3r_ros.config import Config
+from scal3r_ros.config import Config, InputConfig
 from scal3r_ros.options import Section, option
 
 
 @dataclass(frozen=True)
-class InputConfig(Section):
-    """What the node subscribes to."""
+class NodeInputConfig(InputConfig):
+    """What the node subscribes to, and which images are taken."""
 
     image_transport: str = option(
         "raw",
@@ -240,7 +240,7 @@ class NodeConfig(Config):
         "Executor of the callbacks; multi has four threads and is for comparison.",
         choices=("single", "multi"),
     )
-    input: InputConfig = field(default_factory=InputConfig)
+    input: NodeInputConfig = field(default_factory=NodeInputConfig)
     qos: QosConfig = field(default_factory=QosConfig)
     queue: QueueConfig = field(default_factory=QueueConfig)
     time: TimeConfig = field(default_factory=TimeConfig)

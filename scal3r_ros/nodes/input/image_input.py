@@ -11,12 +11,13 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from scal3r_ros.io.calibration import Calibration
+from scal3r_ros.io.camera_info import calibration_from_info, is_rectified_topic
+from scal3r_ros.io.source import BadInput
 from scal3r_ros.mapping.frame_gate import FrameGate
 from scal3r_ros.nodes.base.conversions import stamp_to_ns
 from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.nodes.base.time_guard import Released, TimeGuard
 from scal3r_ros.nodes.input.adaptive_subscription import AdaptiveSubscription
-from scal3r_ros.nodes.input.frame_decoder import calibration_from_message
 from scal3r_ros.nodes.input.frame_queue import FrameQueue, Ticket
 
 CALIBRATION_WAIT = 2.0
@@ -42,7 +43,9 @@ class ImageInput:
     def __init__(self, node, config: NodeConfig, frames: FrameQueue) -> None:
         self.config, self.frames = config, frames
         self.accepting = False
-        self.counts: Counter[str] = Counter(uncalibrated=0, malformed_camera_info=0)
+        self.counts: Counter[str] = Counter(
+            uncalibrated=0, malformed_camera_info=0, empty_camera_info=0
+        )
         """Hops: received, unaccepted (inactive or paused), gated; and how many went on without the
         calibration that was asked for."""
         self.guard = TimeGuard(config.time)
@@ -59,10 +62,12 @@ class ImageInput:
         self._uncalibrated: list[Ticket] | None = [] if config.input.camera_info else None
         """First frames, which wait for the first camera_info; None once that is settled."""
         self._uncalibrated_since = 0.0
+        self._camera_info_topic = node.resolve_topic_name("camera_info")
         block = config.queue.policy == "block"
         group = BackpressureGroup(frames) if block else MutuallyExclusiveCallbackGroup()
         compressed = config.input.image_transport == "compressed"
         kind, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
+        self._rectified = is_rectified_topic(node.resolve_topic_name(topic))
         self._subscriptions = [
             AdaptiveSubscription(
                 node, kind, topic, self._on_image, config.qos.image, group, self.incompatible
@@ -187,7 +192,7 @@ class ImageInput:
         """Somebody publishes camera_info, or may just not be discovered yet."""
         if time.monotonic() - self._uncalibrated_since < ANNOUNCEMENT_WAIT:
             return True
-        return self._node.count_publishers(self._node.resolve_topic_name("camera_info")) > 0
+        return self._node.count_publishers(self._camera_info_topic) > 0
 
     def _settle_calibration(self) -> None:
         """Whether or not there is a calibration, frames wait no longer."""
@@ -216,34 +221,29 @@ class ImageInput:
         self.camera_frame = name
 
     def _on_camera_info(self, message: CameraInfo) -> None:
+        """A usable one replaces the one before; others, empty or wrong, leave it in force."""
         try:
-            calibration = calibration_from_message(message)
-        except ValueError as error:
+            found = calibration_from_info(message, self._camera_info_topic, self._rectified)
+        except BadInput as error:
             self.counts["malformed_camera_info"] += 1
             self.calibration_problem = str(error)
             self._node.get_logger().warning(
                 f"ignored a camera_info: {error}", throttle_duration_sec=5.0
             )
             return
+        if found is None:  # the first ones of a driver that has not read its file yet
+            self.counts["empty_camera_info"] += 1
+            return
         self.calibration_problem = ""
-        if not _same(calibration, self.calibration):
-            self._tell_late(calibration)
-            self.calibration = calibration
+        if not found.same_as(self.calibration):
+            self._tell_late(found)
+            self.calibration = found
         self._settle_calibration()
 
-    def _tell_late(self, calibration: Calibration | None) -> None:
+    def _tell_late(self, calibration: Calibration) -> None:
         """The map so far is of images that the new calibration would have undistorted."""
-        distorted = calibration is not None and calibration.distortion.any()
-        if self.counts["uncalibrated"] and distorted:
+        if self.counts["uncalibrated"] and calibration.distorted:
             self._node.get_logger().warning(
                 f"{self.counts['uncalibrated']} images were mapped before the first camera_info, "
                 "distorted as they came; call ~/reset if they bend the map"
             )
-
-
-def _same(a: Calibration | None, b: Calibration | None) -> bool:
-    """Equal calibrations share one object, and with it the tables of the rectification."""
-    if a is None or b is None:
-        return a is b
-    same_lens = a.model == b.model and a.distortion.tolist() == b.distortion.tolist()
-    return (a.width, a.height) == (b.width, b.height) and same_lens and (a.K == b.K).all()

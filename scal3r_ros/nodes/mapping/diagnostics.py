@@ -50,6 +50,8 @@ class InputHealth:
     counts: Mapping[str, int]
     incompatible: Sequence[str] = ()
     calibration_problem: str = ""
+    calibrated: bool = False
+    """Whether an earlier, good calibration stays in force."""
     recent_drops: int = 0
 
 
@@ -67,7 +69,7 @@ def input_concern(health: InputHealth) -> Concern:
         findings.append((WARN, f"{health.recent_drops} frames dropped since the last report; raise "
                          "gate.stride or lower gate.max_rate"))  # fmt: skip
     if health.calibration_problem:
-        findings.append((WARN, health.calibration_problem))
+        findings.append(_calibration_finding(health))
     values = {
         "rate [Hz]": f"{health.rate:.2f}",
         "age [s]": "none" if health.age is None else f"{health.age:.2f}",
@@ -76,6 +78,16 @@ def input_concern(health: InputHealth) -> Concern:
         **{key: value for key, value in health.counts.items() if key not in HOPS},
     }
     return Concern("input", findings, values)
+
+
+def _calibration_finding(health: InputHealth) -> tuple[bytes, str]:
+    problem = health.calibration_problem
+    if health.calibrated:
+        return WARN, f"{problem}; the last good calibration stays in force"
+    return ERROR, (
+        f"{problem}; images are mapped as they come: correct the camera's calibration, or set "
+        "input.camera_info to false if they are undistorted"
+    )
 
 
 def inference_concern(

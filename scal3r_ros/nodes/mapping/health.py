@@ -77,7 +77,10 @@ class HealthReport:
                 encoding=session.input.encoding,
                 counts=counts,
                 incompatible=session.input.incompatible + session.side_inputs.incompatible,
-                calibration_problem=session.input.calibration_problem,
+                calibration_problem=session.worker.statistics.calibration_problem
+                or session.input.calibration_problem,
+                calibrated=session.input.calibration is not None
+                and not session.worker.statistics.calibration_problem,
                 recent_drops=max(0, drops),
             )
         )

@@ -44,6 +44,8 @@ class WorkerStatistics:
     """Length of new video that each of these chunks added."""
     failures_in_row: int = 0
     last_failure: str = ""
+    calibration_problem: str = ""
+    """Why the newest frame is mapped without the calibration that came with it."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,7 @@ class MappingWorker:
             self.deliver(replaced=True)
         starts_session = ticket.starts_session or self._session_due or self._gap(ticket.stamp_ns)
         try:
-            frame = decode(ticket, self.mapper.next_frame_id, self.config.input.rectify)
+            decoded = decode(ticket, self.mapper.next_frame_id, self.config.input)
         except ValueError as error:
             self._session_due = starts_session
             self.counts["malformed"] += 1
@@ -224,7 +226,9 @@ class MappingWorker:
         self._session_due, self._last_stamp = False, ticket.stamp_ns
         while self._observations:
             self._observations.popleft()(self.mapper)
+        frame = decoded.frame
         self.counts["decoded"] += 1
+        self._note_calibration(decoded.calibration_problem)
         started = time.monotonic()
         try:
             updates = self.mapper.add(frame, starts_session=starts_session)
@@ -238,6 +242,12 @@ class MappingWorker:
             self.statistics.failures_in_row = 0
         self.counts["processed"] += 1
         self.deliver(updates, frame=frame)
+
+    def _note_calibration(self, problem: str) -> None:
+        self.statistics.calibration_problem = problem
+        if problem:
+            self.counts["other_calibration"] += 1
+            self._logger.warning(f"mapped as it came: {problem}", throttle_duration_sec=5.0)
 
     def _gap(self, stamp_ns: int) -> bool:
         """Whether drops in the queue or a loaded map tore a gap that the frame gate cannot see."""

@@ -9,7 +9,7 @@ pytest.importorskip("rclpy", reason="rclpy is absent; run the tests with `make t
 from sensor_msgs.msg import CameraInfo, Image
 
 from scal3r_ros.nodes.base.conversions import fill, header
-from scal3r_ros.nodes.base.node_config import NodeConfig
+from scal3r_ros.nodes.base.node_config import NodeConfig, NodeInputConfig
 from scal3r_ros.nodes.input import image_input
 from scal3r_ros.nodes.input.frame_decoder import decode
 from scal3r_ros.nodes.input.frame_queue import FrameQueue
@@ -94,8 +94,8 @@ def test_the_first_images_are_undistorted_with_a_calibration_that_comes_after_th
     tickets = taken(frames)
     assert [ticket.stamp_ns // STEP_NS for ticket in tickets] == list(range(1, 11))
     assert all(ticket.calibration is received.calibration for ticket in tickets)
-    first = decode(tickets[0], 0, rectify=True)
-    raw = decode(tickets[0], 0, rectify=False)
+    first = decode(tickets[0], 0, NodeInputConfig()).frame
+    raw = decode(tickets[0], 0, NodeInputConfig(rectify=False)).frame
     np.testing.assert_array_equal(first.rgb, received.calibration.rectify(raw.rgb))
     assert (first.rgb != raw.rgb).any()
     assert received.counts["uncalibrated"] == 0

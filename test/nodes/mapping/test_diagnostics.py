@@ -27,7 +27,8 @@ def health(**changes):
         ({"age": 9.0, "active": False}, OK, "not active"),
         ({"recent_drops": 4}, WARN, "4 frames dropped"),
         ({"incompatible": ["cannot be heard"], "age": None}, ERROR, "cannot be heard"),
-        ({"calibration_problem": "NaN"}, WARN, "NaN"),
+        ({"calibration_problem": "NaN"}, ERROR, "NaN; images are mapped as they come"),
+        ({"calibration_problem": "NaN", "calibrated": True}, WARN, "last good calibration stays"),
     ],
 )
 def test_input(changes, level, words):

@@ -16,7 +16,7 @@ from oracle_node import DEFAULTS, StampOracle
 from rosbags.rosbag2 import Writer
 from rosbags.typesys import Stores, get_typestore
 
-from scal3r_ros.io.source import open_source
+from scal3r_ros.io.inputs import open_source
 from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.options import from_dict
 from scal3r_ros.pipeline.offline import run

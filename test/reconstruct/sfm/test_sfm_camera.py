@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scal3r_ros.config import SfmConfig
-from scal3r_ros.io.source import open_source
+from scal3r_ros.io.inputs import open_source
 from scal3r_ros.reconstruct.interface import ReconstructionFailed
 from scal3r_ros.records import Chunk, Frame
 

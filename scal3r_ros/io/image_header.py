@@ -1,0 +1,124 @@
+"""What an encoded image declares of itself, read without decoding: its size, and whether it ends.
+
+A few bytes may declare an image of gigabytes; what is too large is refused before it costs memory.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+
+_TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
+_JPEG_WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))
+_JPEG_FRAMES = tuple(c for c in range(0xC0, 0xD0) if c not in (0xC4, 0xC8, 0xCC))
+"""Start-of-frame markers of ITU-T T.81, table B.1."""
+KINDS = "PNG, JPEG, BMP, TIFF, WebP, PGM, PPM"
+
+
+def declared_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) of a file of one of `KINDS`; None for another kind or a header cut short."""
+    try:
+        for signature, read in _READERS.items():
+            if re.match(signature, data, re.DOTALL):
+                return read(data)
+    except (struct.error, IndexError):
+        return None
+    return None
+
+
+def is_cut_off(data: bytes) -> bool:
+    """Whether a PNG or JPEG lacks its end, which OpenCV fills with grey without complaint.
+
+    What follows the end is left alone: phones append films, webcams pad with zeros.
+    """
+    if data.startswith(b"\xff\xd8"):
+        scan = _find_jpeg_segment(data, (0xDA,))
+        return scan is None or data.find(b"\xff\xd9", scan) < 0
+    if data.startswith(b"\x89PNG"):
+        at = 8
+        while at + 12 <= len(data):  # each chunk: length, name, content, checksum
+            length, name = struct.unpack_from(">I4s", data, at)
+            at += 12 + length
+            if name == b"IEND" and at <= len(data):
+                return False
+        return True
+    return False
+
+
+def _png(data: bytes) -> tuple[int, int]:
+    return struct.unpack_from(">II", data, 16)
+
+
+def _jpeg(data: bytes) -> tuple[int, int] | None:
+    at = _find_jpeg_segment(data, _JPEG_FRAMES)
+    if at is None:
+        return None
+    height, width = struct.unpack_from(">HH", data, at + 5)
+    return width, height
+
+
+def _find_jpeg_segment(data: bytes, wanted: tuple[int, ...]) -> int | None:
+    """Where the first segment with one of these markers begins; None if there is none."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker in wanted:
+            return at
+        if marker == 0xFF:  # padding
+            at += 1
+        elif marker in _JPEG_WITHOUT_LENGTH:
+            at += 2
+        else:
+            at += 2 + struct.unpack_from(">H", data, at + 2)[0]
+    return None
+
+
+def _bmp(data: bytes) -> tuple[int, int]:
+    if struct.unpack_from("<I", data, 14)[0] == 12:  # the header of OS/2
+        return struct.unpack_from("<HH", data, 18)
+    width, height = struct.unpack_from("<ii", data, 18)
+    return abs(width), abs(height)  # a negative height means rows from the top
+
+
+def _webp(data: bytes) -> tuple[int, int] | None:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
+        return width, height
+    if kind == b"VP8L":
+        bits = struct.unpack_from("<I", data, 21)[0]
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    return None
+
+
+def _tiff(data: bytes) -> tuple[int, int] | None:
+    """Tags 256 and 257 of the first directory."""
+    order = "<" if data[:2] == b"II" else ">"
+    start = struct.unpack_from(f"{order}I", data, 4)[0]
+    found = {}
+    for number in range(struct.unpack_from(f"{order}H", data, start)[0]):
+        at = start + 2 + 12 * number
+        tag, kind = struct.unpack_from(f"{order}HH", data, at)
+        if tag in (256, 257) and kind in _TIFF_TYPES:
+            found[tag] = struct.unpack_from(order + _TIFF_TYPES[kind], data, at + 8)[0]
+    return (found[256], found[257]) if len(found) == 2 else None
+
+
+def _pnm(data: bytes) -> tuple[int, int] | None:
+    """Numbers apart by white space, with comments to the end of a line."""
+    numbers = re.match(rb"P[1-6](?:\s|#[^\n]*\n)+(\d{1,9})(?:\s|#[^\n]*\n)+(\d{1,9})", data)
+    return (int(numbers[1]), int(numbers[2])) if numbers else None
+
+
+_READERS = {
+    rb"\x89PNG\r\n\x1a\n": _png,
+    rb"\xff\xd8\xff": _jpeg,
+    rb"BM": _bmp,
+    rb"RIFF....WEBP": _webp,
+    rb"II\x2a\0|MM\0\x2a": _tiff,
+    rb"P[1-6]\s": _pnm,
+}
+"""By the bytes that a file starts with."""
