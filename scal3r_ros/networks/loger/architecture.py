@@ -1,0 +1,185 @@
+"""Sizes of a LoGeR network, and the number formats in which it is run.
+
+Fixed by the method and therefore no options: layer norm of queries and keys in the decoder and in
+window attention, biases everywhere but in the memory's projections, two residual blocks in the
+camera head, points as (x z, y z, z) with z = exp, confidence as a logit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything that decides the keys and shapes of a checkpoint. Defaults are LoGeR's."""
+
+    pos_embed_image_size: int = 518
+    """Side of the square image whose patch grid the stored position embedding covers, pixels."""
+    patch_size: int = 14
+    embed_dim: int = 1024
+    """Token width C of encoder and decoder."""
+    encoder_depth: int = 24
+    encoder_num_heads: int = 16
+    encoder_register_tokens: int = 4
+    decoder_depth: int = 36
+    """Blocks: even ones attend inside a frame, odd ones over the window."""
+    decoder_num_heads: int = 16
+    mlp_ratio: int = 4
+    layer_scale: float = 0.01
+    """Initial factor on the residual branches of the decoder."""
+    num_register_tokens: int = 5
+    """Register tokens that the decoder gives to every frame."""
+    rope_base: float = 100.0
+    ttt_insert_after: tuple[int, ...] = tuple(range(0, 36, 2))
+    """Decoder blocks, even ones, followed by a layer of fast weights."""
+    attn_insert_after: tuple[int, ...] = (10, 18, 26, 34)
+    """Decoder blocks, even ones, followed by attention to the window before."""
+    ttt_head_dim: int = 512
+    ttt_inter_multi: int = 4
+    """Hidden width of the fast weights and of window attention's MLP, relative to their input."""
+    ttt_pre_norm: bool = True
+    """Whether the memory normalises the tokens it reads; LoGeR does, LoGeR* does not."""
+    ttt_base_lr: float = 0.01
+    muon_steps: int = 5
+    """Newton-Schulz iterations."""
+    head_embed_dim: int = 1024
+    """Width of the three head decoders, and of what the point and confidence heads read."""
+    head_num_heads: int = 16
+    head_depth: int = 5
+    camera_dim: int = 512
+    se3: bool = False
+    """Whether a window is placed by the pose of a frame it shares (LoGeR*)."""
+    pixel_limit: int = 255_000
+    """Pixels of an image at most; images are scaled to have about as many."""
+
+    def __post_init__(self) -> None:
+        for name in ("ttt_insert_after", "attn_insert_after"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        _check_layers(self)
+        _check_widths(self)
+
+    @property
+    def special_tokens(self) -> int:
+        """Tokens in front of the patches of a frame: the registers and one window token."""
+        return self.num_register_tokens + 1
+
+    @property
+    def pos_embed_grid(self) -> int:
+        return self.pos_embed_image_size // self.patch_size
+
+    @property
+    def variant(self) -> str:
+        """What a user calls the network: `loger`, or `loger-star` without pre-norm."""
+        return "loger" if self.ttt_pre_norm else "loger-star"
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Architecture:
+        """Build from stored names; an unknown name is refused."""
+        known = {item.name for item in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"unknown architecture entries {unknown}; known are {sorted(known)}")
+        return cls(**values)
+
+    @classmethod
+    def from_json(cls, text: str) -> Architecture:
+        return cls.from_dict(json.loads(text))
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """Number formats and slice sizes: they change speed, peak memory and rounding, nothing else."""
+
+    blocks: str = "float32"
+    """Format of matrix products in encoder, decoder, memory and head decoders, `float32` or
+    `bfloat16`. The residual stream, norms, rates, fast weights and the last layers of the heads
+    stay float32."""
+    newton_schulz: str = "float32"
+    """`bfloat16` is the released format, but it has no canonical result: compiled and eager code of
+    the release differ by 3 to 4 %, as much as either differs from float32. float32 is
+    reproducible."""
+    token_slice: int | None = 16384
+    """Tokens handled at once in a memory layer; None handles all."""
+    head_batch: int = 8
+    """Frames decoded at once by the heads."""
+    encoder_batch: int = 16
+    """Frames encoded at once."""
+
+    def __post_init__(self) -> None:
+        for name in ("blocks", "newton_schulz"):
+            if getattr(self, name) not in ("float32", "bfloat16"):
+                raise ValueError(f"{name} must be float32 or bfloat16, found {getattr(self, name)}")
+        for name in ("token_slice", "head_batch", "encoder_batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, found {value}")
+
+
+def _check_layers(a: Architecture) -> None:
+    if a.decoder_depth < 2 or a.decoder_depth % 2:
+        raise ValueError(f"decoder_depth must be even and at least 2, found {a.decoder_depth}")
+    for name in ("ttt_insert_after", "attn_insert_after"):
+        blocks = getattr(a, name)
+        if list(blocks) != sorted(set(blocks)):
+            raise ValueError(f"{name} must rise, found {list(blocks)}")
+        wrong = [block for block in blocks if block % 2 or not 0 <= block < a.decoder_depth]
+        if wrong:
+            raise ValueError(
+                f"{name} must name even decoder blocks below {a.decoder_depth}, found {wrong}"
+            )
+
+
+def _check_widths(a: Architecture) -> None:
+    for name, width, heads, multiple in (
+        ("encoder_num_heads", a.embed_dim, a.encoder_num_heads, 1),
+        ("decoder_num_heads", a.embed_dim, a.decoder_num_heads, 4),
+        ("head_num_heads", a.head_embed_dim, a.head_num_heads, 4),
+    ):
+        if width % (heads * multiple):
+            raise ValueError(
+                f"{name} ({heads}) must split width {width} into heads divisible by {multiple}"
+            )
+    if a.embed_dim % a.ttt_head_dim:
+        raise ValueError(f"ttt_head_dim ({a.ttt_head_dim}) must divide embed_dim ({a.embed_dim})")
+    if a.pos_embed_image_size % a.patch_size:
+        raise ValueError(
+            f"pos_embed_image_size ({a.pos_embed_image_size}) must be a multiple of patch_size "
+            f"({a.patch_size})"
+        )
+
+
+LOGER = Architecture()
+LOGER_STAR = replace(LOGER, ttt_pre_norm=False, se3=True)
+TINY = Architecture(
+    pos_embed_image_size=224,
+    embed_dim=192,
+    encoder_depth=4,
+    encoder_num_heads=6,
+    decoder_depth=12,
+    decoder_num_heads=6,
+    layer_scale=1.0,
+    num_register_tokens=4,
+    ttt_insert_after=(0, 2, 4, 6, 8, 10),
+    attn_insert_after=(6, 10),
+    ttt_head_dim=96,
+    ttt_inter_multi=2,
+    head_embed_dim=96,
+    head_num_heads=6,
+    head_depth=1,
+    camera_dim=96,
+    pixel_limit=224 * 168,
+)
+"""The size of the embedded Scal3R, for our own training."""
+
+PRESETS: Mapping[str, Architecture] = {
+    "loger": LOGER,
+    "loger-star": LOGER_STAR,
+    "loger-tiny": TINY,
+}

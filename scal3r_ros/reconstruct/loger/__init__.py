@@ -1,0 +1,2 @@
+"""LoGeR and LoGeR* as reconstructors: windows in, predictions out that say what gauge they are
+in."""
