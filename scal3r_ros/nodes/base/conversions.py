@@ -38,6 +38,14 @@ def stamp_to_ns(stamp: Time) -> int:
     return stamp.sec * 10**9 + stamp.nanosec
 
 
+def required_stamp_ns(stamp: Time) -> int:
+    """Integer nanoseconds of a stamp that must be set; `ValueError` if it is not or is negative."""
+    stamp_ns = stamp_to_ns(stamp)
+    if stamp_ns <= 0:
+        raise ValueError(f"time stamp {stamp_ns * 1e-9:.3f} s; the driver must fill header.stamp")
+    return stamp_ns
+
+
 def ns_to_stamp(stamp_ns: int) -> Time:
     """Message of integer nanoseconds."""
     seconds, nanoseconds = divmod(int(stamp_ns), 10**9)

@@ -31,6 +31,8 @@ SWITCH_INTERVAL = 0.001
 """Seconds after which a busy Python thread lets a waiting callback run; the usual 5 ms add up."""
 BAD_PARAMETERS = 2
 """Exit code when the node cannot start because of what the user wrote."""
+HOPELESS = 100
+"""Callbacks that fail one directly after the other: more is no message's fault."""
 STATES = ("unconfigured", "inactive", "active", "finalized")
 
 
@@ -54,6 +56,7 @@ class ManagedNode(LifecycleNode):
         self.steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self.left_behind: list[str] = []
         """Work that could not be ended in time and still runs; the process must not wait for it."""
+        self.failed_callbacks = 0
 
     @property
     def lifecycle_state(self) -> str:
@@ -149,7 +152,7 @@ def run(
             if autostart(node) and not interrupted.is_set():
                 node.bring_up()
             while not interrupted.is_set() and rclpy.ok():
-                executor.spin_once(timeout_sec=None)
+                _spin_once(node, executor)
         except (ExternalShutdownException, ShutdownException):
             pass
         except BaseException as error:  # handed to the main thread, which reports it
@@ -161,6 +164,23 @@ def run(
     callbacks.start()
     interrupted.wait()
     return _stop(node, executor, callbacks, failures)
+
+
+def _spin_once(node: ManagedNode, executor: rclpy.executors.Executor) -> None:
+    """Run what is due; an exception costs the callback that raised it and nothing else."""
+    for _ in range(HOPELESS):
+        try:
+            executor.spin_once(timeout_sec=None)
+            return
+        except (ExternalShutdownException, ShutdownException):
+            raise
+        except Exception as error:  # the border to whoever sends; counted, logged, reported
+            node.failed_callbacks += 1
+            node.get_logger().error(
+                f"a callback failed:\n{traceback.format_exc()}", throttle_duration_sec=5.0
+            )
+            last = error
+    raise last
 
 
 def _stop(node, executor, callbacks: threading.Thread, failures: list[BaseException]) -> int:

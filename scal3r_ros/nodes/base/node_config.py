@@ -47,6 +47,7 @@ class QosConfig(Section):
     image: TopicQosConfig = field(default_factory=lambda: TopicQosConfig(depth=30))
     """One second of a camera at 30 Hz: callbacks may be held up that long without a loss."""
     odometry: TopicQosConfig = field(default_factory=lambda: TopicQosConfig(depth=50))
+    imu: TopicQosConfig = field(default_factory=lambda: TopicQosConfig(depth=50))
 
 
 @dataclass(frozen=True)

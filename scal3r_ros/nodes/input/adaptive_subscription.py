@@ -18,6 +18,7 @@ from scal3r_ros.nodes.base.qos_events import (
     describe_mismatch,
     silent_events,
 )
+from scal3r_ros.nodes.base.trouble import InputTrouble
 
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 
@@ -33,10 +34,11 @@ class AdaptiveSubscription:
         callback: Callable,
         config: TopicQosConfig,
         group,
-        incompatible: list[str],
+        trouble: InputTrouble,
     ) -> None:
-        self._node, self._kind, self._topic, self._callback = node, kind, topic, callback
-        self._config, self._group, self._incompatible = config, group, incompatible
+        self._node, self._kind, self._topic = node, kind, topic
+        self._config, self._group, self._incompatible = config, group, trouble.incompatible
+        self._callback = trouble.guarded(topic.split("/")[0], callback)
         self._mismatch: Any = None
         self.reliability = self._wanted()
         self._subscription = self._subscribe()

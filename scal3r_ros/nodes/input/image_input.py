@@ -17,6 +17,7 @@ from scal3r_ros.mapping.frame_gate import FrameGate
 from scal3r_ros.nodes.base.conversions import stamp_to_ns
 from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.nodes.base.time_guard import Released, TimeGuard
+from scal3r_ros.nodes.base.trouble import InputTrouble
 from scal3r_ros.nodes.input.adaptive_subscription import AdaptiveSubscription
 from scal3r_ros.nodes.input.frame_queue import FrameQueue, Ticket
 
@@ -43,9 +44,7 @@ class ImageInput:
     def __init__(self, node, config: NodeConfig, frames: FrameQueue) -> None:
         self.config, self.frames = config, frames
         self.accepting = False
-        self.counts: Counter[str] = Counter(
-            uncalibrated=0, malformed_camera_info=0, empty_camera_info=0
-        )
+        self.counts: Counter[str] = Counter(uncalibrated=0, empty_camera_info=0)
         """Hops: received, unaccepted (inactive or paused), gated; and how many went on without the
         calibration that was asked for."""
         self.guard = TimeGuard(config.time)
@@ -54,8 +53,7 @@ class ImageInput:
         self.encoding = ""
         self.calibration: Calibration | None = None
         self.calibration_problem = ""
-        self.incompatible: list[str] = []
-        """Publishers that cannot be heard, newest last."""
+        self.trouble = InputTrouble(node.get_logger())
         self._node = node
         self._arrivals: deque[float] = deque(maxlen=60)
         self._newest = (0, 0)
@@ -70,7 +68,7 @@ class ImageInput:
         self._rectified = is_rectified_topic(node.resolve_topic_name(topic))
         self._subscriptions = [
             AdaptiveSubscription(
-                node, kind, topic, self._on_image, config.qos.image, group, self.incompatible
+                node, kind, topic, self._on_image, config.qos.image, group, self.trouble
             )
         ]
         if config.input.camera_info:
@@ -82,7 +80,7 @@ class ImageInput:
                     self._on_camera_info,
                     config.qos.image,
                     MutuallyExclusiveCallbackGroup(),
-                    self.incompatible,
+                    self.trouble,
                 )
             )
 
@@ -225,12 +223,8 @@ class ImageInput:
         try:
             found = calibration_from_info(message, self._camera_info_topic, self._rectified)
         except BadInput as error:
-            self.counts["malformed_camera_info"] += 1
             self.calibration_problem = str(error)
-            self._node.get_logger().warning(
-                f"ignored a camera_info: {error}", throttle_duration_sec=5.0
-            )
-            return
+            raise
         if found is None:  # the first ones of a driver that has not read its file yet
             self.counts["empty_camera_info"] += 1
             return

@@ -10,8 +10,9 @@ from nav_msgs.msg import Odometry
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from sensor_msgs.msg import Imu
 
-from scal3r_ros.nodes.base.conversions import pose_to_matrix, stamp_to_ns
-from scal3r_ros.nodes.base.node_config import NodeConfig
+from scal3r_ros.nodes.base.conversions import pose_to_matrix, required_stamp_ns
+from scal3r_ros.nodes.base.node_config import NodeConfig, TopicQosConfig
+from scal3r_ros.nodes.base.trouble import InputTrouble
 from scal3r_ros.nodes.input.adaptive_subscription import AdaptiveSubscription
 from scal3r_ros.nodes.mapping.worker import MappingWorker
 from scal3r_ros.nodes.output.transforms import NotKnownYet, Transforms
@@ -33,12 +34,11 @@ class SideInputs:
         self._camera_frame = camera_frame
         self._mount_told = False
         self._subscriptions: list[AdaptiveSubscription] = []
-        self.incompatible: list[str] = []
-        """Publishers that cannot be heard, newest last."""
+        self.trouble = InputTrouble(node.get_logger())
         if config.input.odometry or config.scale.source == "odometry":
-            self._subscribe(Odometry, "odom", self._on_odometry)
+            self._subscribe(Odometry, "odom", self._on_odometry, config.qos.odometry)
         if config.map.alignment == "imu":
-            self._subscribe(Imu, "imu", self._on_imu)
+            self._subscribe(Imu, "imu", self._on_imu, config.qos.imu)
 
     def destroy(self) -> None:
         """From the executor's thread, or when it has ended."""
@@ -51,22 +51,15 @@ class SideInputs:
         for subscription in self._subscriptions:
             subscription.adapt()
 
-    def _subscribe(self, kind: Any, topic: str, callback: Callable) -> None:
+    def _subscribe(self, kind: Any, topic: str, callback: Callable, qos: TopicQosConfig) -> None:
         group = MutuallyExclusiveCallbackGroup()
-        qos = self._config.qos.odometry
         self._subscriptions.append(
-            AdaptiveSubscription(self._node, kind, topic, callback, qos, group, self.incompatible)
+            AdaptiveSubscription(self._node, kind, topic, callback, qos, group, self.trouble)
         )
 
     def _on_odometry(self, message: Odometry) -> None:
-        stamp_ns = stamp_to_ns(message.header.stamp)
-        try:
-            T_odom_base = pose_to_matrix(message.pose.pose)
-        except ValueError as error:
-            self._node.get_logger().warning(
-                f"ignored an odometry message: {error}", throttle_duration_sec=5.0
-            )
-            return
+        stamp_ns = required_stamp_ns(message.header.stamp)
+        T_odom_base = pose_to_matrix(message.pose.pose)
         self._transforms.odometry.add(stamp_ns, T_odom_base)
         self._tell_mount(stamp_ns)
         self._worker.observe(lambda mapper: mapper.observe_odometry(stamp_ns, T_odom_base))
@@ -85,9 +78,11 @@ class SideInputs:
 
     def _on_imu(self, message: Imu) -> None:
         """Acceleration at rest, in the camera's axes; dropped while TF does not tell how."""
-        stamp_ns = stamp_to_ns(message.header.stamp)
+        stamp_ns = required_stamp_ns(message.header.stamp)
         reading = message.linear_acceleration
         vector = np.array([reading.x, reading.y, reading.z])
+        if not np.isfinite(vector).all():
+            raise ValueError(f"acceleration {vector} is not finite")
         try:
             T_camera_imu = self._transforms.sensor_to_camera(
                 message.header.frame_id, self._camera_frame(), stamp_ns
@@ -96,5 +91,5 @@ class SideInputs:
             self._node.get_logger().warning(f"gravity: {missing}", throttle_duration_sec=5.0)
             return
         turned = T_camera_imu[:3, :3] @ vector
-        if np.isfinite(turned).all() and np.any(turned):
+        if np.any(turned):
             self._worker.observe(lambda mapper: mapper.observe_gravity(stamp_ns, turned))

@@ -53,6 +53,9 @@ class InputHealth:
     calibrated: bool = False
     """Whether an earlier, good calibration stays in force."""
     recent_drops: int = 0
+    recent_malformed: Mapping[str, int] = field(default_factory=dict)
+    """By kind, messages that were left out since the last report."""
+    failed_callbacks: int = 0
 
 
 def input_concern(health: InputHealth) -> Concern:
@@ -70,10 +73,15 @@ def input_concern(health: InputHealth) -> Concern:
                          "gate.stride or lower gate.max_rate"))  # fmt: skip
     if health.calibration_problem:
         findings.append(_calibration_finding(health))
+    for kind, count in sorted(health.recent_malformed.items()):
+        findings.append((WARN, f"{count} messages could not be used ({kind}); the log says why"))
+    if health.failed_callbacks:
+        findings.append((ERROR, f"{health.failed_callbacks} callbacks failed; the log says where"))
     values = {
         "rate [Hz]": f"{health.rate:.2f}",
         "age [s]": "none" if health.age is None else f"{health.age:.2f}",
         "encoding": health.encoding or "unknown",
+        "failed callbacks": health.failed_callbacks,
         **{hop: health.counts.get(hop, 0) for hop in HOPS},
         **{key: value for key, value in health.counts.items() if key not in HOPS},
     }

@@ -7,6 +7,7 @@ from collections import Counter
 
 from diagnostic_msgs.msg import DiagnosticArray
 
+from scal3r_ros.nodes.base.trouble import snapshot
 from scal3r_ros.nodes.mapping import diagnostics
 from scal3r_ros.nodes.mapping.diagnostics import Concern, InputHealth
 from scal3r_ros.records import ScaleEstimate
@@ -18,7 +19,8 @@ class HealthReport:
     def __init__(self, node) -> None:
         self._node = node
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self._drops_reported = 0
+        self._reported: Counter[str] = Counter()
+        """Counts as the last report had them."""
 
     def publish(self) -> None:
         """One message with every concern."""
@@ -61,10 +63,12 @@ class HealthReport:
 
     def _input(self, session, active: bool) -> Concern:
         counts: Counter[str] = Counter()
-        for part in (session.input.counts, session.frames.counts, session.worker.counts):
-            counts.update(part)
-        drops = counts["dropped"] - self._drops_reported
-        self._drops_reported = counts["dropped"]
+        rooms = (session.input.trouble, session.side_inputs.trouble, session.transforms.trouble)
+        parts = (session.input.counts, session.frames.counts, session.worker.counts)
+        for part in (*parts, *(room.counts for room in rooms)):
+            counts.update(snapshot(part))
+        new = counts - self._reported
+        self._reported = counts
         transport = session.config.input.image_transport
         topic = "image" if transport == "raw" else "image/compressed"
         return diagnostics.input_concern(
@@ -76,12 +80,14 @@ class HealthReport:
                 timeout=session.config.input.timeout,
                 encoding=session.input.encoding,
                 counts=counts,
-                incompatible=session.input.incompatible + session.side_inputs.incompatible,
+                incompatible=[sentence for room in rooms for sentence in room.incompatible],
                 calibration_problem=session.worker.statistics.calibration_problem
                 or session.input.calibration_problem,
                 calibrated=session.input.calibration is not None
                 and not session.worker.statistics.calibration_problem,
-                recent_drops=max(0, drops),
+                recent_drops=new["dropped"],
+                recent_malformed={k: n for k, n in new.items() if k.startswith("malformed")},
+                failed_callbacks=self._node.failed_callbacks,
             )
         )
 
@@ -89,7 +95,9 @@ class HealthReport:
         worker = session.worker
         statistics = worker.statistics
         events = {
-            name: value for name, value in worker.counts.items() if name not in diagnostics.HOPS
+            name: value
+            for name, value in snapshot(worker.counts).items()
+            if name not in diagnostics.HOPS
         }
         return diagnostics.inference_concern(
             worker.state,

@@ -168,7 +168,7 @@ class MappingWorker:
         try:
             self.mapper, self.reconstructor = self._make_mapper(self.config)
             self.state, self.reason = READY, ""
-            while self._step():
+            while self._guarded_step():
                 pass
         except Interrupted:
             pass
@@ -179,6 +179,16 @@ class MappingWorker:
             self.state = STOPPED if self._stopping else FAILED
             self.reason = self.reason or "the worker has stopped"
             self._finish_commands()
+
+    def _guarded_step(self) -> bool:
+        """A step that fails costs what it was about; the session stays alive and can be saved."""
+        try:
+            return self._step()
+        except Interrupted:
+            raise
+        except Exception as error:  # counted; the map is kept and served
+            self._count_failure(error)
+            return True
 
     def _step(self) -> bool:
         """Wait for something to do and do it; False when it is time to end."""
@@ -224,8 +234,7 @@ class MappingWorker:
             self._logger.warning(f"dropped a malformed image: {error}", throttle_duration_sec=5.0)
             return
         self._session_due, self._last_stamp = False, ticket.stamp_ns
-        while self._observations:
-            self._observations.popleft()(self.mapper)
+        self._hand_over_observations()
         frame = decoded.frame
         self.counts["decoded"] += 1
         self._note_calibration(decoded.calibration_problem)
@@ -242,6 +251,15 @@ class MappingWorker:
             self.statistics.failures_in_row = 0
         self.counts["processed"] += 1
         self.deliver(updates, frame=frame)
+
+    def _hand_over_observations(self) -> None:
+        """Measurements of other sensors; one that the mapper refuses is counted and left out."""
+        while self._observations:
+            try:
+                self._observations.popleft()(self.mapper)
+            except ValueError as error:
+                self.counts["malformed_measurement"] += 1
+                self._logger.warning(f"left out a measurement: {error}", throttle_duration_sec=5.0)
 
     def _note_calibration(self, problem: str) -> None:
         self.statistics.calibration_problem = problem
@@ -273,7 +291,7 @@ class MappingWorker:
         self.counts["failed"] += 1
         self.statistics.failures_in_row += 1
         self.statistics.last_failure = str(error)
-        self._logger.error(f"a chunk failed:\n{traceback.format_exc()}", throttle_duration_sec=5.0)
+        self._logger.error(f"a step failed:\n{traceback.format_exc()}", throttle_duration_sec=5.0)
         if self.statistics.failures_in_row >= self.config.worker.max_failures:
             self._running = False
             self.reason = (

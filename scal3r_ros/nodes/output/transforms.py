@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from rclpy.duration import Duration
 from rclpy.time import Time
 
 from scal3r_ros import rigid
-from scal3r_ros.nodes.base.conversions import matrix_to_transform, transform_to_matrix
+from scal3r_ros.nodes.base.conversions import matrix_to_transform, stamp_to_ns, transform_to_matrix
 from scal3r_ros.nodes.base.node_config import TfConfig
 from scal3r_ros.nodes.base.ros_compat import (
     Buffer,
@@ -23,6 +23,7 @@ from scal3r_ros.nodes.base.ros_compat import (
     TransformException,
     TransformListener,
 )
+from scal3r_ros.nodes.base.trouble import InputTrouble
 from scal3r_ros.nodes.input.odometry import OdometryStep
 from scal3r_ros.nodes.output.tf_modes import (
     Edge,
@@ -45,19 +46,30 @@ class NotKnownYet(RuntimeError):
 
 
 class WatchedBuffer(Buffer):
-    """Remembers every parent that a frame is given; a buffer itself only knows the last one."""
+    """Takes only transforms that make sense, each for itself; and remembers every parent that a
+    frame is given, where a buffer itself only knows the last one."""
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, trouble: InputTrouble, *args, **kwargs) -> None:
+        self._take = trouble.guarded("tf", self._checked)
         self._heard: dict[str, dict[str, float]] = {}
         super().__init__(*args, **kwargs)
 
     def set_transform(self, transform, authority) -> None:
-        self._note(transform, time.monotonic() + FOREIGN_SECONDS)
-        super().set_transform(transform, authority)
+        until = time.monotonic() + FOREIGN_SECONDS
+        self._take(transform, authority, super().set_transform, until)
 
     def set_transform_static(self, transform, authority) -> None:
-        self._note(transform, float("inf"))
-        super().set_transform_static(transform, authority)
+        self._take(transform, authority, super().set_transform_static, float("inf"))
+
+    def _checked(self, transform, authority, pass_on: Callable, until: float) -> None:
+        parent, child = transform.header.frame_id, transform.child_frame_id
+        if not parent.strip("/") or not child.strip("/") or parent.strip("/") == child.strip("/"):
+            raise ValueError(f"a transform from {parent!r} to {child!r} makes no sense")
+        if stamp_to_ns(transform.header.stamp) < 0:
+            raise ValueError(f"the transform from {parent} to {child} has a negative time stamp")
+        transform_to_matrix(transform)
+        self._note(transform, until)
+        pass_on(transform, authority)
 
     def parents(self, child: str) -> set[str]:
         """Parents of a frame that were heard lately, or for good from a static publisher."""
@@ -81,8 +93,11 @@ class Transforms:
         self.refused = False
         """True if another publisher owns the child frame."""
         self.odometry = rigid.PoseBuffer(span_ns=int(config.buffer * 1e9))
+        self.trouble = InputTrouble(node.get_logger())
         self._lock = threading.Lock()
-        self._buffer = WatchedBuffer(cache_time=Duration(seconds=config.buffer), node=node)
+        self._buffer = WatchedBuffer(
+            self.trouble, cache_time=Duration(seconds=config.buffer), node=node
+        )
         self._listener = TransformListener(self._buffer, node, spin_thread=False)
         self._broadcaster = TransformBroadcaster(node) if config.mode != "none" else None
         self._node = node

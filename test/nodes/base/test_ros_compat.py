@@ -172,6 +172,17 @@ def test_time_zero_is_the_latest_common_time():
     assert buffer.lookup_transform("map", "lens", Time()).header.stamp.sec == 2
 
 
+def test_frames_in_a_circle_are_refused_and_not_followed_for_ever():
+    buffer = robot_buffer()
+    for parent, child in (("a", "b"), ("b", "c"), ("c", "a"), ("c", "lens")):
+        buffer.set_transform(matrix_to_transform(pose(0), parent, child, SECOND), "test")
+    for stamp in (Time(), at(1.0)):
+        with pytest.raises(ros_compat.TransformException):
+            buffer.lookup_transform("map", "lens", stamp)
+    with pytest.raises(ros_compat.TransformException):
+        buffer.lookup_transform("lens", "camera", Time())
+
+
 def test_siblings_below_a_late_link_are_found():
     """base -> left and base -> right do not need odom -> base at that time."""
     buffer = robot_buffer()

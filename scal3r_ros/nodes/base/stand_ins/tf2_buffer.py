@@ -149,6 +149,8 @@ class Buffer:
                 if reached in self._moving:
                     limit = min(limit, sample.stamp_ns)
                 reached = sample.parent
+                if reached in path:
+                    raise ConnectivityException(f"the frames form a loop at '{reached}'")
                 path[reached] = limit
             newest.append(path)
         shared = [min(limit, newest[1][f]) for f, limit in newest[0].items() if f in newest[1]]
