@@ -148,6 +148,13 @@ class LoopConfig(Section):
     max_candidates: int = option(
         2, "Loop chunks tried per new chunk; bounds the extra load.", minimum=0
     )
+    max_megabytes: float = option(
+        4096.0,
+        "Disk space for images and depth of past chunks, which loops need; beyond it the oldest "
+        "chunks are dropped, and with them all loops to there.",
+        unit="MB",
+        minimum=0.01,
+    )
     max_scale_change: float = option(
         1.5, "Largest scale factor that a loop may imply.", minimum=1.0
     )

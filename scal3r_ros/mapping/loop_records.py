@@ -24,14 +24,19 @@ SPARSE = 0.05
 """A smaller share of valid pixels makes depth maps sparse."""
 
 
-class RecordDropped(KeyError):
+class RecordDropped(LookupError):
     """The chunk's record is gone: the disk quota was exceeded."""
+
+    def __init__(self, chunk_index: int) -> None:
+        super().__init__(
+            f"no record of chunk {chunk_index}: it was dropped to keep loop.max_megabytes; raise it"
+        )
 
 
 class LoopRecords:
     """Records in `folder`, oldest chunks dropped beyond `max_megabytes`."""
 
-    def __init__(self, folder: str | Path, max_megabytes: float = 4096.0) -> None:
+    def __init__(self, folder: str | Path, max_megabytes: float = float("inf")) -> None:
         self.folder = Path(folder)
         self.max_megabytes = max_megabytes
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +59,7 @@ class LoopRecords:
     def frame_ids(self, chunk_index: int) -> tuple[int, ...]:
         """Frames that a recorded chunk reconstructed."""
         if chunk_index not in self._frame_ids:
-            raise RecordDropped(f"no record of chunk {chunk_index}")
+            raise RecordDropped(chunk_index)
         return self._frame_ids[chunk_index]
 
     def put(self, prediction: ChunkPrediction, frames: Mapping[int, Frame]) -> None:
@@ -118,7 +123,7 @@ class LoopRecords:
 
     def _open(self, chunk_index: int):
         if chunk_index not in self._frame_ids:
-            raise RecordDropped(f"no record of chunk {chunk_index}")
+            raise RecordDropped(chunk_index)
         return np.load(self._path(chunk_index), allow_pickle=False)
 
     def _path(self, chunk_index: int) -> Path:

@@ -4,7 +4,7 @@ better predictions of the same chunks (memory.mode finalize)."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,19 @@ class _Past:
 
     summary: ChunkSummary
     trial: LoopTrial | None = None
+    proven: bool = False
+    """Whether the trial became an edge of the graph."""
+    ends_step: bool = False
+    """Whether the map was corrected after it, if that was due, before anything else was added."""
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """A map that was built again, beside the one that it may replace."""
+
+    live_map: LiveMap
+    loops: LoopSearch
+    events: tuple[Event, ...]
 
 
 class ChunkHistory:
@@ -37,6 +50,7 @@ class ChunkHistory:
     def __init__(self, wanted: bool) -> None:
         self._wanted = wanted
         self._chunks: dict[int, _Past] | None = {} if wanted else None
+        self._kept = 0
 
     @property
     def empty(self) -> bool:
@@ -48,21 +62,26 @@ class ChunkHistory:
         """The newest chunk."""
         return next(reversed(self._known.values())).summary
 
-    def add(self, summary: ChunkSummary, trial: LoopTrial | None = None) -> None:
-        """Remember a chunk, failed or not."""
+    def add(
+        self, summary: ChunkSummary, trial: LoopTrial | None = None, proven: bool = False
+    ) -> None:
+        """Remember a chunk, failed or not, or a trial, `proven` or not."""
         if self._chunks is not None:
-            self._chunks[summary.index] = _Past(summary, trial)
+            self._chunks[summary.index] = _Past(summary, trial, proven)
+
+    def end_step(self) -> None:
+        """Remember that the map is corrected now, if that is due."""
+        if self._chunks:
+            index, newest = next(reversed(self._chunks.items()))
+            self._chunks[index] = replace(newest, ends_step=True)
 
     def build_again(
-        self,
-        outcomes: Iterable[Outcome],
-        live_map: LiveMap,
-        loops: LoopSearch,
-    ) -> tuple[LiveMap, list[Event]]:
-        """The map anew from other predictions of the same chunks; `live_map`, the old one, is left
-        as it is."""
+        self, outcomes: Iterable[Outcome], live_map: LiveMap, loops: LoopSearch, records: Path
+    ) -> Rebuilt:
+        """The map anew from other predictions of the same chunks, in the same steps; `live_map` and
+        `loops`, the old ones, are left as they are. `records` is an empty folder."""
         events: list[Event] = []
-        anew = live_map.emptied()
+        anew, search = live_map.emptied(), loops.emptied(records)
         for outcome in outcomes:
             if isinstance(outcome, ReconstructionFailed):
                 events.append(Event("chunk_failed", str(outcome)))
@@ -71,13 +90,17 @@ class ChunkHistory:
             past = self._known[outcome.chunk_index]
             if past.trial is None:
                 events += anew.join(past.summary, outcome).events
-                loops.renew(outcome)
+                search.renew(outcome, loops.records)
             else:
-                loops.tie(past.trial, outcome, anew)
+                reason = search.tie(past.trial, outcome, anew)
+                if past.proven == bool(reason):  # it was otherwise the first time
+                    events.append(past.trial.event(reason, outcome.chunk_index))
+            if past.ends_step:
+                anew.correct_if_due()
         anew.confirm()
         anew.correct()
         anew.fix_scale()
-        return anew, events
+        return Rebuilt(anew, search, tuple(events))
 
     def save(self, reconstructor: Reconstructor, folder: Path) -> dict[str, Any]:
         """Facts for a map that is saved in `folder`, where the chunks go if that is possible."""
@@ -113,13 +136,15 @@ class ChunkHistory:
 
 def _packed(past: _Past) -> dict[str, Any]:
     trial = None if past.trial is None else asdict(past.trial)
-    return {"outline": asdict(past.summary), "trial": trial}
+    marks = {"proven": past.proven, "ends_step": past.ends_step}
+    return {"outline": asdict(past.summary), "trial": trial, **marks}
 
 
 def _read(values: Mapping[str, Any]) -> _Past:
     summary, trial = ChunkSummary.read(values["outline"]), values["trial"]
+    marks = values.get("proven", False), values.get("ends_step", True)  # not in older maps
     if trial is None:
-        return _Past(summary)
+        return _Past(summary, None, *marks)
     first, second = trial["windows"]
-    candidate = LoopCandidate(**trial["candidate"])
-    return _Past(summary, LoopTrial(candidate, tuple(trial["ends"]), (tuple(first), tuple(second))))
+    candidate, ends = LoopCandidate(**trial["candidate"]), tuple(trial["ends"])
+    return _Past(summary, LoopTrial(candidate, ends, (tuple(first), tuple(second))), *marks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +19,16 @@ from scal3r_ros.mapping.loop_closure import (
     LoopVerifier,
     loop_window,
 )
-from scal3r_ros.mapping.loop_records import LoopRecords, reduce_prediction
+from scal3r_ros.mapping.loop_records import LoopRecords, RecordDropped, reduce_prediction
 from scal3r_ros.pipeline.live_map import LiveMap, MapChange
-from scal3r_ros.records import Chunk, ChunkPrediction, Frame
+from scal3r_ros.records import Chunk, ChunkPrediction, Event, Frame
 
 RECORDS = "loop_records"
 """Folder of the records in the folder that goes with a saved map."""
+
+
+_SHORTEST = 2
+"""Frames around each end that a loop chunk needs."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,25 @@ class LoopTrial:
         found = self.candidate
         return f"frames {found.match_id} and {found.frame_id} (similarity {found.similarity:.2f})"
 
+    @property
+    def frames(self) -> tuple[int, int]:
+        """Ids of the two frames that look alike, the earlier one first."""
+        return self.candidate.match_id, self.candidate.frame_id
+
+    def event(self, reason: str, chunk_index: int) -> Event:
+        """What a user is told of the trial; `reason` says why it proves no loop, if it does not."""
+        name = "loop_rejected" if reason else "loop_closed"
+        return Event(name, f"{self.name} {reason}".strip(), chunk_index)
+
+    def halved(self) -> tuple[LoopTrial, ...]:
+        """The same trial with half of the frames around each end; none if it is that short."""
+        first, second = (
+            loop_window(frame_id, window, len(window) // 2)
+            for frame_id, window in zip(self.frames, self.windows)
+        )
+        enough = min(len(first), len(second)) >= _SHORTEST
+        return (replace(self, windows=(first, second)),) if enough else ()
+
 
 class LoopSearch:
     """Descriptors and records of all frames so far."""
@@ -49,7 +72,7 @@ class LoopSearch:
     def __init__(self, config: LoopConfig, alignment: AlignmentConfig, folder: Path) -> None:
         self._config, self._alignment = config, alignment
         self.detector = LoopDetector(config)
-        self.records = LoopRecords(folder)
+        self.records = LoopRecords(folder, config.max_megabytes)
         self._verifier = LoopVerifier(config)
 
     def record(self, prediction: ChunkPrediction, frames: Mapping[int, Frame]) -> None:
@@ -57,11 +80,20 @@ class LoopSearch:
         if self._config.enabled and prediction.descriptors is not None:
             self._put(prediction, frames)
 
-    def renew(self, prediction: ChunkPrediction) -> None:
-        """Replace what is recorded of a chunk's geometry."""
-        if prediction.chunk_index in self.records:
-            frames = self.records.frames(prediction.chunk_index, prediction.frame_ids)
-            self._put(prediction, {frame.id: frame for frame in frames})
+    def emptied(self, folder: Path) -> LoopSearch:
+        """A search for the same map built again: it knows all places, but no loop waits for
+        another one and nothing is recorded."""
+        fresh = LoopSearch(self._config, self._alignment, folder)
+        fresh.detector = self.detector
+        return fresh
+
+    def renew(self, prediction: ChunkPrediction, older: LoopRecords) -> None:
+        """Record new geometry of a chunk with the images that `older` has of it."""
+        if prediction.chunk_index in older:
+            recorded = older.frame_ids(prediction.chunk_index)
+            both = [i for i in prediction.frame_ids if i in recorded]
+            frames = older.frames(prediction.chunk_index, both)
+            self._put(prediction.of_frames(both), {frame.id: frame for frame in frames})
 
     def state(self) -> dict[str, np.ndarray]:
         """Descriptors and open verdicts as arrays; the records are files already."""
@@ -85,7 +117,7 @@ class LoopSearch:
     def fetch_records(self, folder: Path) -> None:
         """Take over the records of a saved map."""
         _mirror(folder / RECORDS, self.records.folder)
-        self.records = LoopRecords(self.records.folder)
+        self.records = LoopRecords(self.records.folder, self._config.max_megabytes)
 
     def trials(self, change: MapChange, live_map: LiveMap) -> list[LoopTrial]:
         """Remember frames whose owner is final; which older places do they look like?"""
@@ -112,7 +144,10 @@ class LoopSearch:
 
     def tie(self, trial: LoopTrial, prediction: ChunkPrediction, live_map: LiveMap) -> str:
         """Add the edges that a loop chunk proves; returns why it proves none, or nothing."""
-        verdicts = self._judge(trial, prediction, live_map)
+        try:
+            verdicts = self._judge(trial, prediction, live_map)
+        except RecordDropped as dropped:
+            return str(dropped)
         for verdict in verdicts:
             if verdict.accepted:
                 live_map.graph.add_edge(verdict.a, verdict.b, verdict.S_a_b, "loop", verdict.sigma)

@@ -17,8 +17,14 @@ from scal3r_ros.mapping.point_map import PointCloud
 from scal3r_ros.pipeline import save
 from scal3r_ros.pipeline.chunk_queue import Reconstructed
 from scal3r_ros.pipeline.live_map import GraphView, LiveMap, MapChange
+from scal3r_ros.pipeline.loops import LoopTrial
 from scal3r_ros.pipeline.mapping_state import MappingState
-from scal3r_ros.reconstruct.interface import Finalizes, ReconstructionFailed, Reconstructor
+from scal3r_ros.reconstruct.interface import (
+    Finalizes,
+    OutOfDeviceMemory,
+    ReconstructionFailed,
+    Reconstructor,
+)
 from scal3r_ros.records import (
     ChunkPrediction,
     ChunkSummary,
@@ -92,9 +98,11 @@ class Mapper:
         if not state.history.empty:
             self._files = save.new_files()  # what is recorded of the chunks changes
             outcomes = cast(Finalizes, self.reconstructor).finalize()
-            again = state.history.build_again(outcomes, state.live_map, state.loops)
-            state.live_map, events = again
-            self._tell(state.history.last, MapChange(), events, corrected=True)
+            records = self._new_records()
+            again = state.history.build_again(outcomes, state.live_map, state.loops, records)
+            shutil.rmtree(state.loops.records.folder, ignore_errors=True)
+            state.live_map, state.loops = again.live_map, again.loops
+            self._tell(state.history.last, MapChange(), again.events, corrected=True)
         return self.take_updates()
 
     def take_updates(self) -> list[MapUpdate]:
@@ -241,8 +249,14 @@ class Mapper:
         with timed(self._state.seconds, "reconstruct"):
             done = self._state.chunks.reconstruct_round(self.reconstructor)
         self.consistent = changing
+        failures = []
         for item in done:
-            self._integrate(item)
+            try:
+                self._integrate(item)
+            except Exception as failure:  # raised below: the rest of the round is not to be lost
+                failures.append(failure)
+        if failures:
+            raise failures[0]
 
     def _integrate(self, item: Reconstructed) -> None:
         """Align, own and fuse one chunk; a failed one ends the chain."""
@@ -257,9 +271,11 @@ class Mapper:
         state.counters["frames_missing"] += len(outcome.missing_ids)
         with timed(state.seconds, "align_and_fuse"):
             change = self.live_map.join(summary, outcome)
-        with timed(state.seconds, "record"):
-            state.loops.record(outcome, {frame.id: frame for frame in chunk.frames})
-        self._finish(summary, change, item.events, outcome.timings)
+        try:
+            with timed(state.seconds, "record"):
+                state.loops.record(outcome, {frame.id: frame for frame in chunk.frames})
+        finally:  # the chunk is in the map, whether or not a later loop can use it
+            self._finish(summary, change, item.events, outcome.timings)
 
     def _confirm(self) -> None:
         """Nothing more is to come soon: provisional poses stand, and no loop waits on."""
@@ -277,35 +293,39 @@ class Mapper:
     ) -> None:
         """Loops and scale after a change, and the update that tells about all of it; with `last`
         of a chain no loop waits on."""
-        with timed(self._state.seconds, "loops"):
-            loops, loop_events = self._close_loops(summary, change)
-        with timed(self._state.seconds, "graph"):
-            corrected = self.live_map.correct_if_due(last)
-        corrected = self.live_map.fix_scale() or corrected
-        events = [*events, *change.events, *loop_events]
-        self._tell(summary, change, events, corrected, loops, timings)
+        told, loops, corrected = [*events, *change.events], [], False
+        try:
+            with timed(self._state.seconds, "loops"):
+                for trial in self._state.loops.trials(change, self.live_map):
+                    event = self._try_loop(trial, summary.session)
+                    told.append(event)
+                    loops += [trial.frames] if event.name == "loop_closed" else []
+            self._state.history.end_step()
+            with timed(self._state.seconds, "graph"):
+                corrected = self.live_map.correct_if_due(last)
+            corrected = self.live_map.fix_scale() or corrected
+        finally:  # what has changed is told, whatever failed after it
+            self._tell(summary, change, told, corrected, loops, timings)
 
-    def _close_loops(
-        self, summary: ChunkSummary, change: MapChange
-    ) -> tuple[list[tuple[int, int]], list[Event]]:
-        """One loop chunk per candidate; the proven ones become edges of the graph."""
-        accepted, events = [], []
+    def _try_loop(self, trial: LoopTrial, session: int) -> Event:
+        """Reconstruct two places together; if they are one, that becomes an edge of the graph. A
+        device that cannot hold both gets half of the frames."""
         state = self._state
-        for trial in state.loops.trials(change, self.live_map):
-            chunk = state.loops.chunk(trial, state.chunks.chunker, summary.session)
-            contribute = self.config.memory.loop_contributes
+        for attempt in (trial, *trial.halved()):
+            chunk = state.loops.chunk(attempt, state.chunks.chunker, session)
             try:
+                contribute = self.config.memory.loop_contributes
                 prediction = self.reconstructor.reconstruct(chunk, contribute)
-            except ReconstructionFailed as failure:
-                events.append(Event("loop_rejected", f"{trial.name}: {failure}", chunk.index))
+            except OutOfDeviceMemory as error:
+                reason = str(error)
                 continue
-            state.history.add(chunk.summary, trial)
-            reason = state.loops.tie(trial, prediction, self.live_map)
-            name = "loop_rejected" if reason else "loop_closed"
-            events.append(Event(name, f"{trial.name} {reason}".strip(), chunk.index))
-            if not reason:
-                accepted.append((trial.candidate.match_id, trial.candidate.frame_id))
-        return accepted, events
+            except ReconstructionFailed as failure:
+                reason = str(failure)
+                break
+            reason = state.loops.tie(attempt, prediction, self.live_map)
+            state.history.add(chunk.summary, attempt, proven=not reason)
+            break
+        return trial.event(reason, chunk.index)
 
     def _tell(
         self,

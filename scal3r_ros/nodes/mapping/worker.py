@@ -245,6 +245,7 @@ class MappingWorker:
             raise
         except Exception as error:  # counted; the map is kept and served
             self._count_failure(error)
+            self.deliver(self.mapper.take_updates())  # what was mapped before the failure
             return
         if updates:
             self.statistics.chunk_seconds.append((time.monotonic() - started) / len(updates))
