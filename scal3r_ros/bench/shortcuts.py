@@ -2,7 +2,8 @@
 
 Overload: a worker three times too slow. The shortcut keeps the newest frames in a ring and takes
 the first frames of a chunk for the last ones of the chunk before, by their position; we thin the
-frames before they are in a chunk and match the overlap by frame id.
+frames before they are in a chunk and match the overlap by frame id. Both end with the drive: what
+still waits then is mapped by neither.
 Loop: the shortcut corrects the path and leaves the points where they were published; we move the
 submaps with it.
 """
@@ -105,9 +106,6 @@ def thinned_overload(city: City, frames: int) -> Overload:
         while index >= free_at and (ticket := queue.pop()):
             if mapper.add(Frame(ticket.message, ticket.stamp_ns, image)):
                 free_at = index + busy
-    while ticket := queue.pop():
-        mapper.add(Frame(ticket.message, ticket.stamp_ns, image))
-    mapper.flush()
     return _overload("thinned, by id", oracle.windows, _centres(mapper), city)
 
 
