@@ -36,6 +36,10 @@ def option(
     return field(default=default, metadata=metadata)
 
 
+class OutOfRange(ValueError):
+    """One option has a value that it cannot have; the message begins with its name."""
+
+
 @dataclass(frozen=True)
 class Option:
     """A declared option as documentation, ROS parameters and error messages need it."""
@@ -98,7 +102,10 @@ def from_dict(cls: type[Section], values: Mapping[str, Any], prefix: str = "") -
             arguments[key] = from_dict(type(default), value, f"{prefix}{key}.")
         else:
             arguments[key] = value
-    return cls(**arguments)
+    try:
+        return cls(**arguments)
+    except OutOfRange as error:
+        raise ValueError(f"{prefix}{error}") from error
 
 
 def to_dict(section: Section) -> dict[str, Any]:
@@ -146,13 +153,13 @@ def _checked(item: dataclasses.Field, value: Any) -> Any:
     if isinstance(default, tuple) and isinstance(value, (list, tuple)):
         value = tuple(float(v) for v in value)
         if len(value) != len(default):
-            raise ValueError(f"{name} needs {len(default)} numbers, found {len(value)}")
+            raise OutOfRange(f"{name} needs {len(default)} numbers, found {len(value)}")
     if type(value) is not type(default):
-        raise ValueError(f"{name} must be {type(default).__name__}, found {value!r}")
+        raise OutOfRange(f"{name} must be {type(default).__name__}, found {value!r}")
     if data["choices"] and value not in data["choices"]:
-        raise ValueError(f"{name} must be one of {', '.join(data['choices'])}; found {value!r}")
+        raise OutOfRange(f"{name} must be one of {', '.join(data['choices'])}; found {value!r}")
     if data["minimum"] is not None and not value >= data["minimum"]:
-        raise ValueError(f"{name} must be at least {data['minimum']}, found {value}")
+        raise OutOfRange(f"{name} must be at least {data['minimum']}, found {value}")
     if data["maximum"] is not None and not value <= data["maximum"]:
-        raise ValueError(f"{name} must be at most {data['maximum']}, found {value}")
+        raise OutOfRange(f"{name} must be at most {data['maximum']}, found {value}")
     return value

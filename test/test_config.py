@@ -29,7 +29,8 @@ def test_dictionary_round_trip():
         ({"chunk": {"size": True}}, "must be int"),
         ({"chunk": {"size": 20, "overlap": 30}}, "must be smaller than chunk.size"),
         ({"map.alignment": "sideways"}, "first_camera"),
-        ({"memory.decay": 1.5}, "at most 1.0"),
+        ({"memory.decay": 1.5}, "^memory.decay must be at most 1.0"),
+        ({"gate": {"max_gap": -1.0}}, r"^gate.max_gap \[s\] must be at least 0.0"),
         ({"memory.decay": float("nan")}, "at least"),
     ],
 )

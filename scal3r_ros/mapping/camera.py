@@ -90,12 +90,6 @@ def project(
         return image[:, :2] / image[:, 2:], local[:, 2]
 
 
-def scale_intrinsics(intrinsics: np.ndarray, factor_x: float, factor_y: float) -> np.ndarray:
-    """Pinhole matrices (..., 3, 3) for an image resized by the factors; pixel centres stay at
-    +0.5."""
-    return np.array([factor_x, factor_y, 1.0])[:, None] * np.asarray(intrinsics, np.float64)
-
-
 def valid_pixels(depth: np.ndarray, confidence: np.ndarray) -> np.ndarray:
     """Mask of pixels with finite positive depth and confidence."""
     with np.errstate(invalid="ignore"):

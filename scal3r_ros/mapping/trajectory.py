@@ -62,9 +62,6 @@ class Trajectory:
         """Index of the chunk that a frame's pose belongs to."""
         return int(self._columns["chunk_index"][self._rows[frame_id]])
 
-    def stamp_of(self, frame_id: int) -> int:
-        return int(self._columns["stamp_ns"][self._rows[frame_id]])
-
     @property
     def frame_ids(self) -> tuple[int, ...]:
         """All frames in chronological order."""

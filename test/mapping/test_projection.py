@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from scal3r_ros.mapping.camera import decode_cameras, project, scale_intrinsics, unproject
+from scal3r_ros.mapping.camera import decode_cameras, project, unproject
 from scal3r_ros.mapping.sim3 import rotation_exp
 
 
@@ -58,11 +58,3 @@ def test_decoded_camera_projects_as_the_network_means_it():
     pixel, depth = project(point[None], intrinsics[0], poses[0])
     np.testing.assert_allclose(pixel[0], expected, rtol=1e-12)
     np.testing.assert_allclose(depth[0], local[2], rtol=1e-12)
-
-
-def test_resized_image_sees_points_at_resized_pixels():
-    poses, intrinsics = random_cameras(1)
-    points = np.random.default_rng(7).normal(size=(20, 3)) + poses[0, :3, :3] @ [0, 0, 9.0]
-    before, _ = project(points, intrinsics[0], poses[0])
-    after, _ = project(points, scale_intrinsics(intrinsics[0], 0.5, 0.25), poses[0])
-    np.testing.assert_allclose(after, before * [0.5, 0.25], rtol=1e-12)

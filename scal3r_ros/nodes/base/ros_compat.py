@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
-from typing import Any
-
-import yaml
 
 SOURCES: dict[str, str] = {}
 """Library name to `library` or `stand-in`."""
@@ -44,9 +41,3 @@ TransformException = _tf2_ros.TransformException
 LookupException = _tf2_ros.LookupException
 ConnectivityException = _tf2_ros.ConnectivityException
 ExtrapolationException = _tf2_ros.ExtrapolationException
-
-
-def frame_parent(buffer: Any, child: str) -> str | None:
-    """Parent of a frame in the tree that the buffer knows; None for a root or unknown frame."""
-    frames = yaml.safe_load(buffer.all_frames_as_yaml()) or {}
-    return frames[child]["parent"] if child in frames else None

@@ -43,7 +43,6 @@ class WorkerStatistics:
     video_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=100))
     """Length of new video that each of these chunks added."""
     failures_in_row: int = 0
-    last_failure: str = ""
     calibration_problem: str = ""
     """Why the newest frame is mapped without the calibration that came with it."""
 
@@ -249,9 +248,10 @@ class MappingWorker:
             return
         if updates:
             self.statistics.chunk_seconds.append((time.monotonic() - started) / len(updates))
-            self.statistics.failures_in_row = 0
         self.counts["processed"] += 1
         self.deliver(updates, frame=frame)
+        if updates:
+            self.statistics.failures_in_row = 0
 
     def _hand_over_observations(self) -> None:
         """Measurements of other sensors; one that the mapper refuses is counted and left out."""
@@ -291,7 +291,6 @@ class MappingWorker:
     def _count_failure(self, error: Exception) -> None:
         self.counts["failed"] += 1
         self.statistics.failures_in_row += 1
-        self.statistics.last_failure = str(error)
         self._logger.error(f"a step failed:\n{traceback.format_exc()}", throttle_duration_sec=5.0)
         if self.statistics.failures_in_row >= self.config.worker.max_failures:
             self._running = False

@@ -222,14 +222,6 @@ def test_clear_forgets():
     assert not buffer.can_transform("odom", "base", at(2.0))
 
 
-def test_frame_parent():
-    buffer = robot_buffer()
-    assert ros_compat.frame_parent(buffer, "base") == "odom"
-    assert ros_compat.frame_parent(buffer, "camera") == "base"
-    assert ros_compat.frame_parent(buffer, "map") is None
-    assert ros_compat.frame_parent(ros_compat.Buffer(), "map") is None
-
-
 def test_broadcast_is_heard_over_dds(node, spin_until):
     buffer = ros_compat.Buffer()
     listener = ros_compat.TransformListener(buffer, node, spin_thread=False)
