@@ -8,6 +8,7 @@ from typing import Any
 
 from scal3r_ros.config import Config
 from scal3r_ros.reconstruct.interface import Reconstructor, round_of_at_least
+from scal3r_ros.reconstruct.signal_handlers import kept_signal_handlers
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "scal3r": {},
@@ -76,7 +77,8 @@ def _open_sfm(config: Config) -> Reconstructor:
             f"leave it at stream"
         )
     try:
-        import pycolmap  # noqa: F401
+        with kept_signal_handlers():
+            import pycolmap  # noqa: F401
     except ImportError as error:
         raise MissingLibrary(
             "reconstructor sfm needs the library pycolmap: pip install pycolmap"
