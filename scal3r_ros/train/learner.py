@@ -11,9 +11,9 @@ from torch import Tensor
 
 from scal3r_ros.networks.scal3r.architecture import Architecture, Numerics
 from scal3r_ros.networks.scal3r.network import Scal3R
+from scal3r_ros.train.averaged_weights import AveragedWeights
 from scal3r_ros.train.muon import Muon
 from scal3r_ros.train.probe import Probes, write_place_code
-from scal3r_ros.train.run_state import AveragedWeights
 from scal3r_ros.train.schedule import Schedule
 
 PARTS = {"all": "", "memory": ".ttt."}

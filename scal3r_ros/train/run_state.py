@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 if TYPE_CHECKING:
     from scal3r_ros.train.learner import Learner
@@ -25,22 +24,6 @@ class Progress:
     samples: int = 0
     seed: int = 0
     history: list[dict[str, float | str]] = field(default_factory=list)
-
-
-class AveragedWeights:
-    """Exponential moving average of a network's parameters."""
-
-    def __init__(self, network: nn.Module, decay: float):
-        self.decay = decay
-        self.values = {k: v.detach().clone() for k, v in network.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, network: nn.Module, steps: int) -> None:
-        """Move the average towards the network; faster in the first steps."""
-        decay = min(self.decay, (1 + steps) / (10 + steps))
-        present = network.state_dict()
-        values = list(self.values.values())
-        torch._foreach_lerp_(values, [present[k] for k in self.values], 1 - decay)
 
 
 def save_run(folder: Path, learner: Learner, progress: Progress) -> None:
