@@ -69,11 +69,11 @@ def test_defaults_in_the_front_page_are_the_real_ones():
     assert checked >= 5
 
 
-def test_services_and_messages_in_the_front_page_exist():
-    text = (ROOT / "README.md").read_text()
+def test_services_and_messages_in_the_interface_exist():
+    text = (ROOT / "docs" / "interface.md").read_text()
     for name in re.findall(r"scal3r_ros/([A-Z]\w+)", text):
         files = (ROOT / "msg" / f"{name}.msg", ROOT / "srv" / f"{name}.srv")
-        assert any(file.is_file() for file in files), f"README names scal3r_ros/{name}"
+        assert any(file.is_file() for file in files), f"docs/interface.md names scal3r_ros/{name}"
 
 
 def test_versions_agree():
@@ -87,6 +87,6 @@ def _code(text: str) -> str:
 
 
 def test_the_front_page_asks_for_the_torch_that_is_declared():
-    (said,) = re.findall(r"torch ≥ ([\d.]+)", (ROOT / "README.md").read_text())
+    (said,) = re.findall(r"torch ≥ ([\d.]+)", (ROOT / "docs" / "install.md").read_text())
     declared = re.findall(r"torch>=([\d.]+)", (ROOT / "setup.py").read_text())
     assert set(declared) == {said}

@@ -93,7 +93,7 @@ def _open_scal3r(config: Config, folder: Path | None) -> Reconstructor:
         import torch  # noqa: F401
     except ImportError as error:
         raise MissingLibrary(
-            "reconstructor scal3r needs the library torch: pip install torch (README, Install), or "
+            "reconstructor scal3r needs the library torch: pip install torch (docs/install.md), or "
             "use --reconstructor sfm, which needs pycolmap only"
         ) from error
     from scal3r_ros.reconstruct.scal3r.setup import open_scal3r

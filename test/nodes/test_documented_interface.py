@@ -1,4 +1,4 @@
-"""The running node offers the topics and services of the front page, and no others; RViz, set up
+"""The running node offers the topics and services of its page, and no others; RViz, set up
 by the shipped file, would hear it."""
 
 import re
@@ -19,13 +19,13 @@ from rclpy.qos import (
 
 pytestmark = pytest.mark.ros
 ROOT = Path(__file__).resolve().parents[2]
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "interface.md"
 OF_EVERY_NODE = {"/rosout", "/parameter_events", "/mapping_node/transition_event"}
 
 
 def tables(heading: str) -> list[list[tuple[str, str]]]:
-    """(name, type) rows of every table below a heading of the front page; type without package."""
-    section = README.read_text().split(f"### {heading}\n")[1].split("\n#")[0]
+    """(name, type) rows of every table below a heading of the page; type without package."""
+    section = PAGE.read_text().split(f"## {heading}\n")[1].split("\n#")[0]
     rows = [re.findall(r"^\| `([^`]+)`[^|]*\| \w+/(\w+)", t, re.M) for t in section.split("\n\n")]
     return [table for table in rows if table]
 
@@ -71,7 +71,7 @@ def policy(topic: dict, name: str) -> str:
     return topic[f"{name} Policy"].upper().replace(" ", "_")
 
 
-def test_the_interface_is_that_of_the_front_page_and_of_rviz(start_mapping, make_robot):
+def test_the_interface_is_that_of_its_page_and_of_rviz(start_mapping, make_robot):
     start_mapping({}, **{"input.odometry": True, "map.alignment": "imu"})
     node = make_robot({}, listen=False).node
     inputs, outputs = tables("Topics")
