@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from scal3r_ros.io.bag import COMPRESSED, RAW, open_bag
+from scal3r_ros.io.depth_image import depth_in_metres
 from scal3r_ros.io.measurements import ALTERNATIVES, Measurement
 from scal3r_ros.io.source import BadInput
 from scal3r_ros.io.static_transforms import StaticTransforms, pose_matrix
@@ -24,8 +24,6 @@ OPTIONS = {
     "gravity": "--imu-topic",
     "depth": "--depth-topic",
 }
-METRES = {"16UC1": 1e-3, "mono16": 1e-3, "32FC1": 1.0}
-"""By encoding: 16-bit depth is in millimetres, float depth in metres (REP 118)."""
 
 
 class BagMeasurements:
@@ -79,7 +77,7 @@ class BagMeasurements:
         if kind == "gravity":
             reading = message.linear_acceleration
             return self._turn @ np.array([reading.x, reading.y, reading.z])
-        return _depth(message, f"{self._path}: {self._topics[kind]}")
+        return depth_in_metres(message, f"{self._path}: {self._topics[kind]}")
 
 
 def _choose(reader: Any, kind: str, option: str, named: str, image_topic: str, path: Path) -> str:
@@ -138,24 +136,3 @@ def _known(static: StaticTransforms, target: str, source: str, option: str, path
             f"{static}); record /tf_static too"
         )
     return T
-
-
-def _depth(message: Any, name: str) -> np.ndarray:
-    """(H, W) float32 in metres."""
-    if not hasattr(message, "encoding"):
-        image = cv2.imdecode(np.frombuffer(bytes(message.data), np.uint8), cv2.IMREAD_UNCHANGED)
-        if image is None or image.ndim != 2 or image.dtype != np.uint16:
-            raise BadInput(f"{name}: expected 16-bit depth in PNG, found {message.format!r}")
-        return image.astype(np.float32) * np.float32(1e-3)
-    if message.encoding not in METRES:
-        known = ", ".join(METRES)
-        raise BadInput(f"{name}: depth encoding {message.encoding!r} is not one of {known}")
-    dtype = np.dtype(np.float32 if message.encoding == "32FC1" else np.uint16)
-    dtype = dtype.newbyteorder(">" if message.is_bigendian else "<")
-    rows = np.frombuffer(bytes(message.data), np.uint8)
-    step, used = message.step, message.width * dtype.itemsize
-    if step < used or len(rows) < step * message.height:
-        raise BadInput(f"{name}: {len(rows)} bytes are too few for {message.height} rows of {step}")
-    rows = rows[: step * message.height].reshape(message.height, step)[:, :used]
-    values = np.ascontiguousarray(rows).view(dtype).astype(np.float32)
-    return values * np.float32(METRES[message.encoding])
