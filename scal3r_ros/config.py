@@ -248,7 +248,10 @@ class ScaleConfig(Section):
     )
     known_frame: int = option(0, "Frame id that ends the known distance.", minimum=0)
     max_relative_sigma: float = option(
-        0.1, "Freeze the estimate once its relative standard deviation is below this.", minimum=0.0
+        0.04,
+        "Rescale the map to metres, once and for all, when the relative standard deviation of the "
+        "estimate is below this; it is averaged until then.",
+        minimum=0.0,
     )
 
 

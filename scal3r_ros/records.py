@@ -173,27 +173,34 @@ class TrajectoryPose:
     frame_id: int
     stamp_ns: int
     T_map_camera: np.ndarray
-    """(4, 4) float64, rigid; camera is the optical frame; metres only if the map's scale is
-    known."""
+    """(4, 4) float64, rigid; camera is the optical frame; metres only once the map's
+    scale is frozen."""
     covariance: np.ndarray
     """(6, 6) float64 in the map frame: x y z, then rotation vector; large where unknown."""
     confidence: float
     chunk_index: int
     provisional: bool
     """True until the next chunk has confirmed which chunk owns this frame."""
+    covariance_in_chunk: np.ndarray = field(default_factory=lambda: np.eye(6))
+    """(6, 6) along the axes of the map: the part of `covariance` that the other frames of the
+    chunk do not share."""
 
 
 @dataclass(frozen=True)
 class ScaleEstimate:
-    """Metres per map unit and how it is known."""
+    """How long a map unit is, how that is known, and whether the map is in metres yet."""
 
     source: str = "none"
     """`none`, `odometry`, `camera_height`, `known_distance` or `depth`."""
     value: float = 1.0
+    """Metres per map unit as the map is now: 1 once it was rescaled."""
     variance: float = float("inf")
+    """Of `value`."""
     frozen: bool = False
-    """True once consumers have been given metric coordinates; the map is never rescaled after
-    that."""
+    """True once the map was rescaled: its coordinates are metres, and it is never rescaled
+    again."""
+    applied: float = 1.0
+    """What coordinates were multiplied by when the map was rescaled; 1 until then."""
 
     @property
     def known(self) -> bool:
@@ -208,6 +215,10 @@ class Event:
     """Short snake_case name that counters and diagnostics use, e.g. `alignment_failed`."""
     message: str
     chunk_index: int | None = None
+
+
+GOOD_NEWS = ("loop_closed", "scale_frozen")
+"""Events that are logged as information, all others as warnings; a few per chunk at most."""
 
 
 @dataclass(frozen=True)

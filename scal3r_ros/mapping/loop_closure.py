@@ -123,6 +123,7 @@ class LoopVerifier:
     def __init__(self, config: LoopConfig) -> None:
         self.config = config
         self._waiting: list[tuple[LoopVerdict, Sim3]] = []
+        """Each with the correction of the map, in map coordinates, that it implies."""
 
     def state(self) -> dict[str, np.ndarray]:
         """The verdicts that wait for confirmation as arrays, to save and restore."""
@@ -146,6 +147,11 @@ class LoopVerifier:
             reason, sigma = str(arrays["reason"][i]), np.array(arrays["sigma"][i])
             verdict = LoopVerdict(False, reason, a, b, poses[2 * i], sigma)
             self._waiting.append((verdict, poses[2 * i + 1]))
+
+    def transform(self, S_new_old: Sim3) -> None:
+        """The map has another frame now: corrections that wait are expressed in it."""
+        back = S_new_old.inverse()
+        self._waiting = [(v, S_new_old @ implied @ back) for v, implied in self._waiting]
 
     def verify(
         self,

@@ -1,28 +1,31 @@
 """Metres per map unit, from whatever measures metres; unknown until something does.
 
-Each source yields ratios metres / map units. Their weighted median in the logarithm is the
-estimate; once its spread is small
-enough it is frozen, because rescaling a live map would invalidate what consumers hold.
+Camera height, a known distance and measured depth yield ratios metres / map units, whose weighted
+median in the logarithm is the estimate; odometry is compared as `odometry_scale` says. Once the
+estimate is precise enough the map is rescaled to metres and the estimate frozen, because rescaling
+again would invalidate what consumers hold.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+from typing import Any
 
 import numpy as np
 
 from scal3r_ros.config import ScaleConfig
-from scal3r_ros.mapping.sim3 import rotation_exp, rotation_log
+from scal3r_ros.mapping import odometry_scale
 from scal3r_ros.records import ScaleEstimate
 
-ODOMETRY_BUFFER = 20_000
-MIN_MOTION = 0.05
-"""Shortest odometry displacement that says something about scale, metres."""
 FLOOR = 0.005
 """Relative standard deviation below which no estimate is believed."""
 MAX_RATIOS = 2000
+MIN_PIXELS = 50
+"""Fewer pixels with both depths say nothing."""
+DEPTH_SIGMA = 0.02
+"""Least relative standard deviation of one chunk's depth."""
 
 
 class ScaleEstimator:
@@ -30,24 +33,12 @@ class ScaleEstimator:
 
     def __init__(self, config: ScaleConfig) -> None:
         self.config = config
-        self._odometry: deque[tuple[int, np.ndarray]] = deque(maxlen=ODOMETRY_BUFFER)
         self._ratios: deque[tuple[float, float]] = deque(maxlen=MAX_RATIOS)
-        self._frozen: ScaleEstimate | None = None
-
-    @property
-    def estimate(self) -> ScaleEstimate:
+        self._stretches: deque[tuple[float, ...]] = deque(maxlen=MAX_RATIOS)
+        self._compared = -1
+        """Newest frame that was compared with the odometry."""
+        self.estimate = ScaleEstimate()
         """Present estimate; `known` only when a source has measured it."""
-        if self._frozen is not None:
-            return self._frozen
-        if self.config.source == "none" or not self._ratios:
-            return ScaleEstimate()
-        ratios, sigmas = np.array(self._ratios).T
-        value = float(np.exp(_weighted_median(np.log(ratios), 1.0 / sigmas**2)))
-        deviation = np.abs(np.log(ratios / value))
-        spread = 1.4826 * float(np.median(deviation)) / np.sqrt(len(ratios))
-        stated = 1.0 / np.sqrt((1.0 / sigmas**2).sum())
-        sigma = max(spread, float(stated), FLOOR)
-        return ScaleEstimate(self.config.source, value, (value * sigma) ** 2)
 
     @property
     def ready(self) -> bool:
@@ -58,63 +49,48 @@ class ScaleEstimator:
         return bool(np.sqrt(found.variance) <= self.config.max_relative_sigma * found.value)
 
     def freeze(self) -> ScaleEstimate:
-        """Fix the present estimate for good, when consumers are about to be given metres."""
-        found = self.estimate
-        if not found.known:
+        """Fix the present estimate for good; map coordinates times its `applied` are metres."""
+        if not self.estimate.known:
             raise ValueError(f"scale from {self.config.source} is not known yet")
-        self._frozen = ScaleEstimate(found.source, found.value, found.variance, frozen=True)
-        return self._frozen
+        self.estimate = _applied(self.estimate)
+        return self.estimate
 
-    def ratios(self) -> np.ndarray:
-        """(N, 2) ratios metres / map units and their relative standard deviations, to save."""
-        return np.array(self._ratios, dtype=np.float64).reshape(-1, 2)
+    def state(self) -> dict[str, np.ndarray]:
+        """What was measured so far as arrays, to save and restore."""
+        return {
+            "ratios": np.array(self._ratios, dtype=np.float64).reshape(-1, 2),
+            "stretches": np.array(self._stretches, dtype=np.float64).reshape(-1, 4),
+            "compared": np.array(self._compared),
+        }
 
-    def restore(self, estimate: ScaleEstimate, ratios: np.ndarray | None = None) -> None:
-        """Continue with a saved, frozen estimate, or with what was measured until then."""
-        self._frozen = estimate if estimate.frozen else None
-        if ratios is not None:
-            self._ratios.clear()
-            self._ratios.extend((float(ratio), float(sigma)) for ratio, sigma in ratios)
+    def restore(self, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Continue with a saved estimate (fields of `ScaleEstimate`) and what it was made from."""
+        self._ratios.extend((float(ratio), float(sigma)) for ratio, sigma in arrays["ratios"])
+        if "stretches" in arrays:  # absent from maps of older versions, as is `applied`
+            self._stretches.extend(tuple(row) for row in arrays["stretches"].tolist())
+            self._compared = int(arrays["compared"])
+        saved = ScaleEstimate(**facts)
+        self.estimate = _applied(saved) if saved.frozen and "applied" not in facts else saved
 
-    def copy_odometry(self, other: ScaleEstimator) -> None:
-        """Take over the odometry that another estimator has seen."""
-        self._odometry = other._odometry
-
-    def observe_odometry(self, stamp_ns: int, T_odom_base: np.ndarray) -> None:
-        """A pose (4, 4) of the odometry, metres; stamps increase."""
-        if self._odometry and stamp_ns <= self._odometry[-1][0]:
-            return
-        self._odometry.append((stamp_ns, np.array(T_odom_base, dtype=np.float64)))
-
-    def odometry_at(self, stamp_ns: int) -> np.ndarray | None:
-        """Interpolated odometry pose; None outside the buffer or across a pause of a second."""
-        place = bisect_left(self._odometry, stamp_ns, key=lambda item: item[0])
-        if place < len(self._odometry) and self._odometry[place][0] == stamp_ns:
-            return self._odometry[place][1]
-        if place == 0 or place == len(self._odometry):
-            return None
-        (before_ns, before), (after_ns, after) = self._odometry[place - 1], self._odometry[place]
-        if after_ns - before_ns > 1_000_000_000:
-            return None
-        share = (stamp_ns - before_ns) / (after_ns - before_ns)
-        return _interpolate(before, after, share)
-
-    def observe_positions(
-        self, stamps_ns: Sequence[int], positions: np.ndarray, T_base_camera: np.ndarray
+    def observe_odometry(
+        self,
+        frame_ids: Sequence[int],
+        stamps_ns: Sequence[int],
+        metres: np.ndarray,
+        units: np.ndarray,
     ) -> None:
-        """Camera positions (N, 3) of one chunk in map units: compared with the odometry between
-        them."""
-        if self.config.source != "odometry":
+        """Camera positions (N, 3) of one chunk by odometry, and the same in map units.
+
+        A chunk that shares frames with one already compared is left out: it would repeat what that
+        one has said and make the estimate look better than it is.
+        """
+        if self.config.source != "odometry" or min(frame_ids, default=-1) <= self._compared:
             return
-        known = [(i, self.odometry_at(stamp)) for i, stamp in enumerate(stamps_ns)]
-        known = [(i, pose) for i, pose in known if pose is not None]
-        if len(known) < 2:
-            return
-        metres = np.stack([(pose @ T_base_camera)[:3, 3] for _, pose in known])
-        units = positions[[i for i, _ in known]]
-        spreads = [np.sqrt(((p - p.mean(axis=0)) ** 2).sum()) for p in (metres, units)]
-        if spreads[0] > MIN_MOTION * np.sqrt(len(known)) and spreads[1] > 0:
-            self._add(spreads[0] / spreads[1], 0.05)
+        stretch = odometry_scale.compare(np.asarray(stamps_ns, np.int64), metres, units)
+        if stretch is not None:
+            self._stretches.append(astuple(stretch))
+            self._compared = max(frame_ids)
+            self._take(odometry_scale.metres_per_unit(np.array(self._stretches)))
 
     def observe_camera_height(self, height: float, sigma: float) -> None:
         """Height of the camera above the floor in map units."""
@@ -126,36 +102,55 @@ class ScaleEstimator:
         if self.config.source == "known_distance" and length > 0 and not self._ratios:
             self._add(self.config.known_distance / length, 0.02)
 
-    def observe_depth(self, metres: np.ndarray, depth: np.ndarray, unit: float) -> None:
-        """A measured depth image (H, W) and the predicted one, whose unit is `unit` map units.
-
-        Invalid pixels are 0 or not finite in either.
-        """
-        if self.config.source != "depth":
+    def observe_depth(self, ratios: Sequence[float], unit: float) -> None:
+        """Ratios metres / predicted depth of the frames of one chunk, as `depth_ratio` gives them;
+        a chunk's unit is `unit` map units. Its frames share their error, so it counts once."""
+        if self.config.source != "depth" or not len(ratios):
             return
-        with np.errstate(invalid="ignore"):
-            valid = np.isfinite(metres) & (metres > 0) & np.isfinite(depth) & (depth > 0)
-        if valid.sum() < 50:
-            return
-        logs = np.log(metres[valid] / (depth[valid] * unit))
+        logs = np.log(np.asarray(ratios) / unit)
         centre = float(np.median(logs))
-        sigma = max(1.4826 * float(np.median(np.abs(logs - centre))) / 10.0, 0.02)
-        self._add(float(np.exp(centre)), sigma)
+        spread = 1.4826 * float(np.median(np.abs(logs - centre)))
+        self._add(float(np.exp(centre)), max(spread, DEPTH_SIGMA))
 
     def _add(self, ratio: float, sigma: float) -> None:
-        if self._frozen is None:
-            self._ratios.append((float(ratio), float(sigma)))
+        self._ratios.append((float(ratio), float(sigma)))
+        self._take(_median_ratio(np.array(self._ratios)))
+
+    def _take(self, found: tuple[float, float] | None) -> None:
+        """A new estimate and its relative standard deviation, unless the map is in metres."""
+        if self.estimate.frozen or found is None:
+            return
+        value, sigma = found
+        variance = (value * max(sigma, FLOOR)) ** 2
+        self.estimate = ScaleEstimate(self.config.source, value, variance)
+
+
+def depth_ratio(metres: np.ndarray, depth: np.ndarray) -> float | None:
+    """Median ratio of a measured depth image (H, W) and the predicted one; None if they overlap
+    too little. Invalid pixels are 0 or not finite in either."""
+    with np.errstate(invalid="ignore"):
+        valid = np.isfinite(metres) & (metres > 0) & np.isfinite(depth) & (depth > 0)
+    if valid.sum() < MIN_PIXELS:
+        return None
+    return float(np.median(metres[valid] / depth[valid]))
+
+
+def _applied(estimate: ScaleEstimate) -> ScaleEstimate:
+    """The same knowledge after the map was multiplied by it."""
+    relative = estimate.variance / estimate.value**2
+    return ScaleEstimate(estimate.source, 1.0, relative, True, estimate.value)
+
+
+def _median_ratio(ratios: np.ndarray) -> tuple[float, float]:
+    """Weighted median of ratios (N, 2) and its relative standard deviation."""
+    values, sigmas = ratios.T
+    value = float(np.exp(_weighted_median(np.log(values), 1.0 / sigmas**2)))
+    deviation = np.abs(np.log(values / value))
+    spread = 1.4826 * float(np.median(deviation)) / np.sqrt(len(values))
+    return value, max(spread, float(1.0 / np.sqrt((1.0 / sigmas**2).sum())))
 
 
 def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
     order = np.argsort(values)
     share = (np.cumsum(weights[order]) - 0.5 * weights[order]) / weights.sum()
     return float(np.interp(0.5, share, values[order]))
-
-
-def _interpolate(before: np.ndarray, after: np.ndarray, share: float) -> np.ndarray:
-    pose = np.eye(4)
-    turn = rotation_log(before[:3, :3].T @ after[:3, :3])
-    pose[:3, :3] = before[:3, :3] @ rotation_exp(share * turn)
-    pose[:3, 3] = (1.0 - share) * before[:3, 3] + share * after[:3, 3]
-    return pose

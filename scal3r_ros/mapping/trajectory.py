@@ -100,14 +100,16 @@ class Trajectory:
         columns = {name: values[rows] for name, values in self._columns.items()}
         S, placed = _gather(S_map_chunk, columns["chunk_index"], chunk_covariance)
         centres = columns["T_chunk_camera"][:, :3, 3]
+        within = columns["covariance"]
         fields = zip(
             columns["frame_id"].tolist(),
             columns["stamp_ns"].tolist(),
             S.move_pose(columns["T_chunk_camera"]),
-            pose_covariance(columns["covariance"], S, centres, placed),
+            pose_covariance(within, S, centres, placed),
             columns["confidence"].tolist(),
             columns["chunk_index"].tolist(),
             columns["provisional"].tolist(),
+            pose_covariance(within, S, centres, None),
         )
         return tuple(TrajectoryPose(*values) for values in fields)
 

@@ -97,6 +97,7 @@ def report(mapper: Mapper, parts: list[Part]) -> dict[str, Any]:
             "known": scale.known,
             "metres_per_unit": scale.value if scale.known else None,
             "variance": scale.variance,
+            "applied": scale.applied if scale.frozen else None,
             "unit": unit(mapper),
         },
         "memory": {
@@ -112,7 +113,9 @@ def report(mapper: Mapper, parts: list[Part]) -> dict[str, Any]:
 
 def unit(mapper: Mapper) -> str:
     """What map coordinates are measured in."""
-    return "metres" if mapper.scale.frozen else "map units, scale unknown"
+    if mapper.scale.frozen:
+        return "metres"
+    return f"map units, scale {'not certain enough' if mapper.scale.known else 'unknown'}"
 
 
 def _note(mapper: Mapper) -> str:

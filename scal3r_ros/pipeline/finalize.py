@@ -99,7 +99,9 @@ class ChunkHistory:
                 anew.correct_if_due()
         anew.confirm()
         anew.correct()
-        anew.fix_scale()
+        S_metric_map = anew.take_metres_of(live_map) or anew.fix_scale()
+        if S_metric_map is not None:
+            search.transform(S_metric_map)
         return Rebuilt(anew, search, tuple(events))
 
     def save(self, reconstructor: Reconstructor, folder: Path) -> dict[str, Any]:

@@ -45,6 +45,15 @@ class OpenChunk:
 
 
 @dataclass(frozen=True)
+class FusedPoints:
+    """Points that were added, and where the map had their chunk when they were."""
+
+    chunk_index: int
+    S_map_chunk: Sim3
+    cloud: PointCloud
+
+
+@dataclass(frozen=True)
 class MapChange:
     """What joining (or closing) a chunk changed."""
 
@@ -52,7 +61,7 @@ class MapChange:
     """Frames with a new or confirmed pose."""
     settled: tuple[tuple[ChunkPrediction, tuple[int, ...]], ...] = ()
     """Frames whose owner is now final, with the prediction that owns them."""
-    cloud: PointCloud = PointCloud.empty()
+    fused: tuple[FusedPoints, ...] = ()
     events: tuple[Event, ...] = ()
 
 
@@ -100,6 +109,7 @@ class LiveMap:
             before = self.close()
             events = self._start_part(summary, prediction, alignment)
         own = self._take(summary, prediction, alignment)
+        events += self.scale_and_level.missed_mount(summary)
         self._observe_scale(summary, prediction)
         return merged(before, own, MapChange(events=tuple(events)))
 
@@ -131,20 +141,58 @@ class LiveMap:
             self.correct()
         return due
 
-    def fix_scale(self) -> bool:
-        """Rescale the map once, when its scale is known well enough, as one revision."""
+    def fix_scale(self) -> Sim3 | None:
+        """Rescale the map once, when its scale is known well enough, as one revision: what moved
+        it, for whoever keeps coordinates of it."""
         scale = self.scale_and_level.scale
         if not scale.ready:
-            return False
-        S_metric_map = Sim3(np.array(scale.freeze().value), np.eye(3), np.zeros(3))
+            return None
+        return self._rescale(scale.freeze().applied)
+
+    def take_metres_of(self, older: LiveMap) -> Sim3 | None:
+        """Be in metres as the map that this one replaces: its measurements may be gone, but the
+        cameras are where they were. None if that one was not in metres either."""
+        here, there = self._connected_frames(), older._connected_frames()
+        shared = sorted(here & there)
+        if not older.scale.frozen or len(shared) < 2:
+            return None
+        spreads = []
+        for live_map in (older, self):
+            positions = live_map.trajectory.matrices(live_map.graph.nodes, shared)[:, :3, 3]
+            spreads.append(np.linalg.norm(positions - positions.mean(axis=0)))
+        applied = float(spreads[0] / spreads[1])
+        self.scale_and_level.scale.estimate = replace(older.scale, applied=applied)
+        return self._rescale(applied)
+
+    def _rescale(self, applied: float) -> Sim3:
+        S_metric_map = Sim3(np.array(applied), np.eye(3), np.zeros(3))
         self.graph.transform(S_metric_map)
         self.points.transform(S_metric_map)
         self.revision += 1
-        return True
+        return S_metric_map
+
+    def _connected_frames(self) -> set[int]:
+        """Frames that hang together with the map's origin."""
+        parts, chunk_of = self.graph.components(), self.trajectory.chunk_of
+        origin = next(iter(parts.values()), None)
+        return {i for i in self.trajectory.frame_ids if parts[chunk_of(i)] == origin}
 
     def poses(self, frame_ids: Iterable[int] | None = None) -> tuple[TrajectoryPose, ...]:
         """Poses of the given frames (default: all) in order of time."""
         return self.trajectory.poses(self.graph.nodes, frame_ids, self.graph.covariances())
+
+    def cloud_of(self, change: MapChange) -> PointCloud:
+        """Points of a change at the present revision, whatever was corrected since."""
+        clouds = []
+        for item in change.fused:
+            S_map_chunk = self.graph.nodes[item.chunk_index]
+            if S_map_chunk is not item.S_map_chunk:
+                S_now_then = S_map_chunk @ item.S_map_chunk.inverse()
+                moved = S_now_then.apply(item.cloud.points).astype(np.float32)
+                clouds.append(replace(item.cloud, points=moved))
+            else:
+                clouds.append(item.cloud)
+        return joined_cloud(clouds)
 
     @property
     def scale(self) -> ScaleEstimate:
@@ -275,8 +323,8 @@ class LiveMap:
 
     def _observe_scale(self, summary: ChunkSummary, prediction: ChunkPrediction) -> None:
         """Only in the first part: how long a map unit is in another one is unknown."""
-        outside = self.scale_and_level
-        if self.part or not outside.wanted:
+        outside, parts = self.scale_and_level, self.graph.components()
+        if not outside.wanted or parts[summary.index] != next(iter(self.graph.nodes)):
             return
         outside.observe(summary, prediction, self.graph.nodes[summary.index])
         last = outside.known_frame
@@ -289,7 +337,8 @@ class LiveMap:
         ids = tuple(frame_ids)
         S_map_chunk = self.graph.nodes[prediction.chunk_index]
         cloud = self.points.integrate(prediction, ids, S_map_chunk, self.part)
-        return MapChange(ids, ((prediction, ids),) if ids else (), cloud)
+        fused = FusedPoints(prediction.chunk_index, S_map_chunk, cloud)
+        return MapChange(ids, ((prediction, ids),), (fused,)) if ids else MapChange()
 
 
 def _confidence(prediction: ChunkPrediction, row: int) -> float:
@@ -303,6 +352,6 @@ def merged(*parts: MapChange) -> MapChange:
     return MapChange(
         tuple(sorted({i for part in parts for i in part.frame_ids})),
         tuple(item for part in parts for item in part.settled),
-        joined_cloud([part.cloud for part in parts]),
+        tuple(item for part in parts for item in part.fused),
         tuple(event for part in parts for event in part.events),
     )

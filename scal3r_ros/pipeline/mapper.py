@@ -139,7 +139,7 @@ class Mapper:
 
     def observe_odometry(self, stamp_ns: int, T_odom_base: np.ndarray) -> None:
         """A pose (4, 4) of the body in metres, for scale and to bridge failed alignments."""
-        self.live_map.scale_and_level.scale.observe_odometry(stamp_ns, T_odom_base)
+        self.live_map.scale_and_level.observe_odometry(stamp_ns, T_odom_base)
 
     def observe_gravity(self, stamp_ns: int, up_camera: np.ndarray) -> None:
         """Accelerometer at rest (3,), in the camera's optical frame, for map.alignment imu."""
@@ -150,7 +150,7 @@ class Mapper:
         self.live_map.scale_and_level.observe_depth(stamp_ns, metres)
 
     def set_camera_mount(self, T_base_camera: np.ndarray) -> None:
-        """Where the camera sits on the body whose odometry is observed."""
+        """Where the camera sits on the body whose odometry is observed; also after a reset."""
         mount = np.asarray(T_base_camera, dtype=np.float64)
         self.live_map.scale_and_level.T_base_camera = mount
 
@@ -303,9 +303,20 @@ class Mapper:
             self._state.history.end_step()
             with timed(self._state.seconds, "graph"):
                 corrected = self.live_map.correct_if_due(last)
-            corrected = self.live_map.fix_scale() or corrected
+            frozen = self._fix_scale()
+            told, corrected = [*told, *frozen], corrected or bool(frozen)
         finally:  # what has changed is told, whatever failed after it
             self._tell(summary, change, told, corrected, loops, timings)
+
+    def _fix_scale(self) -> list[Event]:
+        """Metres from now on, once they are known well enough."""
+        S_metric_map = self.live_map.fix_scale()
+        if S_metric_map is None:
+            return []
+        self._state.loops.transform(S_metric_map)
+        sigma = 100.0 * self.scale.variance**0.5
+        text = f"multiplied by {self.scale.applied:.4g}, from {self.scale.source}, +- {sigma:.1f} %"
+        return [Event("scale_frozen", f"the map is in metres from now on: {text}")]
 
     def _try_loop(self, trial: LoopTrial, session: int) -> Event:
         """Reconstruct two places together; if they are one, that becomes an edge of the graph. A
@@ -337,14 +348,15 @@ class Mapper:
         timings: Mapping[str, float] | None = None,
     ) -> None:
         self._state.counters.update(event.name for event in events)
+        cloud = self.live_map.cloud_of(change)
         update = MapUpdate(
             map_revision=self.map_revision,
             chunk_index=summary.index,
             session=summary.session,
             poses=self.live_map.poses(None if corrected else change.frame_ids),
-            points=change.cloud.points,
-            colors=change.cloud.colors,
-            confidence=change.cloud.confidence,
+            points=cloud.points,
+            colors=cloud.colors,
+            confidence=cloud.confidence,
             corrected=corrected,
             scale=self.scale,
             loops=tuple(loops),

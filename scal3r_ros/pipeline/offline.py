@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from scal3r_ros.config import Config
 from scal3r_ros.files import write_text
 from scal3r_ros.io.measurements import MeasurementFeed, Measurements
@@ -24,7 +26,7 @@ from scal3r_ros.pipeline.interrupts import WaitingInterrupts
 from scal3r_ros.pipeline.mapper import Mapper
 from scal3r_ros.pipeline.save import MAP_FILE
 from scal3r_ros.reconstruct.interface import Reconstructor
-from scal3r_ros.records import Event, MapUpdate
+from scal3r_ros.records import GOOD_NEWS, Event, MapUpdate
 
 WORK = ".resume"
 """Folder in the output folder with what `--resume` needs; gone after a complete run."""
@@ -68,7 +70,7 @@ class _Journal:
         for update in updates:
             self.loops += update.loops
             for event in update.events:
-                level = logging.INFO if event.name == "loop_closed" else logging.WARNING
+                level = logging.INFO if event.name in GOOD_NEWS else logging.WARNING
                 log.log(level, "%s: %s", event.name, event.message)
                 self.events.append(event)
         del self.events[:-_KEPT_EVENTS]
@@ -202,14 +204,17 @@ class _Session:
         return Outcome(frames, tuple(files), tuple(self._journal.events), input_error)
 
     def _say_if_scale_is_unknown(self) -> None:
-        """A source of scale that was asked for and told nothing must not pass in silence."""
-        wanted = self.mapper.config.scale
-        if wanted.source == "none" or self.mapper.scale.known:
+        """A source of scale that was asked for and gave no metres must not pass in silence."""
+        wanted, scale = self.mapper.config.scale, self.mapper.scale
+        if wanted.source == "none" or scale.frozen:
             return
-        message = (
-            f"scale.source {wanted.source} could not measure the scale: the map has no metres; "
-            f"{_SCALE_HINTS[wanted.source]}"
-        )
+        why = f"could not measure the scale: {_SCALE_HINTS[wanted.source]}"
+        if scale.known:
+            why = (
+                f"measured {scale.value:.4g} m per unit +- {np.sqrt(scale.variance):.2g}, which is "
+                f"not good enough; map more of the recording, or raise scale.max_relative_sigma"
+            )
+        message = f"the map has no metres: scale.source {wanted.source} {why}"
         log.warning("scale_unknown: %s", message)
         self._journal.events.append(Event("scale_unknown", message))
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Mapping
 
 import cv2
 import numpy as np
 
 from scal3r_ros.config import MapConfig, ScaleConfig
+from scal3r_ros.io.depth_image import thinned
 from scal3r_ros.mapping.leveling import (
     LevelUnknown,
     fit_floor,
@@ -15,13 +17,20 @@ from scal3r_ros.mapping.leveling import (
     up_from_first_camera,
     up_from_gravity,
 )
-from scal3r_ros.mapping.scale import ScaleEstimator
+from scal3r_ros.mapping.scale import ScaleEstimator, depth_ratio
 from scal3r_ros.mapping.sim3 import Sim3
 from scal3r_ros.records import ChunkPrediction, ChunkSummary, Event
+from scal3r_ros.rigid import PoseBuffer
 
 _GRAVITY_WINDOW_NS = 200_000_000
 _KEPT_GRAVITY = 5000
-_KEPT_DEPTH = 32
+_KEPT_DEPTH = 512
+_DEPTH_WINDOW_NS = 20_000_000
+"""Largest time between an image and its depth."""
+_MOUNT_UNKNOWN = (
+    "there is odometry, but where the camera is mounted on its body is unknown: no scale and no "
+    "bridge comes from it; publish the transform from the base to the camera on /tf_static"
+)
 
 
 class ScaleAndLevel:
@@ -29,35 +38,51 @@ class ScaleAndLevel:
 
     def __init__(self, scale: ScaleConfig, map_config: MapConfig) -> None:
         self.scale = ScaleEstimator(scale)
-        self.T_base_camera = np.eye(4)
-        """Where the camera is mounted on the body whose odometry is observed."""
+        self.T_base_camera: np.ndarray | None = None
+        """Where the camera is mounted on the body whose odometry is observed; None until somebody
+        has said so, and odometry says nothing about the camera without it."""
         self._scale_config, self._map_config = scale, map_config
+        self._odometry = PoseBuffer()
+        self._mount_missed = False
         self._gravity: deque[tuple[int, np.ndarray]] = deque(maxlen=_KEPT_GRAVITY)
         self._depth: deque[tuple[int, np.ndarray]] = deque(maxlen=_KEPT_DEPTH)
 
     def restarted(self) -> ScaleAndLevel:
         """The same measurements for a map that is built anew."""
         fresh = ScaleAndLevel(self._scale_config, self._map_config)
-        fresh.scale.copy_odometry(self.scale)
-        fresh.T_base_camera = self.T_base_camera
+        fresh.T_base_camera, fresh._odometry = self.T_base_camera, self._odometry
         fresh._gravity, fresh._depth = self._gravity, self._depth
         return fresh
+
+    def observe_odometry(self, stamp_ns: int, T_odom_base: np.ndarray) -> None:
+        """A pose (4, 4) of the odometry, metres; stamps increase."""
+        self._odometry.add(stamp_ns, T_odom_base)
 
     def observe_gravity(self, stamp_ns: int, up_camera: np.ndarray) -> None:
         """Accelerometer reading (3,) at rest (pointing up) in the camera's optical frame."""
         self._gravity.append((stamp_ns, np.asarray(up_camera, dtype=np.float64)))
 
     def observe_depth(self, stamp_ns: int, metres: np.ndarray) -> None:
-        """Measured depth (H, W) in metres of the frame with this stamp."""
-        self._depth.append((stamp_ns, metres))
+        """Measured depth (H, W) in metres, of the camera's image nearest in time."""
+        self._depth.append((stamp_ns, thinned(metres)))
 
     def odometry(self, summary: ChunkSummary) -> dict[int, np.ndarray]:
-        """T_odom_camera (4, 4) by frame id, for frames whose time the odometry covers."""
+        """T_odom_camera (4, 4) by frame id, for frames whose time the odometry covers; none while
+        the camera's mount is unknown."""
+        if self.T_base_camera is None:
+            return {}
         found = {
-            frame_id: self.scale.odometry_at(stamp)
+            frame_id: self._odometry.at(stamp)
             for frame_id, stamp in zip(summary.frame_ids, summary.stamps_ns)
         }
         return {i: T @ self.T_base_camera for i, T in found.items() if T is not None}
+
+    def missed_mount(self, summary: ChunkSummary) -> list[Event]:
+        """Tells once that there is odometry for a chunk that cannot be used."""
+        if self.T_base_camera is not None or self._mount_missed:
+            return []
+        self._mount_missed = any(self._odometry.around(ns) for ns in summary.stamps_ns)
+        return [Event("mount_unknown", _MOUNT_UNKNOWN, summary.index)] * self._mount_missed
 
     def level(self, summary: ChunkSummary, prediction: ChunkPrediction) -> tuple[Sim3, list[Event]]:
         """S_map_chunk of the first chunk; an event if the configured way to level it failed."""
@@ -89,9 +114,7 @@ class ScaleAndLevel:
         source = self._scale_config.source
         stamp = dict(zip(summary.frame_ids, summary.stamps_ns))
         if source == "odometry":
-            poses = S_map_chunk.move_pose(prediction.T_chunk_camera)
-            stamps = [stamp[i] for i in prediction.frame_ids]
-            self.scale.observe_positions(stamps, poses[:, :3, 3], self.T_base_camera)
+            self._compare_odometry(summary, prediction, S_map_chunk)
         elif source == "camera_height":
             self._observe_floor(prediction, float(S_map_chunk.scale))
         elif source == "depth":
@@ -118,6 +141,28 @@ class ScaleAndLevel:
                 readings.append(np.mean(near, axis=0))
         return up_from_gravity(cameras, readings)
 
+    def _compare_odometry(
+        self, summary: ChunkSummary, prediction: ChunkPrediction, S_map_chunk: Sim3
+    ) -> None:
+        stamp = dict(zip(summary.frame_ids, summary.stamps_ns))
+        by_odometry = self.odometry(summary)
+        ids = self._measured_apart([i for i in prediction.frame_ids if i in by_odometry], stamp)
+        rows = [prediction.frame_ids.index(i) for i in ids]
+        metres = np.array([by_odometry[i][:3, 3] for i in ids]).reshape(-1, 3)
+        units = S_map_chunk.move_pose(prediction.T_chunk_camera)[rows, :3, 3]
+        self.scale.observe_odometry(ids, [stamp[i] for i in ids], metres, units)
+
+    def _measured_apart(self, frame_ids: Iterable[int], stamp: Mapping[int, int]) -> list[int]:
+        """Frames of which no two were interpolated from the same pose of the odometry, whose noise
+        they would share."""
+        kept, used_ns = [], -1
+        for frame_id in frame_ids:
+            around = self._odometry.around(stamp[frame_id])
+            if around is not None and around[0][0] > used_ns:
+                kept.append(frame_id)
+                used_ns = around[-1][0]
+        return kept
+
     def _observe_floor(self, prediction: ChunkPrediction, scale: float) -> None:
         try:
             floor = fit_floor(prediction)
@@ -128,10 +173,15 @@ class ScaleAndLevel:
     def _compare_depth(
         self, stamp: dict[int, int], prediction: ChunkPrediction, scale: float
     ) -> None:
-        measured = dict(self._depth)
+        ratios = []
         for row, frame_id in enumerate(prediction.frame_ids):
-            metres = measured.get(stamp[frame_id])
+            metres = self._depth_at(stamp[frame_id])
             if metres is not None:
-                size = prediction.depth.shape[:0:-1]
-                metres = cv2.resize(metres, size, interpolation=cv2.INTER_NEAREST)
-                self.scale.observe_depth(metres, prediction.depth[row], scale)
+                size = metres.shape[::-1]
+                depth = cv2.resize(prediction.depth[row], size, interpolation=cv2.INTER_NEAREST)
+                ratios.append(depth_ratio(metres, depth))
+        self.scale.observe_depth([ratio for ratio in ratios if ratio is not None], scale)
+
+    def _depth_at(self, stamp_ns: int) -> np.ndarray | None:
+        near = [item for item in self._depth if abs(item[0] - stamp_ns) <= _DEPTH_WINDOW_NS]
+        return min(near, key=lambda item: abs(item[0] - stamp_ns))[1] if near else None

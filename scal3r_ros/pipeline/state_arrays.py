@@ -17,7 +17,7 @@ from scal3r_ros.pipeline.chunk_queue import ChunkQueue
 from scal3r_ros.pipeline.live_map import LiveMap, OpenChunk
 from scal3r_ros.pipeline.mapping_state import MappingState
 from scal3r_ros.reconstruct.interface import MemoryState
-from scal3r_ros.records import Chunk, ChunkPrediction, ChunkSummary, Frame, ScaleEstimate
+from scal3r_ros.records import Chunk, ChunkPrediction, ChunkSummary, Frame
 
 Arrays = dict[str, np.ndarray]
 _PREDICTED = ("T_chunk_camera", "intrinsics", "depth", "confidence", "rgb")
@@ -65,9 +65,8 @@ def pack_live_map(live_map: LiveMap) -> tuple[Arrays, dict[str, Any]]:
     if len(live_map.points):
         arrays |= _prefixed("points", live_map.points.state())
     facts: dict[str, Any] = {"part": live_map.part, "revision": live_map.revision}
-    scale = live_map.scale_and_level.scale.estimate
-    facts["scale"] = asdict(scale)
-    arrays["scale.ratios"] = live_map.scale_and_level.scale.ratios()
+    facts["scale"] = asdict(live_map.scale)
+    arrays |= _prefixed("scale", live_map.scale_and_level.scale.state())
     facts["open"] = None
     if live_map.open is not None:
         prediction = live_map.open.prediction
@@ -91,8 +90,7 @@ def unpack_live_map(
         live_map.trajectory = Trajectory.restore(_group("trajectory", arrays))
     if points := _group("points", arrays):
         live_map.points = PointMap.restore(live_map.points.config, points)
-    scale = ScaleEstimate(**facts["scale"])
-    live_map.scale_and_level.scale.restore(scale, arrays["scale.ratios"])
+    live_map.scale_and_level.scale.restore(facts["scale"], _group("scale", arrays))
     if facts["open"] is not None:
         summary = ChunkSummary.read(facts["open"]["outline"])
         known = _group("open", arrays)

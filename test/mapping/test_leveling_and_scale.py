@@ -1,5 +1,7 @@
 """Which way is up and how long is a metre: from a known street and known measurements."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from clouds import prediction
@@ -13,11 +15,9 @@ from scal3r_ros.mapping.leveling import (
     up_from_first_camera,
     up_from_gravity,
 )
-from scal3r_ros.mapping.scale import ScaleEstimator
+from scal3r_ros.mapping.scale import ScaleEstimator, depth_ratio
 from scal3r_ros.mapping.sim3 import rotation_exp
 from scal3r_ros.records import Chunk
-
-SECOND = 1_000_000_000
 
 
 @pytest.fixture(scope="module")
@@ -101,53 +101,6 @@ def test_what_cannot_be_levelled_is_refused():
         fit_floor(blind)
 
 
-def odometry_poses(city, estimator: ScaleEstimator) -> None:
-    for i in range(len(city)):
-        estimator.observe_odometry(city.stamp_ns(i), city.T_world_camera[i])
-
-
-def test_odometry_tells_metres_per_unit(street):
-    city, side, unit = street
-    estimator = ScaleEstimator(ScaleConfig(source="odometry"))
-    odometry_poses(city, estimator)
-    assert not estimator.estimate.known
-    stamps = [city.stamp_ns(i) for i in side.frame_ids]
-    for part in (slice(0, 20), slice(10, 30), slice(20, 40)):
-        estimator.observe_positions(stamps[part], side.T_chunk_camera[part, :3, 3], np.eye(4))
-    found = estimator.estimate
-    assert found.source == "odometry"
-    assert found.known
-    assert found.value == pytest.approx(unit, rel=0.01)
-    assert abs(found.value - unit) < 4 * np.sqrt(found.variance)
-    assert estimator.ready
-
-
-def test_a_parked_robot_tells_nothing(street):
-    city, side, _ = street
-    estimator = ScaleEstimator(ScaleConfig(source="odometry"))
-    for i in range(40):
-        estimator.observe_odometry(city.stamp_ns(i), np.eye(4))
-    stamps = [city.stamp_ns(i) for i in side.frame_ids]
-    estimator.observe_positions(stamps, side.T_chunk_camera[:, :3, 3], np.eye(4))
-    assert not estimator.estimate.known
-
-
-def test_odometry_is_interpolated_but_never_extrapolated():
-    estimator = ScaleEstimator(ScaleConfig(source="odometry"))
-    end = np.eye(4)
-    end[:3, :3], end[0, 3] = rotation_exp(np.array([0, 0, 0.4])), 2.0
-    estimator.observe_odometry(10 * SECOND, np.eye(4))
-    estimator.observe_odometry(10 * SECOND + SECOND // 2, end)
-    middle = estimator.odometry_at(10 * SECOND + SECOND // 4)
-    assert middle[0, 3] == pytest.approx(1.0)
-    np.testing.assert_allclose(middle[:3, :3], rotation_exp(np.array([0, 0, 0.2])), atol=1e-12)
-    np.testing.assert_array_equal(estimator.odometry_at(10 * SECOND), np.eye(4))
-    assert estimator.odometry_at(9 * SECOND) is None
-    assert estimator.odometry_at(11 * SECOND) is None
-    estimator.observe_odometry(13 * SECOND, end)
-    assert estimator.odometry_at(12 * SECOND) is None
-
-
 def test_camera_height_and_known_distance():
     by_height = ScaleEstimator(ScaleConfig(source="camera_height", camera_height=1.65))
     for height in (0.16, 0.165, 0.17):
@@ -166,8 +119,11 @@ def test_measured_depth_with_holes_and_outliers():
     metres[:10] = 0.0
     metres[10:15] *= 3.0
     estimator = ScaleEstimator(ScaleConfig(source="depth"))
-    estimator.observe_depth(metres, depth, unit=0.5)
+    ratio = depth_ratio(metres, depth)
+    estimator.observe_depth([ratio, ratio, 1.01 * ratio], unit=0.5)
     assert estimator.estimate.value == pytest.approx(7.0, rel=0.02)
+    assert not estimator.estimate.frozen and estimator.ready
+    assert depth_ratio(np.zeros_like(depth), depth) is None
 
 
 def test_nothing_is_known_until_measured_and_sources_do_not_mix():
@@ -181,17 +137,29 @@ def test_nothing_is_known_until_measured_and_sources_do_not_mix():
         none.freeze()
 
 
-def test_a_frozen_scale_never_changes():
+def test_a_frozen_scale_never_changes_and_says_what_was_applied():
     estimator = ScaleEstimator(ScaleConfig(source="known_distance", known_distance=10.0))
     estimator.observe_path(5.0)
+    assert (estimator.estimate.value, estimator.estimate.applied) == (2.0, 1.0)
     frozen = estimator.freeze()
-    assert frozen.frozen
+    assert frozen.frozen and frozen.applied == 2.0
+    assert frozen.value == 1.0, "a unit of the rescaled map is a metre"
+    assert np.sqrt(frozen.variance) == pytest.approx(0.02)
     estimator.observe_path(1.0)
     assert estimator.estimate is frozen
     assert not estimator.ready
     later = ScaleEstimator(ScaleConfig(source="known_distance"))
-    later.restore(frozen)
+    later.restore(asdict(frozen), estimator.state())
     assert later.estimate == frozen
+
+
+def test_frozen_scales_of_older_versions_are_read():
+    """They named what had been applied as if it were still to come."""
+    later = ScaleEstimator(ScaleConfig(source="odometry"))
+    old = {"source": "odometry", "value": 10.0, "variance": 0.25, "frozen": True}
+    later.restore(old, {"ratios": np.array([[10.0, 0.05]])})
+    assert (later.estimate.value, later.estimate.applied) == (1.0, 10.0)
+    assert later.estimate.variance == pytest.approx(0.05**2)
 
 
 def test_disagreeing_ratios_are_not_frozen():

@@ -181,6 +181,19 @@ def test_a_second_loop_confirms_a_large_correction():
     assert [(v.a, v.b) for v in confirmed] == [(3, 9), (4, 10)]
 
 
+def test_a_correction_that_waits_follows_the_map_into_metres():
+    """The map is multiplied by ten between two loops that imply the same."""
+    S_new_old = Sim3(np.array(10.0), np.eye(3), np.zeros(3))
+    S_map_a, moved = Sim3.exp(np.r_[5.0, 1, 0, 0, 0, 0.4, 0.1]), np.r_[30.0, 2, 0, 0, 0, 0.1, 0.1]
+    verifier = LoopVerifier(CONFIG)
+    assert judge(verifier, moved, 100.0)[-1].reason == "drift"
+    verifier.transform(S_new_old)
+    nodes = (S_new_old @ S_map_a, S_new_old)
+    alignments = tie(S_map_a.inverse() @ Sim3.exp(1.02 * moved))
+    found = verifier.verify((4, 10), alignments, nodes, 1000.0, 10.0)
+    assert [(v.accepted, v.reason) for v in found] == [(True, "confirmed")] * 2
+
+
 def frames_of(side) -> dict[int, Frame]:
     return {
         frame_id: Frame(frame_id, 10 * frame_id, rgb)

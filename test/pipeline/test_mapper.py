@@ -104,36 +104,106 @@ def test_frames_after_a_flush_continue_the_chain(street):
     assert relative_error(street, mapper.trajectory()) < 1e-5
 
 
-def test_odometry_makes_the_map_metric_once(street):
-    mapper = Mapper(config(scale__source="odometry"), OracleReconstructor(street))
+def observe_odometry(street, mapper):
     for i in range(len(street)):
         mapper.observe_odometry(street.stamp_ns(i), street.T_world_camera[i])
+
+
+def test_odometry_makes_the_map_metric_once(street):
+    mapper = Mapper(config(scale__source="odometry"), OracleReconstructor(street))
+    mapper.set_camera_mount(np.eye(4))
+    observe_odometry(street, mapper)
     updates = run(street, mapper)
     assert sum(u.corrected for u in updates) == 1 and mapper.scale.frozen
+    assert mapper.counters["scale_frozen"] == 1
     found = np.stack([p.T_map_camera[:3, 3] for p in mapper.trajectory()])
     length = np.linalg.norm(np.diff(found, axis=0), axis=1).sum()
     assert length == pytest.approx(street.path_length(), rel=0.01)
 
 
-def test_odometry_bridges_what_the_images_cannot(street):
-    class Split(OracleReconstructor):
-        def reconstruct(self, chunk, contribute=True):
-            prediction = super().reconstruct(chunk, contribute)
-            if chunk.index == 3:
-                depth = np.full_like(prediction.depth, np.nan)
-                return replace(prediction, depth=depth, confidence=np.zeros_like(depth))
-            return prediction
+def test_a_unit_of_a_map_in_metres_is_a_metre_in_all_that_leaves(street):
+    """Estimate, poses and points of one update belong to one revision."""
+    mapper = Mapper(config(scale__source="odometry"), OracleReconstructor(street))
+    mapper.set_camera_mount(np.eye(4))
+    observe_odometry(street, mapper)
+    updates = run(street, mapper)
+    plain = run(street, Mapper(config(), OracleReconstructor(street)))
+    assert mapper.scale.value == 1.0 and mapper.scale.applied > 1.5
+    at = next(i for i, update in enumerate(updates) if update.corrected)
+    for update, other in zip(updates, plain, strict=True):
+        scale = mapper.scale.applied if update.scale.frozen else 1.0
+        assert update.scale.applied == scale
+        newest = {p.frame_id: p.T_map_camera[:3, 3] for p in update.poses}
+        for pose in other.poses:
+            expected = scale * pose.T_map_camera[:3, 3]
+            np.testing.assert_allclose(newest[pose.frame_id], expected, atol=1e-6)
+        np.testing.assert_allclose(update.points, scale * other.points, rtol=1e-3, atol=1e-3)
+    assert len(updates[at].points) and updates[at].scale.frozen
 
+
+def test_a_map_built_again_is_in_metres_as_the_one_before(street):
+    """Its measurements may be gone by then; where the cameras are is still known."""
+    before = Mapper(config(scale__source="odometry"), OracleReconstructor(street))
+    before.set_camera_mount(np.eye(4))
+    observe_odometry(street, before)
+    run(street, before)
+    again = Mapper(config(chunk__size=12, chunk__overlap=6), OracleReconstructor(street))
+    run(street, again)
+    revision = again.map_revision
+    assert before.live_map.take_metres_of(again.live_map) is None, "that one knows no metres"
+    assert again.live_map.take_metres_of(before.live_map) is not None
+    assert again.map_revision == revision + 1 and again.scale.frozen and again.scale.value == 1.0
+    for ours, theirs in zip(again.trajectory(), before.trajectory(), strict=True):
+        np.testing.assert_allclose(ours.T_map_camera, theirs.T_map_camera, atol=1e-3)
+
+
+class Split(OracleReconstructor):
+    """The images of one chunk show nothing."""
+
+    def reconstruct(self, chunk, contribute=True):
+        prediction = super().reconstruct(chunk, contribute)
+        if chunk.index == 3:
+            depth = np.full_like(prediction.depth, np.nan)
+            return replace(prediction, depth=depth, confidence=np.zeros_like(depth))
+        return prediction
+
+
+def test_odometry_bridges_what_the_images_cannot(street):
     alone = Mapper(config(), Split(street))
     events = [e.name for u in run(street, alone) for e in u.events]
     assert "alignment_failed" in events and "new_part" in events
     bridged = Mapper(config(), Split(street))
-    for i in range(len(street)):
-        bridged.observe_odometry(street.stamp_ns(i), street.T_world_camera[i])
+    bridged.set_camera_mount(np.eye(4))
+    observe_odometry(street, bridged)
     run(street, bridged)
     assert set(bridged.graph().parts) == {0}
     assert "odometry" in [kind for _, _, kind in bridged.graph().edges]
     assert relative_error(street, bridged.trajectory()) < 0.01
+
+
+def test_odometry_says_nothing_while_the_cameras_mount_is_unknown(street):
+    """Taken as mounted at the base, a camera half a metre ahead would bend every bridge."""
+    mapper = Mapper(config(scale__source="odometry"), Split(street))
+    observe_odometry(street, mapper)
+    events = [e for u in run(street, mapper) for e in u.events]
+    assert [e.name for e in events].count("mount_unknown") == 1
+    assert "/tf_static" in next(e.message for e in events if e.name == "mount_unknown")
+    assert "odometry" not in [kind for _, _, kind in mapper.graph().edges]
+    assert not mapper.scale.known
+
+    T_base_camera = np.eye(4)
+    T_base_camera[2, 3] = 0.5
+    mapper.set_camera_mount(T_base_camera)
+    mapper.reset()
+    for i in range(len(street)):
+        T_world_base = street.T_world_camera[i] @ np.linalg.inv(T_base_camera)
+        mapper.observe_odometry(street.stamp_ns(i), T_world_base)
+    events = [e.name for u in run(street, mapper) for e in u.events]
+    assert "mount_unknown" not in events, "a reset does not move the camera"
+    assert set(mapper.graph().parts) == {0} and mapper.scale.frozen
+    found = np.stack([p.T_map_camera[:3, 3] for p in mapper.trajectory()])
+    length = np.linalg.norm(np.diff(found, axis=0), axis=1).sum()
+    assert length == pytest.approx(street.path_length(), rel=0.02)
 
 
 def test_an_unconnected_part_begins_where_a_shared_frame_was(street):

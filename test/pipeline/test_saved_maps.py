@@ -59,6 +59,7 @@ def test_a_saved_map_remembers_unfinished_measurements(street, tmp_path):
     first = Mapper(settings, OracleReconstructor(street, REALISTIC))
     for i in range(len(street)):
         first.observe_odometry(street.stamp_ns(i), street.T_world_camera[i])
+    first.set_camera_mount(np.eye(4))
     run(street, first)
     implied = Sim3(1.5, np.eye(3), np.ones(3))
     verdict = LoopVerdict(False, "drift", 0, 3, implied, np.full(3, 0.1))

@@ -48,6 +48,7 @@ class QosConfig(Section):
     """One second of a camera at 30 Hz: callbacks may be held up that long without a loss."""
     odometry: TopicQosConfig = field(default_factory=lambda: TopicQosConfig(depth=50))
     imu: TopicQosConfig = field(default_factory=lambda: TopicQosConfig(depth=50))
+    depth_image: TopicQosConfig = field(default_factory=TopicQosConfig)
 
 
 @dataclass(frozen=True)

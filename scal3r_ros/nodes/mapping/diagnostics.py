@@ -165,14 +165,21 @@ def map_concern(points: int, nbytes: int, budget_mb: float, revision: int, frame
 
 
 def scale_concern(scale: ScaleEstimate) -> Concern:
-    """Whether the map is in metres."""
+    """Whether the map is in metres; `value` is how long one of its units is now."""
     values: dict[str, object] = {"source": scale.source, "frozen": scale.frozen}
     if not scale.known:
         values |= {"value": "unknown", "sigma": "unknown"}
         message = "scale unknown: the map is in units of its own, not metres; set scale.source"
         return Concern("scale", [(WARN, message)], values)
     values |= {"value": f"{scale.value:.6g}", "sigma": f"{np.sqrt(scale.variance):.3g}"}
-    return Concern("scale", [], values)
+    if scale.frozen:
+        return Concern("scale", [], values | {"applied": f"{scale.applied:.6g}"})
+    message = (
+        f"the map is not in metres yet: its scale is known to "
+        f"{100 * np.sqrt(scale.variance) / scale.value:.1f} %; drive on, or raise "
+        f"scale.max_relative_sigma"
+    )
+    return Concern("scale", [(WARN, message)], values)
 
 
 def time_concern(sim_time: bool, now_ns: int, counts: Mapping[str, int],

@@ -18,15 +18,13 @@ from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.nodes.input.frame_decoder import decode
 from scal3r_ros.nodes.input.frame_queue import FrameQueue, Ticket
 from scal3r_ros.reconstruct.interruptible import Interrupted, InterruptibleReconstructor
-from scal3r_ros.records import Frame, MapUpdate
+from scal3r_ros.records import GOOD_NEWS, Frame, MapUpdate
 
 LOADING, READY, FAILED, STOPPED = "loading", "ready", "failed", "stopped"
 
 
 MAX_OBSERVATIONS = 5000
 """Measurements of other sensors that wait while a chunk is computed; the oldest go first."""
-GOOD_NEWS = ("loop_closed", "scale_frozen")
-"""Events that are logged as information, all others as warnings; a few per chunk at most."""
 SAVE_TIMEOUT = 10.0
 """Seconds that the last save may take after the chunk in flight was given up."""
 

@@ -12,6 +12,7 @@ from scal3r_ros.io.viewer import LiveView, ViewerMissing
 from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.nodes.mapping.worker import Output
 from scal3r_ros.nodes.output.output_planner import graph_arrays
+from scal3r_ros.records import ScaleEstimate
 
 PERIOD = 1.0
 """Shortest time in seconds between two snapshots of the map; images are sent more often."""
@@ -53,7 +54,7 @@ class NodeView:
                 "chunks": f"{len(statistics.chunk_seconds)}, last "
                 f"{statistics.chunk_seconds[-1] if statistics.chunk_seconds else 0:.1f} s",
                 "points": f"{worker.mapper.points_count}",
-                "scale": f"{scale.value:.3g} m per unit" if scale.known else "unknown",
+                "scale": scale_in_words(scale),
                 "revision": f"{worker.mapper.map_revision}",
                 "memory": self._config.memory.mode,
             }
@@ -81,6 +82,15 @@ class NodeView:
             (int(size[0]), int(size[1])),
             focal,
         )
+
+
+def scale_in_words(scale: ScaleEstimate) -> str:
+    """What a length in the map means."""
+    if not scale.known:
+        return "unknown"
+    percent = 100.0 * np.sqrt(scale.variance) / scale.value
+    unit = "metres" if scale.frozen else f"{scale.value:.3g} m per unit so far"
+    return f"{unit}, +- {percent:.1f} %"
 
 
 def open_view(config: NodeConfig, logger: Any) -> NodeView | None:

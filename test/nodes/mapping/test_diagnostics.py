@@ -40,8 +40,12 @@ def test_input(changes, level, words):
 def test_scale_is_unknown_until_it_is_known():
     unknown = diagnostics.scale_concern(ScaleEstimate())
     assert unknown.level == WARN and unknown.values["value"] == "unknown"
-    known = diagnostics.scale_concern(ScaleEstimate("odometry", 2.0, 0.04))
-    assert known.level == OK and known.values["sigma"] == "0.2"
+    measured = diagnostics.scale_concern(ScaleEstimate("odometry", 2.0, 0.04))
+    assert measured.level == WARN and measured.values["sigma"] == "0.2"
+    assert "not in metres yet" in measured.message and "10.0 %" in measured.message
+    metric = diagnostics.scale_concern(ScaleEstimate("odometry", 1.0, 1e-4, True, 2.0))
+    assert metric.level == OK and metric.values["sigma"] == "0.01"
+    assert (metric.values["value"], metric.values["applied"]) == ("1", "2")
 
 
 def test_silent_clock_is_told_and_zero_is_not_a_time():
