@@ -64,6 +64,11 @@ def stream_arguments():
             "Inertial sensor, read only if the parameter map.alignment is imu.",
         ),
         argument(
+            "depth_topic",
+            "depth",
+            "Registered depth images, read only if the parameter scale.source is depth.",
+        ),
+        argument(
             "image_transport",
             "",
             "raw or compressed (<image_topic>/compressed); empty leaves it to params_file.",
@@ -181,6 +186,7 @@ def mapping_node(given, workers):
             ("camera_info", info),
             ("odom", given["odom_topic"]),
             ("imu", given["imu_topic"]),
+            ("depth", given["depth_topic"]),
         ],
     )
 

@@ -72,7 +72,8 @@ def policy(topic: dict, name: str) -> str:
 
 
 def test_the_interface_is_that_of_its_page_and_of_rviz(start_mapping, make_robot):
-    start_mapping({}, **{"input.odometry": True, "map.alignment": "imu"})
+    options = {"input.odometry": True, "map.alignment": "imu", "scale.source": "depth"}
+    start_mapping({}, **options)
     node = make_robot({}, listen=False).node
     inputs, outputs = tables("Topics")
     expected = {

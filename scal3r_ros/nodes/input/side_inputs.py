@@ -1,4 +1,4 @@
-"""Optional inputs beside the camera: wheel odometry and gravity."""
+"""Optional inputs beside the camera: wheel odometry, gravity and measured depth."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from nav_msgs.msg import Odometry
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from sensor_msgs.msg import Imu
+from sensor_msgs.msg import Image, Imu
 
+from scal3r_ros.io.depth_image import depth_in_metres, thinned
 from scal3r_ros.nodes.base.conversions import pose_to_matrix, required_stamp_ns
 from scal3r_ros.nodes.base.node_config import NodeConfig, TopicQosConfig
 from scal3r_ros.nodes.base.trouble import InputTrouble
@@ -19,7 +20,7 @@ from scal3r_ros.nodes.output.transforms import NotKnownYet, Transforms
 
 
 class SideInputs:
-    """Subscribes to `odom` and `imu` where the configuration uses them."""
+    """Subscribes to `odom`, `imu` and `depth` where the configuration uses them."""
 
     def __init__(
         self,
@@ -39,6 +40,8 @@ class SideInputs:
             self._subscribe(Odometry, "odom", self._on_odometry, config.qos.odometry)
         if config.map.alignment == "imu":
             self._subscribe(Imu, "imu", self._on_imu, config.qos.imu)
+        if config.scale.source == "depth":
+            self._subscribe(Image, "depth", self._on_depth, config.qos.depth_image)
 
     def destroy(self) -> None:
         """From the executor's thread, or when it has ended."""
@@ -65,7 +68,8 @@ class SideInputs:
         self._worker.observe(lambda mapper: mapper.observe_odometry(stamp_ns, T_odom_base))
 
     def _tell_mount(self, stamp_ns: int) -> None:
-        """Where the camera sits on the base, once TF knows it: scale needs the lever arm."""
+        """Where the camera sits on the base, once TF knows it: without that the odometry says
+        nothing about the camera."""
         camera_frame = self._camera_frame()
         if self._mount_told or not camera_frame:
             return
@@ -74,7 +78,8 @@ class SideInputs:
         except NotKnownYet:
             return
         self._mount_told = True
-        self._worker.observe(lambda mapper: mapper.set_camera_mount(T_base_camera))
+        # A command, not a measurement: those are dropped when too many wait for the network.
+        self._worker.submit(lambda mapper: mapper.set_camera_mount(T_base_camera))
 
     def _on_imu(self, message: Imu) -> None:
         """Acceleration at rest, in the camera's axes; dropped while TF does not tell how."""
@@ -93,3 +98,13 @@ class SideInputs:
         turned = T_camera_imu[:3, :3] @ vector
         if np.any(turned):
             self._worker.observe(lambda mapper: mapper.observe_gravity(stamp_ns, turned))
+
+    def _on_depth(self, message: Image) -> None:
+        """Depth of the colour camera's image with the same stamp; of no use once the map is in
+        metres."""
+        mapper = self._worker.mapper
+        if mapper is not None and mapper.scale.frozen:
+            return
+        stamp_ns = required_stamp_ns(message.header.stamp)
+        metres = thinned(depth_in_metres(message, "depth"))
+        self._worker.observe(lambda mapper: mapper.observe_depth(stamp_ns, metres))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scal3r_ros import rigid
 from scal3r_ros.nodes.base.conversions import (
     cloud_message,
     odometry_message,
@@ -20,13 +21,13 @@ from scal3r_ros.nodes.base.conversions import (
 )
 from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.nodes.input.image_conversions import depth_to_image, pinhole_camera_info
-from scal3r_ros.nodes.input.odometry import OdometryStep, VisualOdometry
 from scal3r_ros.nodes.output.markers import graph_markers
 from scal3r_ros.nodes.output.publishers import Publishers
 from scal3r_ros.nodes.output.tf_modes import map_to_base
 from scal3r_ros.nodes.output.trajectory_message import trajectory_message
-from scal3r_ros.nodes.output.transforms import NotKnownYet, Transforms
-from scal3r_ros.records import MapUpdate, TrajectoryPose
+from scal3r_ros.nodes.output.transforms import ROBOT_MODES, NotKnownYet, Transforms
+from scal3r_ros.nodes.output.visual_odometry import OdometryStep, VisualOdometry
+from scal3r_ros.records import MapUpdate, ScaleEstimate, TrajectoryPose
 
 UNCONNECTED = (
     "the newest frames have no known relation to the rest of the map (a gap, or a failed "
@@ -141,7 +142,7 @@ class MapPublisher:
     def _publish_update(self, update: MapUpdate, item: Publication) -> None:
         """Poses first, points after them: who hears of a point can place the camera that saw it."""
         poses = sorted(update.poses, key=lambda pose: pose.frame_id)
-        steps = self.odometry.extend(poses, update.chunk_index)
+        steps = self.odometry.extend(poses, update.chunk_index, update.scale.applied)
         if poses:
             newest = poses[-1]
             if item.connected:
@@ -155,16 +156,24 @@ class MapPublisher:
                     update, poses, self.config.tf.map, item.camera_frame, self.run_id
                 )
             )
-            self._publish_pose(newest, item.camera_frame)
+            self._publish_pose(newest, item.camera_frame, update.scale)
             if item.connected:
                 self._publish_odometry(steps, item.camera_frame)
             self._publish_cloud(update, newest.stamp_ns)
 
-    def _publish_pose(self, pose: TrajectoryPose, camera_frame: str) -> None:
-        T, _ = self._tracked(pose.T_map_camera, camera_frame, pose.stamp_ns)
-        self.publishers.pose.publish(
-            pose_message(T, pose.covariance, self.config.tf.map, pose.stamp_ns)
-        )
+    def _publish_pose(self, pose: TrajectoryPose, camera_frame: str, scale: ScaleEstimate) -> None:
+        """Of the robot's base in modes that have one, else of the camera. Without what the base's
+        place depends on there is none: the camera's is not the base's."""
+        T, covariance = pose.T_map_camera, pose.covariance
+        if self.config.tf.mode in ROBOT_MODES:
+            try:
+                self.transforms.check_units(scale, camera_frame, pose.stamp_ns)
+                T_base_camera = self.transforms.extrinsic(camera_frame, pose.stamp_ns)
+            except NotKnownYet:
+                return  # said by /diagnostics, because nothing goes to /tf for the same reason
+            T = map_to_base(T, T_base_camera)
+            covariance = rigid.carried(covariance, T[:3, 3] - pose.T_map_camera[:3, 3])
+        self.publishers.pose.publish(pose_message(T, covariance, self.config.tf.map, pose.stamp_ns))
 
     def _publish_odometry(self, steps: Sequence[OdometryStep], camera_frame: str) -> None:
         external = self.config.tf.mode == "map_to_odom" and self.config.tf.odometry == "external"
@@ -175,24 +184,12 @@ class MapPublisher:
                     step.T_odom_camera,
                     step.covariance,
                     step.velocity,
-                    step.covariance,
+                    step.velocity_covariance,
                     frame,
                     camera_frame,
                     step.stamp_ns,
                 )
             )
-
-    def _tracked(
-        self, T_map_camera: np.ndarray, camera_frame: str, stamp_ns: int
-    ) -> tuple[np.ndarray, str]:
-        """Pose and name of what is tracked: the base in modes with a robot, else the camera."""
-        if self.config.tf.mode in ("map_to_odom", "map_to_base"):
-            try:
-                T_base_camera = self.transforms.extrinsic(camera_frame, stamp_ns)
-            except NotKnownYet:
-                return T_map_camera, camera_frame
-            return map_to_base(T_map_camera, T_base_camera), self.config.tf.base
-        return T_map_camera, camera_frame
 
     def _publish_path(self, trajectory: Sequence[TrajectoryPose]) -> None:
         limit = self.config.publish.path_poses

@@ -24,7 +24,6 @@ from scal3r_ros.nodes.base.ros_compat import (
     TransformListener,
 )
 from scal3r_ros.nodes.base.trouble import InputTrouble
-from scal3r_ros.nodes.input.odometry import OdometryStep
 from scal3r_ros.nodes.output.tf_modes import (
     Edge,
     average,
@@ -34,6 +33,7 @@ from scal3r_ros.nodes.output.tf_modes import (
     other_parent,
     slew,
 )
+from scal3r_ros.nodes.output.visual_odometry import OdometryStep
 from scal3r_ros.records import ScaleEstimate, TrajectoryPose
 
 FOREIGN_SECONDS = 5.0
@@ -110,6 +110,7 @@ class Transforms:
             self._target: np.ndarray | None = None
             self._T_odom_base = np.eye(4)
             self._last_stamp = 0
+            self._applied = 1.0
 
     def clear(self) -> None:
         """Time has jumped back: what was heard belongs to another time."""
@@ -156,14 +157,32 @@ class Transforms:
         if not self.check_parents(camera_frame):
             return
         try:
-            if self.config.mode in ROBOT_MODES and self.config.require_scale and not scale.known:
-                raise NotKnownYet(
-                    "the map has no metric scale; set scale.source, or tf.require_scale to false"
-                )
+            self.check_units(scale, camera_frame, poses[-1].stamp_ns)
             getattr(self, f"_{self.config.mode}")(poses, steps, camera_frame, stream_now_ns)
             self.problem = ""
         except NotKnownYet as missing:
             self.problem = str(missing)
+
+    def check_units(self, scale: ScaleEstimate, camera_frame: str, stamp_ns: int) -> None:
+        """A base is metres away from its camera: raises `NotKnownYet` where poses are not in
+        metres and the user insists on them. Without the extrinsic odometry gives no scale either,
+        so that is named first."""
+        self._follow(scale.applied)
+        if self.config.mode not in ROBOT_MODES or not self.config.require_scale or scale.frozen:
+            return
+        self.extrinsic(camera_frame, stamp_ns)
+        what = "is measured, but not well enough yet" if scale.known else "is unknown"
+        raise NotKnownYet(
+            f"the map has no metric scale, it {what}; set scale.source, or tf.require_scale to "
+            "false"
+        )
+
+    def _follow(self, applied: float) -> None:
+        """When the map was rescaled, what is on its way to an old target is in old units."""
+        with self._lock:
+            if applied != self._applied:
+                self._applied = applied
+                self._T_map_odom = self._target = None
 
     def pause(self, reason: str) -> None:
         """Broadcast nothing: the camera's place in the map is not known."""

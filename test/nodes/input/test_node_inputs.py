@@ -259,6 +259,45 @@ def test_compressed_images_and_a_camera_that_waits(start_mapping, make_robot):
     assert process.stop() == 0 and "Traceback" not in process.output
 
 
+def test_measured_depth_beside_the_images_makes_the_map_metric(start_mapping, make_robot):
+    """Millimetres and metres, stamps a little beside the image's; bad ones cost themselves only."""
+    options = {"frames": 60, "length": 30.0}
+    process = start_mapping(options, **{"scale.source": "depth"})
+    robot = make_robot(options)
+    city, depth = robot.city, robot.node.create_publisher(Image, "depth", 10)
+    robot.until_active()
+    robot.until(lambda: depth.get_subscription_count() == 1, 60, "a subscription")
+
+    def depth_message(i, encoding):
+        metres = np.nan_to_num(city.render(np.array([i]))[0][0], nan=0.0)
+        values = metres if encoding == "32FC1" else np.rint(1000 * metres).astype(np.uint16)
+        return Image(
+            header=header("camera_optical_frame", city.stamp_ns(i) + 5_000_000),
+            height=values.shape[0], width=values.shape[1], encoding=encoding,
+            step=values.shape[1] * values.itemsize, data=fill(values.ravel().view(np.uint8), "B"),
+        )  # fmt: skip
+
+    strange = depth_message(0, "32FC1")
+    strange.encoding = "64FC1"
+    depth.publish(strange)
+    for i in range(24):
+        depth.publish(depth_message(i, ("16UC1", "32FC1")[i % 2]))
+        robot.image.publish(robot.image_message(i))
+        robot.spin(0.05)
+    robot.flush()
+    robot.until_status("scale", level=0, source="depth", value="1")
+    newest = robot.until(
+        lambda: [m for m in robot.heard["trajectory"] if m.scale_frozen and m.corrected], 60
+    )[-1]
+    assert newest.scale == 1.0
+    found = np.linalg.norm(np.diff(np.array(newest.positions).reshape(-1, 3), axis=0), axis=1)
+    ids = np.array(newest.frame_ids, np.int64)
+    true = np.linalg.norm(np.diff(city.T_world_camera[ids, :3, 3], axis=0), axis=1)
+    assert found.sum() == pytest.approx(true.sum(), rel=0.05)
+    assert "64FC1" in process.output
+    assert process.stop() == 0 and "Traceback" not in process.output
+
+
 def test_wrong_parameters_end_in_one_clear_sentence(start_mapping, make_robot):
     wrong_type = start_mapping(**{"chunk.size": "many"})
     wrong_pair = start_mapping(**{"chunk.size": 4, "chunk.overlap": 6})

@@ -6,7 +6,6 @@ from scipy.spatial.transform import Rotation
 
 from scal3r_ros import rigid
 from scal3r_ros.nodes.base.node_config import TfConfig
-from scal3r_ros.nodes.input.odometry import VisualOdometry
 from scal3r_ros.nodes.output.tf_modes import (
     Edge,
     average,
@@ -16,6 +15,7 @@ from scal3r_ros.nodes.output.tf_modes import (
     other_parent,
     slew,
 )
+from scal3r_ros.nodes.output.visual_odometry import VisualOdometry
 from scal3r_ros.records import TrajectoryPose
 
 OPTICAL = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
@@ -118,7 +118,6 @@ def test_odometry_is_continuous_while_the_map_is_corrected():
         np.testing.assert_allclose(step.T_odom_camera, truth[i], atol=1e-9)
     np.testing.assert_allclose(steps[5].velocity[0], 1.0, atol=2e-2)
     np.testing.assert_allclose(steps[5].velocity[5], 0.5, atol=1e-9)
-    assert odometry.breaks == 0
 
 
 def test_odometry_stands_still_where_chunks_share_no_frame():
@@ -127,4 +126,59 @@ def test_odometry_stands_still_where_chunks_share_no_frame():
     steps = odometry.extend([trajectory_pose(i, pose(50 + 0.1 * i), 1) for i in range(7, 10)], 1)
     np.testing.assert_allclose(steps[0].T_odom_camera, pose(0.4), atol=1e-12)
     np.testing.assert_allclose(steps[-1].T_odom_camera, pose(0.6), atol=1e-12)
-    assert odometry.breaks == 1
+    assert steps[0].covariance[0, 0] > 1e5, "how far it moved in between is unknown"
+    assert steps[0].velocity_covariance[0, 0] > 1e5
+
+
+def uncertain_pose(frame_id, T, chunk, placed):
+    """Known within its chunk to 2 cm and 0.01 rad; where the chunk lies adds `placed`."""
+    within = np.diag([4e-4] * 3 + [1e-4] * 3)
+    return TrajectoryPose(frame_id, frame_id * 10**8, T, within + placed, 1.0, chunk, False, within)
+
+
+def test_the_uncertainty_of_odometry_grows_and_no_loop_makes_it_shrink():
+    """A loop closure in the last chunk makes the map certain again, but moves no odometry."""
+    odometry, steps = VisualOdometry(), []
+    for chunk, placed in enumerate([0.0, 0.5, 1.0, 1.5, 0.01]):
+        ids = range(8 * chunk, 8 * chunk + 16)
+        poses = [uncertain_pose(i, pose(0.1 * i), chunk, placed * np.eye(6)) for i in ids]
+        steps += odometry.extend(poses, chunk)
+    ends = [step.covariance for step in steps[15::8]]
+    assert len(ends) == 5
+    for before, after in zip(ends, ends[1:]):
+        assert (np.diag(after) >= np.diag(before)).all()
+        assert after[3, 3] > before[3, 3] and after[1, 1] > before[1, 1]
+    assert ends[-1][0, 0] < 0.05, "five chunks of 2 cm are no metre"
+
+
+def test_the_velocitys_covariance_is_that_of_the_motion_between_two_frames():
+    """Sampled: both poses with their errors, their difference over the time between them."""
+    random = np.random.default_rng(0)
+    first, second = pose(5.0, 2.0, yaw=1.2), pose(5.1, 2.2, yaw=1.3)
+    placed = 10.0 * np.eye(6)
+    pair = [uncertain_pose(i, T, 0, placed) for i, T in enumerate((first, second))]
+    step = VisualOdometry().extend(pair, 0)[1]
+    samples = []
+    for _ in range(4000):
+        shaken = []
+        for T in (first, second):
+            error = random.standard_normal(6) * [0.02, 0.02, 0.02, 0.01, 0.01, 0.01]
+            R = Rotation.from_rotvec(error[3:]).as_matrix() @ T[:3, :3]
+            shaken.append(rigid.from_parts(R, T[:3, 3] + error[:3]))
+        motion = rigid.inverse(shaken[0]) @ shaken[1]
+        turn = Rotation.from_matrix(motion[:3, :3]).as_rotvec()
+        samples.append(np.concatenate([motion[:3, 3], turn]) / 0.1)
+    sampled = np.cov(np.array(samples).T)
+    np.testing.assert_allclose(step.velocity_covariance, sampled, atol=0.08 * np.abs(sampled).max())
+    assert np.diag(step.velocity_covariance).max() < 1.0, "where the chunk lies does not matter"
+
+
+def test_odometry_follows_a_map_that_was_rescaled_to_metres():
+    odometry = VisualOdometry()
+    before = odometry.extend([uncertain_pose(i, pose(0.1 * i), 0, 0.0) for i in range(9)], 0)
+    metric = [uncertain_pose(i, pose(1.0 * i), 1, 0.0) for i in range(5, 12)]
+    after = odometry.extend(metric, 1, applied=10.0)
+    np.testing.assert_allclose(before[-1].T_odom_camera[0, 3], 0.8)
+    np.testing.assert_allclose([s.T_odom_camera[0, 3] for s in after], [9.0, 10.0, 11.0])
+    np.testing.assert_allclose(after[0].velocity[0], 10.0)
+    assert after[0].covariance[0, 0] > 80.0 * before[-1].covariance[0, 0]
