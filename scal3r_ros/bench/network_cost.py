@@ -5,7 +5,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
+from scal3r_ros.networks.feature_encoder import FEATURES, GUIDE_CHANNELS, FeatureBackbone
 from scal3r_ros.networks.scal3r.architecture import Architecture
+from scal3r_ros.networks.scal3r.guided_head import GuidedHead
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,25 @@ def _attention(tokens: int, dim: int) -> float:
 
 
 def _encoder_frame(a: Architecture, patches: int) -> float:
+    if a.encoder == "xfeat":
+        return patches * (_backbone_patch() + 2 * (FEATURES + GUIDE_CHANNELS) * a.embed_dim)
     tokens = patches + 1 + a.num_register_tokens
     block = tokens * _block_linear(a.embed_dim, a.mlp_ratio) + _attention(tokens, a.embed_dim)
     return 2 * patches * 3 * a.patch_size**2 * a.embed_dim + a.vit_depth * block
+
+
+def _backbone_patch() -> float:
+    """Operations of the convolutions per patch of 8 x 8 pixels, where maps have even sides."""
+    pixels = {"block1.0": 64, "block1": 16, "block1.3": 4, "block2": 4, "skip1": 4}
+    pixels |= {"block3": 1, "block4": 1 / 4, "block5": 1 / 16, "block_fusion": 1, "fusion_out": 1}
+    with torch.device("meta"):
+        weights = {k: v for k, v in FeatureBackbone().state_dict().items() if v.ndim == 4}
+
+    def place(key: str) -> float:
+        name = key.removesuffix(".weight")
+        return pixels.get(name, pixels.get(name.split(".")[0], 0.0))
+
+    return sum(2 * place(key) * value.numel() for key, value in weights.items())
 
 
 def _memory_layer(a: Architecture, tokens: int) -> float:
@@ -85,6 +105,16 @@ def _dense_frame(a: Architecture, grid: tuple[int, int], out: int) -> float:
     patches, width = grid[0] * grid[1], 2 * a.embed_dim
     if a.dense_head == "linear":
         return 2 * patches * width * out * a.patch_size**2
+    if a.dense_head == "guided":
+        with torch.device("meta"):
+            weights = GuidedHead(a, out).state_dict()
+        per_patch = {"coarse": 1, "context": 1}
+        products = (
+            per_patch.get(key.split(".")[0], 4) * value.numel()
+            for key, value in weights.items()
+            if value.ndim > 1
+        )
+        return 2 * patches * (sum(products) + 9 * out * a.patch_size**2)
     c, f = a.dpt_out_channels, a.dpt_features
     coarse = -(-grid[0] // 2) * -(-grid[1] // 2)
     areas = (16 * patches, 4 * patches, patches, coarse)

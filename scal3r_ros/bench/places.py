@@ -90,7 +90,8 @@ def patch_tokens(network: Scal3R, images: np.ndarray) -> Tensor:
     patch = network.architecture.patch_size
     size = target_size(*images.shape[1:3], network.architecture.image_size, patch)
     rgb = np.stack([prepare_image(image, size, patch).rgb for image in images])
-    return network.encode(torch.from_numpy(rgb).permute(0, 3, 1, 2)).float()
+    tokens = network.encode(torch.from_numpy(rgb).permute(0, 3, 1, 2))
+    return tokens[..., : network.architecture.embed_dim].float()
 
 
 def answers(vectors: np.ndarray, places: Places) -> Iterator[Answer]:

@@ -34,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--from", dest="start", default="", help="checkpoint to start from")
     parser.add_argument(
+        "--cache",
+        type=Path,
+        default=None,
+        help="folder of worlds rendered by scal3r_ros.train.clip_cache, instead of rendering",
+    )
+    parser.add_argument(
         "--parts", choices=("all", "memory"), default="all", help="which weights may change"
     )
     parser.add_argument("--seed", type=int, default=0)
@@ -76,6 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
             start=arguments.start,
             parts=arguments.parts,
             fused=arguments.compile,
+            cache=arguments.cache,
         )
         trainer.run(arguments.minutes)
     except Plateau as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -11,13 +11,19 @@ from torch import Tensor
 
 from scal3r_ros.networks.scal3r.architecture import Architecture, Numerics
 from scal3r_ros.networks.scal3r.network import Scal3R
+from scal3r_ros.networks.xfeat import read_weights, weights_file
 from scal3r_ros.train.averaged_weights import AveragedWeights
 from scal3r_ros.train.muon import Muon
 from scal3r_ros.train.probe import Probes, write_place_code
 from scal3r_ros.train.schedule import Schedule
 
-PARTS = {"all": "", "memory": ".ttt."}
-"""What the names of some weights have in common: of all, of the memory units."""
+PARTS: dict[str, Callable[[str], bool]] = {
+    "all": lambda name: True,
+    "memory": lambda name: ".ttt." in name,
+    "trunk": lambda name: ".backbone." not in name,
+}
+"""Which weights belong to a part, by their names; the trunk is everything but the convolutions of
+the encoder."""
 _MEAN_FOV = (0.95, 1.2)
 
 
@@ -38,7 +44,7 @@ class Learner:
     def choose(self, parts: str) -> None:
         """Which weights change from now on, a name of `PARTS`."""
         for name, parameter in self.network.named_parameters():
-            parameter.requires_grad_(PARTS[parts] in name)
+            parameter.requires_grad_(PARTS[parts](name))
 
     def set_rate(self, factor: float) -> None:
         """Learning rates as a share of their peaks."""
@@ -83,6 +89,8 @@ def make_learner(
     else:
         network = Scal3R(architecture, numerics)
         start_at_the_mean(network)
+        if architecture.encoder == "xfeat":
+            network.agg_regator.patch_embed.backbone.read_published(read_weights(weights_file()))
     network.to(device)
     probes = Probes(network, schedule.matching_layers[-1]).to(device)
     average = AveragedWeights(network, schedule.ema)
@@ -150,11 +158,17 @@ def _is_block_matrix(name: str, parameter: Tensor) -> bool:
 
 
 def _peak(part: str, schedule: Schedule) -> float:
-    rates = {"memory": schedule.memory_rate, "camera": schedule.camera_rate}
+    rates = {
+        "memory": schedule.memory_rate,
+        "camera": schedule.camera_rate,
+        "encoder": schedule.encoder_rate,
+    }
     return rates.get(part, schedule.learning_rate)
 
 
 def _rate_name(parameter: str) -> str:
     if ".ttt." in parameter:
         return "memory"
+    if ".backbone." in parameter:
+        return "encoder"
     return "camera" if parameter.startswith("cam_decoder.") else "rest"

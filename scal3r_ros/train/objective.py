@@ -5,7 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scal3r_ros.networks.scal3r.memory import ContextMemory, NoMemory, RoundMemory
+from scal3r_ros.networks.scal3r.memory import (
+    CausalMemory,
+    ContextMemory,
+    NoMemory,
+    RoundMemory,
+)
 from scal3r_ros.networks.scal3r.network import Prediction, Scal3R
 from scal3r_ros.train.losses import (
     AttentionWatch,
@@ -23,9 +28,9 @@ from scal3r_ros.train.worlds.clips import ClipBatch, Correspondences, correspond
 
 
 def group_targets(chunks: list[ClipBatch]) -> list[Targets]:
-    """Targets of chunks of the same worlds in one common unit, the geometric mean of their scales:
-    what lets the memory make scales consistent."""
-    scale = torch.stack([scene_scale(chunk).log() for chunk in chunks]).mean(0).exp()
+    """Targets of chunks of the same worlds in the unit of the first: the others can be right only
+    through what the memory, or frames that they share, tell them."""
+    scale = scene_scale(chunks[0])
     return [make_targets(chunk, scale) for chunk in chunks]
 
 
@@ -45,7 +50,7 @@ def step_loss(
     """
     crew = crew or Crew()
     targets = group_targets(chunks)
-    if stage.memory and crew.size > 1:
+    if stage.shares_worlds and crew.size > 1:
         if len(chunks) < crew.size:
             raise ValueError(
                 f"stage {stage.name} has {len(chunks)} chunks per world for {crew.size} processes; "
@@ -74,6 +79,8 @@ def step_loss(
 def _memory(network: Scal3R, stage: Stage, chunks: int, crew: Crew) -> RoundMemory:
     if not stage.memory:
         return NoMemory()
+    if stage.causal:
+        return CausalMemory(network.numerics.newton_schulz)
     return ContextMemory(network.numerics.newton_schulz, sync=crew.sync).round(chunks)
 
 

@@ -108,6 +108,6 @@ def write_place_code(network: Scal3R, amplitude: float = 0.5) -> None:
     columns = waves[None].expand(side, side, -1)
     code = torch.cat([rows, columns], -1).reshape(1, side * side, width)
     with torch.no_grad():
-        encoder.pos_embed[:, 1:] += amplitude * (code - code.mean(1, keepdim=True)).to(
+        encoder.pos_embed[:, -side * side :] += amplitude * (code - code.mean(1, keepdim=True)).to(
             encoder.pos_embed
         )

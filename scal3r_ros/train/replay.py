@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from scal3r_ros.train.clip_cache import ClipCache
 from scal3r_ros.train.schedule import Stage
 from scal3r_ros.train.worlds.clips import ClipBatch, WorldSampler, reference_first
 from scal3r_ros.train.worlds.tour_clips import tour_clip
@@ -17,6 +19,8 @@ _TOUR_SEEDS = 250_000_000
 _TOUR_STEP = 2
 """Frames of a tour are rendered at this stride, and drawn at up to _WIDEST times it."""
 _WIDEST = 2
+_WIDEST_CACHED = 3
+"""Cached frames are drawn at up to so many times the stride they were rendered with."""
 
 
 class ClipReplay:
@@ -41,6 +45,39 @@ class ClipReplay:
             merged = merged.mirrored()
         order = torch.arange(self.stage.drawn_frames).expand(len(picked), -1)
         return chunks_of(merged, order, self.stage)
+
+
+class CachedReplay:
+    """Parts of tours for one stage, from a folder of rendered worlds."""
+
+    def __init__(self, folder: Path, stage: Stage, seed: int):
+        self.stage = stage
+        self.cache = ClipCache(folder)
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def draw(self) -> list[ClipBatch]:
+        """One step's data, as `ClipReplay.draw`."""
+        size = self.stage.clips.size
+        drawn = [
+            self.cache.draw(self._spaced, size, self.generator) for _ in range(self.stage.batch)
+        ]
+        merged = ClipBatch.concatenate(drawn)
+        if _integer(2, self.generator):
+            merged = merged.mirrored()
+        order = torch.arange(self.stage.drawn_frames).expand(len(drawn), -1)
+        return chunks_of(merged, order, self.stage)
+
+    def _spaced(self, total: int, generator: torch.Generator) -> Tensor:
+        """Frames at an even distance; the more, the nearer to each other."""
+        wanted = self.stage.drawn_frames
+        if total < wanted:
+            raise ValueError(
+                f"stage {self.stage.name} draws {wanted} frames, the cached worlds have {total}"
+            )
+        widest = min(_WIDEST_CACHED, (total - 1) // (wanted - 1))
+        stride = 1 + _integer(widest, generator)
+        first = _integer(total - stride * (wanted - 1), generator)
+        return first + stride * torch.arange(wanted)
 
 
 class _Shelf:

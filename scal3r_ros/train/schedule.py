@@ -21,7 +21,8 @@ class Stage:
     minutes: of training time. batch: worlds per step. chunks: per world, sharing one memory.
     clips.frames: frames per chunk. overlap: frames shared by neighbouring chunks. memory: whether
     the memory units run; memory_every: in every so many-th step, so that the network stays good
-    without them. changes: which of the learner's parts change; where it is the `memory`,
+    without them. causal: chunks read what those before them wrote, as in a stream, instead of what
+    all of them wrote. changes: which of the learner's parts change; where it is the `memory`,
     the network without memory stays as it was. tours: share of the worlds that are parts of long
     round tours. spare_frames: frames rendered beyond those the chunks of a clip use. uses: how
     often a rendered clip is drawn, each time with other frames. asked: share of the patches whose
@@ -39,12 +40,18 @@ class Stage:
     overlap: int = 2
     memory: bool = False
     memory_every: int = 1
+    causal: bool = False
     changes: str = "all"
     tours: float = 0.0
     spare_frames: int = 2
     uses: float = 4.0
     asked: float = 1.0
     rate: tuple[float, float] = (1.0, 1.0)
+
+    @property
+    def shares_worlds(self) -> bool:
+        """Whether several processes take turns with the chunks of the same worlds."""
+        return self.memory and not self.causal
 
     @property
     def drawn_frames(self) -> int:
@@ -59,13 +66,14 @@ class Schedule:
     ema: decay per step of the averaged weights that are validated and exported. gate_minutes: after
     this time matches must beat the same-place answer by gate_ratio. textures: size of the pool.
     validation_clips: per kind of world and set. muon: whether the matrices of blocks are moved by
-    Muon instead of AdamW.
+    Muon instead of AdamW. validate_minutes: between two validations.
     """
 
     stages: tuple[Stage, ...]
     learning_rate: float = 1.2e-3
     memory_rate: float = 1.2e-3
     camera_rate: float = 6e-4
+    encoder_rate: float = 1e-4
     warmup_steps: int = 100
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.98)
@@ -79,6 +87,7 @@ class Schedule:
     textures: int = 320
     validation_clips: int = 8
     muon: bool = True
+    validate_minutes: float = 4.0
 
     @property
     def minutes(self) -> float:
@@ -124,6 +133,16 @@ NANO = Architecture(
     image_size=84,
 )
 """What one CPU core can train in two hours."""
+
+SEEING = replace(
+    NANO,
+    encoder="xfeat",
+    patch_size=8,
+    dense_head="guided",
+    image_size=160,
+    image_size_of_pos_embed=128,
+)
+"""The same behind an encoder that was trained on real images, with edges in its depth."""
 
 _MIXED = {"parallax": (0.5, 2.5), "turn": (0.4, 2.0)}
 _TO_ZERO = (1.0, 0.02)
@@ -213,6 +232,35 @@ def memory_schedule() -> Schedule:
     )  # fmt: skip
 
 
+def seeing_schedule() -> Schedule:
+    """A trained network behind its new encoder: an hour and a half on a share of two CPU cores,
+    from rendered worlds on disk."""
+    middle = ClipSettings(size=(96, 128), frames=8, sub_rays=1, **_MIXED)
+    full = replace(middle, size=(120, 160))
+    weights = LossWeights(depth=2.0, field_of_view=2.0)
+    common = {"changes": "trunk", "tours": 1.0, "asked": 0.12, "spare_frames": 0}
+    return Schedule(
+        stages=(
+            Stage("A", 40.0, 1, middle, weights, rate=(1.0, 0.5), **common),
+            Stage("B", 22.0, 1, full, weights, rate=(0.5, 0.2), **common),
+            Stage(
+                "C", 25.0, 1, middle, weights, 5, 3, True, 2, causal=True,
+                rate=(0.4, 0.01), **common,
+            ),
+        ),
+        learning_rate=7e-4,
+        memory_rate=1.5e-3,
+        camera_rate=5e-4,
+        warmup_steps=30,
+        ema=0.99,
+        matching_layers=(0, 1, 2),
+        textures=60,
+        validation_clips=1,
+        gate_minutes=30.0,
+        validate_minutes=9.0,
+    )  # fmt: skip
+
+
 def tiny_schedule() -> Schedule:
     """`scal3r-tiny` on one data-centre GPU in 25 minutes, in two or three turns."""
     short = ClipSettings(size=(84, 112), frames=6, sub_rays=1, **_MIXED)
@@ -285,6 +333,7 @@ SCHEDULES = {
     "nano-larger": (replace(NANO, image_size=112), larger_schedule),
     "nano-sharper": (replace(NANO, image_size=140), sharper_schedule),
     "nano-memory": (replace(NANO, image_size=140), memory_schedule),
+    "nano-seeing": (SEEING, seeing_schedule),
     "scal3r-tiny": (preset("scal3r-tiny"), tiny_schedule),
     "rehearsal": (NANO, rehearsal_schedule),
     "fine-tune": (preset("scal3r"), fine_tune_schedule),

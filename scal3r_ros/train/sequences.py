@@ -16,6 +16,7 @@ from scal3r_ros.records import Frame
 from scal3r_ros.train.worlds.clips import HELD_OUT_SEEDS, WorldSampler
 from scal3r_ros.train.worlds.rendering import focal_length
 from scal3r_ros.train.worlds.scenes import KINDS
+from scal3r_ros.train.worlds.textures import TexturePool
 from scal3r_ros.train.worlds.tours import film, make_tour
 
 _RATE = 15.0
@@ -44,14 +45,19 @@ class Sequence:
 
 
 def world_sequences(
-    count: int, frames: int, size: tuple[int, int] = (84, 112), stride: int = 1
+    count: int,
+    frames: int,
+    size: tuple[int, int] = (84, 112),
+    stride: int = 1,
+    first_seed: int = HELD_OUT_SEEDS + 1000,
+    textures: TexturePool | None = None,
 ) -> Iterator[Sequence]:
-    """Tours of so many frames through held-out worlds, all kinds in turn; every `stride`-th frame
-    is rendered."""
-    pool = WorldSampler.held_out().textures
+    """Tours of so many frames through worlds, held-out ones unless seeds and textures say
+    otherwise, all kinds in turn; every `stride`-th frame is rendered."""
+    pool = textures or WorldSampler.held_out().textures
     for i in range(count):
         kind = KINDS[i % len(KINDS)]
-        made = make_tour(kind, frames, HELD_OUT_SEEDS + 1000 + i, pool)
+        made = make_tour(kind, frames, first_seed + i, pool)
         made = replace(made, T_world_camera=made.T_world_camera[::stride])
         slices = [[x.numpy() for x in part] for part in film(made, pool, size)]
         images, depth, solid = (np.concatenate([part[k] for part in slices]) for k in range(3))

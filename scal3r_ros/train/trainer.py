@@ -8,13 +8,14 @@ from pathlib import Path
 
 import torch
 
+from scal3r_ros.networks.dinov2 import ImageEncoder
 from scal3r_ros.networks.scal3r.architecture import Architecture
 from scal3r_ros.networks.scal3r.network import Scal3R
 from scal3r_ros.train.learner import make_learner
 from scal3r_ros.train.losses import LossParts
 from scal3r_ros.train.objective import step_loss
 from scal3r_ros.train.parallel import Crew
-from scal3r_ros.train.replay import ClipReplay
+from scal3r_ros.train.replay import CachedReplay, ClipReplay
 from scal3r_ros.train.run_state import FILE as RUN_FILE
 from scal3r_ros.train.run_state import Progress, read_run, resume_run, save_run
 from scal3r_ros.train.schedule import Schedule, Stage
@@ -31,8 +32,7 @@ log = logging.getLogger(__name__)
 
 SAVE_EVERY = 120.0
 """Seconds between checkpoints."""
-VALIDATE_EVERY = 240.0
-_REPORT_STEPS = 100
+_REPORT_STEPS = 50
 _SEEDS_PER_RANK = 20_000_000
 _SEEDS_PER_RUN, _SEEDS_PER_STEP = 4_000_000, 64
 
@@ -44,7 +44,8 @@ class Plateau(RuntimeError):
 def _fuse(network: Scal3R) -> None:
     """Compile the blocks that nothing watches."""
     encoder = network.agg_regator.patch_embed
-    for block in (*encoder.blocks, *network.agg_regator.frame_blocks):
+    own = encoder.blocks if isinstance(encoder, ImageEncoder) else ()
+    for block in (*own, *network.agg_regator.frame_blocks):
         block.compile(dynamic=False)
 
 
@@ -62,9 +63,10 @@ class Trainer:
         start: str = "",
         parts: str = "all",
         fused: bool = False,
+        cache: Path | None = None,
     ):
         self.schedule, self.folder, self.device = schedule, Path(folder), torch.device(device)
-        self.crew, self.parts = crew or Crew(), parts
+        self.crew, self.parts, self.cache = crew or Crew(), parts, cache
         torch.manual_seed(seed)
         self.learner = make_learner(architecture, schedule, self.device, start)
         self.learner.choose(parts)
@@ -96,7 +98,7 @@ class Trainer:
 
     def _run_stage(self, stage: Stage, deadline: float) -> None:
         self.learner.choose(self.parts if stage.changes == "all" else stage.changes)
-        replay = ClipReplay(self.sampler, stage, self.schedule.replay, self._first_seed(stage))
+        replay = self._replay(stage)
         sets = validation_sets(stage, self.schedule, self.device) if self.crew.leads else {}
         log.info("stage %s", stage.name)
         saved = validated = time.monotonic()
@@ -105,7 +107,7 @@ class Trainer:
             loss = self.step(stage, replay)
             now = time.monotonic()
             self._count(self.crew.agree(now - start) / 60, stage)
-            if now - validated > VALIDATE_EVERY:
+            if now - validated > 60 * self.schedule.validate_minutes:
                 self._validate(stage, sets, loss)
                 validated = time.monotonic()
             if now - saved > SAVE_EVERY:
@@ -115,6 +117,12 @@ class Trainer:
                 return
         self._validate(stage, sets, loss)
 
+    def _replay(self, stage: Stage) -> ClipReplay | CachedReplay:
+        seed = self._first_seed(stage)
+        if self.cache is not None:
+            return CachedReplay(self.cache, stage, seed)
+        return ClipReplay(self.sampler, stage, self.schedule.replay, seed)
+
     def _count(self, minutes: float, stage: Stage) -> None:
         """Add a step's time, of a stage at most to its end: a slow step skips no stage."""
         end = self.schedule.end_of(stage)
@@ -123,12 +131,12 @@ class Trainer:
     def _first_seed(self, stage: Stage) -> int:
         """Seeds that no earlier session of this run used; with a shared memory, all processes see
         the same worlds."""
-        own = 0 if stage.memory else self.crew.rank
+        own = 0 if stage.shares_worlds else self.crew.rank
         progress = self.progress
         used = progress.seed * _SEEDS_PER_RUN + progress.steps * _SEEDS_PER_STEP
         return TRAIN_SEEDS + 1 + own * _SEEDS_PER_RANK + used
 
-    def step(self, stage: Stage, replay: ClipReplay) -> LossParts:
+    def step(self, stage: Stage, replay: ClipReplay | CachedReplay) -> LossParts:
         """One update of the weights."""
         chunks = replay.draw()
         learner, progress = self.learner, self.progress
@@ -146,7 +154,8 @@ class Trainer:
         )
         learner.step()
         progress.steps += 1
-        progress.samples += stage.batch * stage.chunks * (1 if stage.memory else self.crew.size)
+        alone = stage.shares_worlds
+        progress.samples += stage.batch * stage.chunks * (1 if alone else self.crew.size)
         learner.average.update(learner.network, progress.steps)
         if progress.steps % _REPORT_STEPS == 0 and self.crew.leads:
             self._report(stage, loss)

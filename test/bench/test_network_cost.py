@@ -47,6 +47,23 @@ def test_counted_operations_agree_with_the_operations_executed(sizes, points):
     assert counter.get_total_flops() == pytest.approx(expected, rel=1e-3)
 
 
+def test_counted_operations_of_the_convolutional_encoder_are_those_executed():
+    sizes = replace(
+        SIZES,
+        encoder="xfeat",
+        patch_size=8,
+        dense_head="guided",
+        points_head=False,
+        image_size_of_pos_embed=32,
+    )
+    network = model.random_network(sizes, "float32", torch.device("cpu"))
+    images = torch.randint(0, 256, (1, 3, 3, 32, 64), dtype=torch.uint8)
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        network(images)
+    expected = chunk_cost(sizes, 3, 3, (4, 8)).total
+    assert counter.get_total_flops() == pytest.approx(expected, rel=1e-3)
+
+
 def test_naive_schedule_computes_the_same():
     network = model.random_network(SIZES, "float32", torch.device("cpu"))
     chunks = [torch.randint(0, 256, (1, n, 3, 42, 70), dtype=torch.uint8) for n in (3, 2)]

@@ -129,7 +129,7 @@ def test_presets_survive_their_stored_form(name):
         ({"ttt_layers": (9,)}, "layer 9 does not exist"),
         ({"num_heads": 3}, "num_heads"),
         ({"dpt_out_channels": (8, 8, 8, 6)}, "divisible by 4"),
-        ({"dense_head": "mlp"}, "dpt or linear"),
+        ({"dense_head": "mlp"}, "dpt, linear or guided"),
     ],
 )
 def test_impossible_architectures_are_refused(change, text):

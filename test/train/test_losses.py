@@ -1,5 +1,7 @@
 """Losses vanish at the truth and nowhere near it; targets are the geometry they claim to be."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from scal3r_ros.train.losses import (  # noqa: E402
     quaternion,
     scene_scale,
 )
+from scal3r_ros.train.objective import group_targets  # noqa: E402
 from scal3r_ros.train.scores import baseline, rotation_matrix, score  # noqa: E402
 from scal3r_ros.train.worlds.clips import (  # noqa: E402
     ClipSettings,
@@ -49,6 +52,17 @@ def test_quaternions_and_matrices_are_inverse():
 def test_reference_camera_is_the_origin(targets):
     expected = torch.tensor([0.0, 0, 0, 0, 0, 0, 1])
     assert torch.allclose(targets.encoding[:, 0, :7], expected.expand(5, -1), atol=1e-5)
+
+
+def test_chunks_of_one_world_are_measured_by_the_first(clip):
+    """A second chunk twice as large has twice the translations and depths."""
+    T = clip.T_world_camera.clone()
+    T[..., :3, 3] *= 2
+    larger = replace(clip, depth=2 * clip.depth, T_world_camera=T)
+    first, second = group_targets([clip, larger])
+    assert torch.allclose(second.encoding[..., :3], 2 * first.encoding[..., :3], atol=1e-5)
+    assert torch.allclose(second.log_depth, first.log_depth + np.log(2), atol=1e-4)
+    assert torch.allclose(first.scale, scene_scale(clip))
 
 
 def test_points_of_every_frame_project_back(clip, targets):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scal3r_ros.networks.dinov2 import ImageEncoder
+from scal3r_ros.networks.feature_encoder import FeatureEncoder
 from scal3r_ros.networks.layers import Block, Rotary, grid_positions, rotary_table
 from scal3r_ros.networks.scal3r.architecture import Architecture
 from scal3r_ros.networks.scal3r.chunk_state import ChunkState
@@ -32,22 +33,28 @@ class GlobalBlock(Block):
             self.ttt = MemoryUnit(a)
 
 
+def _encoder(a: Architecture) -> ImageEncoder | FeatureEncoder:
+    if a.encoder == "xfeat":
+        return FeatureEncoder(a.embed_dim, a.pos_embed_grid)
+    return ImageEncoder(
+        a.embed_dim,
+        a.vit_depth,
+        a.vit_num_heads,
+        patch_size=a.patch_size,
+        pos_embed_grid=a.pos_embed_grid,
+        num_register_tokens=a.num_register_tokens,
+        mlp_ratio=a.mlp_ratio,
+        layer_scale=a.vit_layer_scale,
+    )
+
+
 class Aggregator(nn.Module):
     """The encoder, the special tokens, and the frame and global blocks of all layers."""
 
     def __init__(self, a: Architecture):
         super().__init__()
         self.architecture = a
-        self.patch_embed = ImageEncoder(
-            a.embed_dim,
-            a.vit_depth,
-            a.vit_num_heads,
-            patch_size=a.patch_size,
-            pos_embed_grid=a.pos_embed_grid,
-            num_register_tokens=a.num_register_tokens,
-            mlp_ratio=a.mlp_ratio,
-            layer_scale=a.vit_layer_scale,
-        )
+        self.patch_embed = _encoder(a)
         self.frame_blocks = nn.ModuleList(
             Block(a.embed_dim, a.num_heads, a.mlp_ratio, a.layer_scale, _EPS, _EPS)
             for _ in range(a.depth)

@@ -20,6 +20,8 @@ class Architecture:
 
     image_size_of_pos_embed: int = 518
     """Side of the square image whose patch grid the stored position embedding covers, pixels."""
+    encoder: str = "dinov2"
+    """`dinov2`, or `xfeat`: XFeat's convolutional backbone, whose stride of 8 is the patch size."""
     patch_size: int = 14
     embed_dim: int = 1024
     """Token width C of encoder and aggregator."""
@@ -50,7 +52,8 @@ class Architecture:
     camera_layer_scale: float = 0.01
     camera_iterations: int = 4
     dense_head: str = "dpt"
-    """`dpt`, or `linear`: one linear layer per patch on the last collected layer."""
+    """`dpt`; `linear`: one linear layer per patch on the last collected layer; `guided`: the same
+    with edges from the finer maps of the encoder `xfeat`."""
     dpt_features: int = 256
     dpt_out_channels: tuple[int, ...] = (256, 512, 1024, 1024)
     dpt_head_hidden: int = 32
@@ -154,8 +157,7 @@ def _check_widths(a: Architecture) -> None:
             raise ValueError(
                 f"{name} ({heads}) must split width {width} into heads divisible by {multiple}"
             )
-    if a.dense_head not in ("dpt", "linear"):
-        raise ValueError(f"dense_head must be dpt or linear, found {a.dense_head!r}")
+    _check_kinds(a)
     if a.dense_head == "dpt" and any(c % 4 for c in (*a.dpt_out_channels, a.dpt_features // 2)):
         raise ValueError(
             f"dpt_out_channels {list(a.dpt_out_channels)} and half of dpt_features "
@@ -166,6 +168,17 @@ def _check_widths(a: Architecture) -> None:
             f"image_size_of_pos_embed ({a.image_size_of_pos_embed}) must be a multiple of "
             f"patch_size ({a.patch_size})"
         )
+
+
+def _check_kinds(a: Architecture) -> None:
+    if a.encoder not in ("dinov2", "xfeat"):
+        raise ValueError(f"encoder must be dinov2 or xfeat, found {a.encoder!r}")
+    if a.dense_head not in ("dpt", "linear", "guided"):
+        raise ValueError(f"dense_head must be dpt, linear or guided, found {a.dense_head!r}")
+    if a.encoder == "xfeat" and a.patch_size != 8:
+        raise ValueError(f"encoder xfeat needs a patch_size of 8, found {a.patch_size}")
+    if a.dense_head == "guided" and a.encoder != "xfeat":
+        raise ValueError(f"dense_head guided needs the encoder xfeat, found {a.encoder!r}")
 
 
 TINY = Architecture(

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scal3r_ros.networks.scal3r.architecture import Architecture
+from scal3r_ros.networks.scal3r.guided_head import GuidedHead
 
 _EPS = 1e-5
 _POSITION_WEIGHT = 0.1
@@ -75,9 +76,12 @@ class LinearHead(nn.Module):
         return F.pixel_shuffle(levels[0], self.patch_size)
 
 
-def dense_head(a: Architecture, out_channels: int) -> DptHead | LinearHead:
+_KINDS = {"dpt": DptHead, "linear": LinearHead, "guided": GuidedHead}
+
+
+def dense_head(a: Architecture, out_channels: int) -> DptHead | LinearHead | GuidedHead:
     """The kind of head that the architecture names."""
-    return (DptHead if a.dense_head == "dpt" else LinearHead)(a, out_channels)
+    return _KINDS[a.dense_head](a, out_channels)
 
 
 def depth_and_confidence(raw: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,10 @@ by side, are processed in a round: the round stages its gradients and sees memor
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Protocol
 
 import torch
@@ -58,6 +60,20 @@ class LocalMemory:
         self, layer: int, unit: MemoryUnit, gradients: Iterable[FastWeights]
     ) -> list[FastWeights]:
         return [unit.update(g, getattr(torch, self.newton_schulz)) for g in gradients]
+
+
+@dataclass(frozen=True)
+class CausalMemory:
+    """Chunks of one round read what they and those before them wrote: a stream in one call, with
+    derivatives through every update; for training."""
+
+    newton_schulz: str = "float32"
+
+    def adapt(
+        self, layer: int, unit: MemoryUnit, gradients: Iterable[FastWeights]
+    ) -> list[FastWeights]:
+        dtype = getattr(torch, self.newton_schulz)
+        return [unit.update(total, dtype) for total in accumulate(gradients, operator.add)]
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from scal3r_ros.networks.scal3r.dense_head import (
     depth_and_confidence,
     points_and_confidence,
 )
+from scal3r_ros.networks.scal3r.guided_head import GuidedHead
 from scal3r_ros.networks.scal3r.memory import ContextMemory, RoundMemory
 from scal3r_ros.networks.scal3r.schedule import run_round
 
@@ -101,7 +102,8 @@ class Scal3R(nn.Module):
         return height // patch, width // patch
 
     def encode(self, images: Tensor) -> Tensor:
-        """Frames (N, 3, H, W), uint8 or float in [0, 1], to patch tokens (N, gh * gw, C)."""
+        """Frames (N, 3, H, W), uint8 or float in [0, 1], to patch tokens (N, gh * gw, C); some
+        encoders put more channels behind them, for the dense head."""
         self.grid(images)
         if images.dtype != torch.uint8 and not images.is_floating_point():
             raise ValueError(
@@ -122,11 +124,17 @@ class Scal3R(nn.Module):
     def begin(
         self, patch_tokens: Tensor, grid: tuple[int, int], points: bool = False
     ) -> ChunkState:
-        """Start a chunk from its frames' patch tokens (B, S, gh * gw, C), in network order."""
+        """Start a chunk from what `encode` made of its frames (B, S, gh * gw, C or more), in
+        network order."""
         if points and not self.architecture.points_head:
             raise ValueError("this network has no point head; switch model.point_head off")
-        state = self.agg_regator.begin(patch_tokens, grid)
-        state.levels = dict.fromkeys((_DEPTH, _POINTS) if points else (_DEPTH,), ())
+        width = self.architecture.embed_dim
+        state = self.agg_regator.begin(patch_tokens[..., :width], grid)
+        levels: tuple[Tensor, ...] = ()
+        if self.architecture.dense_head == "guided":
+            guides = patch_tokens[..., width:].flatten(0, 1).transpose(1, 2)
+            levels = (guides.unflatten(2, grid),)
+        state.levels = dict.fromkeys((_DEPTH, _POINTS) if points else (_DEPTH,), levels)
         return state
 
     def collect(self, state: ChunkState, layer: int, frame_half: Tensor, tokens: Tensor) -> None:
@@ -189,7 +197,7 @@ class Scal3R(nn.Module):
         """Shields memory and heads from a caller's lower precision."""
         return torch.autocast(self.device.type, enabled=False)
 
-    def _head(self, name: str) -> DptHead | LinearHead:
+    def _head(self, name: str) -> DptHead | LinearHead | GuidedHead:
         return self.dpt_decoder if name == _DEPTH else self.xyz_decoder
 
 

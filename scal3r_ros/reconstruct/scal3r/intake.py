@@ -43,7 +43,8 @@ class ChunkIntake:
         patch = self._network.architecture.patch_size
         grid = (rgb.shape[1] // patch, rgb.shape[2] // patch)
         state = self._network.begin(tokens[order][None], grid, self._points)
-        descriptors = frame_descriptors(tokens).cpu().numpy()
+        width = self._network.architecture.embed_dim
+        descriptors = frame_descriptors(tokens[..., :width]).cpu().numpy()
         job = ChunkJob(chunk.index, chunk.frame_ids, rgb, order, descriptors, state)
         job.seconds["encode"] = time.perf_counter() - started
         return job

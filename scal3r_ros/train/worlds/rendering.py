@@ -6,13 +6,14 @@ Rays have camera z = 1, so the ray parameter is the z-depth. Runs on any torch d
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from scal3r_ros.train.worlds.layouts import CYLINDER, ENCLOSURE, SPHERE, TERRAIN
+from scal3r_ros.train.worlds.layouts import BOX, CYLINDER, ENCLOSURE, SPHERE, TERRAIN
 from scal3r_ros.train.worlds.scenes import Scene
 from scal3r_ros.train.worlds.texture_sampling import coarse_variation, sample_texture
 from scal3r_ros.train.worlds.textures import TexturePool
@@ -71,14 +72,22 @@ def ray_directions(rotation: Tensor, focal: Tensor, size: tuple[int, int], sub_r
 
 
 def _local(vector: Tensor, yaw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Components of (W, S, R, 3) vectors in the axes of one primitive, yaw (W,)."""
-    cos, sin = torch.cos(yaw)[:, None, None], torch.sin(yaw)[:, None, None]
+    """Components of (..., 3) vectors in the axes of a primitive; yaw broadcasts with (...)."""
+    cos, sin = torch.cos(yaw), torch.sin(yaw)
     x, z = vector[..., 0], vector[..., 2]
     return cos * x - sin * z, vector[..., 1], sin * x + cos * z
 
 
 def nearest_hit(scene: Scene, origin: Tensor, directions: Tensor) -> Hit:
     """What rays from (W, S, 3) along (W, S, R, 3) meet first."""
+    depth, index = _surroundings(scene, origin, directions)
+    for w, s in itertools.product(*map(range, depth.shape[:2])):
+        _meet_objects(scene, w, origin[w, s], directions[w, s], depth[w, s], index[w, s])
+    return Hit(depth, index)
+
+
+def _surroundings(scene: Scene, origin: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """Depth and index of enclosures and terrains, with which every ray has to be tried."""
     best = torch.full(directions.shape[:3], _FAR, device=directions.device)
     index = torch.zeros(directions.shape[:3], dtype=torch.int64, device=directions.device)
     for i, shape in enumerate(scene.shape):
@@ -86,29 +95,74 @@ def nearest_hit(scene: Scene, origin: Tensor, directions: Tensor) -> Hit:
             depth = _terrain_depth(
                 scene.waves, scene.half[:, 0], scene.centre[:, 0], origin, directions
             )
+        elif shape == ENCLOSURE:
+            yaw = scene.yaw[:, i, None, None]
+            offset = _local(origin[:, :, None] - scene.centre[:, i, None, None], yaw)
+            half = scene.half[:, i, :, None, None].unbind(1)
+            depth = _entry_depth(shape, offset, _local(directions, yaw), half)
         else:
-            offset = _local(origin[:, :, None] - scene.centre[:, i, None, None], scene.yaw[:, i])
-            ray = _local(directions, scene.yaw[:, i])
-            depth = _entry_depth(shape, offset, ray, scene.half[:, i, :, None, None])
+            continue
         nearer = (depth > 1e-3) & (depth < best)
         best = torch.where(nearer, depth, best)
         index = torch.where(nearer, i, index)
-    return Hit(best, index)
+    return best, index
 
 
-def _entry_depth(shape: int, o: tuple, d: tuple, half: Tensor) -> Tensor:
-    """Where rays enter a primitive (leave it, for the enclosure); _FAR where they miss. half: (W,
-    3, 1, 1)."""
+def _meet_objects(
+    scene: Scene, w: int, origin: Tensor, rays: Tensor, best: Tensor, index: Tensor
+) -> None:
+    """Put what rays (R, 3) of one view meet before `best` into `best` and `index`, in place."""
+    offset = scene.centre[w] - origin
+    near = _near(rays, offset, _reach(scene, w))
+    for shape in (BOX, SPHERE, CYLINDER):
+        objects = torch.tensor(
+            [i for i, kind in enumerate(scene.shape) if kind == shape],
+            dtype=torch.int64,
+            device=rays.device,
+        )
+        row, ray = near[objects].nonzero(as_tuple=True)
+        which = objects[row]
+        yaw, half = scene.yaw[w, which], scene.half[w, which].unbind(-1)
+        depth = _entry_depth(shape, _local(-offset[which], yaw), _local(rays[ray], yaw), half)
+        depth = torch.where(depth > 1e-3, depth, _FAR)
+        nearest = best.scatter_reduce(0, ray, depth, "amin")
+        first = (depth == nearest[ray]) & (depth < best[ray])
+        index[ray[first]] = len(scene.shape)
+        index.scatter_reduce_(0, ray[first], which[first], "amin")
+        best.copy_(nearest)
+
+
+def _reach(scene: Scene, w: int) -> Tensor:
+    """Radius of the sphere round every primitive of a world, (N,)."""
+    half = scene.half[w]
+    shape = torch.tensor(scene.shape, device=half.device)
+    reach = torch.where(shape == CYLINDER, half[:, :2].norm(dim=-1), half.norm(dim=-1))
+    return torch.where(shape == SPHERE, half[:, 0], reach)
+
+
+def _near(rays: Tensor, offset: Tensor, reach: Tensor) -> Tensor:
+    """Which rays (R, 3) may meet which spheres of radius `reach` (N,) at `offset` (N, 3), (N, R).
+    Few do, and only they are worth a closer look."""
+    distance = offset.norm(dim=-1)
+    tangent = (distance**2 - reach**2).clamp(min=0).sqrt()
+    bound = torch.where(distance > reach, tangent, -distance) - 1e-4 * distance
+    aim = torch.nn.functional.normalize(rays, dim=-1)
+    return offset @ aim.T >= bound[:, None]
+
+
+def _entry_depth(shape: int, o: tuple, d: tuple, half: tuple) -> Tensor:
+    """Where rays enter a primitive (leave it, for the enclosure); _FAR where they miss. Offsets,
+    rays and half sizes by axis; they broadcast."""
     if shape == SPHERE:
-        near, far = _quadratic(o, d, (0, 1, 2), half[:, 0])
+        near, far = _quadratic(o, d, (0, 1, 2), half[0])
     elif shape == CYLINDER:
-        near, far = _quadratic(o, d, (0, 2), half[:, 0])
-        low, high = _slab(o[1], d[1], half[:, 1])
+        near, far = _quadratic(o, d, (0, 2), half[0])
+        low, high = _slab(o[1], d[1], half[1])
         near, far = torch.maximum(near, low), torch.minimum(far, high)
     else:
-        near, far = _slab(o[0], d[0], half[:, 0])
+        near, far = _slab(o[0], d[0], half[0])
         for axis in (1, 2):
-            low, high = _slab(o[axis], d[axis], half[:, axis])
+            low, high = _slab(o[axis], d[axis], half[axis])
             near, far = torch.maximum(near, low), torch.minimum(far, high)
         if shape == ENCLOSURE:
             return far

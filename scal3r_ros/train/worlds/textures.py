@@ -72,11 +72,11 @@ def make_texture_pool(seed: int, count: int = 320) -> TexturePool:
     images += [_texture(SKY, generator) for _ in range(skies)]
     finest = torch.stack(images).clamp(0.0, 1.0)
     return TexturePool(
-        _pyramid(finest), (0, surfaces), (surfaces, surfaces + facades), (surfaces + facades, count)
+        pyramid(finest), (0, surfaces), (surfaces, surfaces + facades), (surfaces + facades, count)
     )
 
 
-def _pyramid(finest: Tensor) -> Tensor:
+def pyramid(finest: Tensor) -> Tensor:
     """All mip levels of (T, 3, SIZE, SIZE) images, as flat 8-bit texels."""
     levels, image = [], finest
     for _ in range(LEVELS):

@@ -9,7 +9,12 @@ from golden_files import NotedMemory
 from small_network import SMALL, random_images, random_network
 
 from scal3r_ros.networks.fast_weights import FastWeights
-from scal3r_ros.networks.scal3r.memory import ContextMemory, LocalMemory, NoMemory
+from scal3r_ros.networks.scal3r.memory import (
+    CausalMemory,
+    ContextMemory,
+    LocalMemory,
+    NoMemory,
+)
 from scal3r_ros.networks.scal3r.schedule import add_memory, advance_all, run_round
 
 
@@ -54,6 +59,21 @@ def test_one_chunk_streamed_equals_batch(network, chunks):
     (local,) = network(chunks[0], points=True, memory=LocalMemory())
     assert_close(streamed, batch, 0.0)
     assert_close(streamed, local, 0.0)
+
+
+def test_a_stream_in_one_call_equals_chunk_by_chunk(network, chunks):
+    streamed = stream(network, chunks, ContextMemory())
+    for found, expected in zip(network(chunks, points=True, memory=CausalMemory()), streamed):
+        assert_close(found, expected)
+
+
+def test_a_stream_in_one_call_passes_derivatives_through_every_update():
+    """The last of five chunks tells the first's encoder what to write."""
+    network = random_network().requires_grad_(True)
+    chunks = [random_images(1, 2, seed=i).float() / 255 for i in range(5)]
+    chunks[0].requires_grad_(True)
+    network(chunks, memory=CausalMemory())[-1].depth.sum().backward()
+    assert chunks[0].grad is not None and bool(chunks[0].grad.abs().max() > 0)
 
 
 def test_streaming_is_causal_and_ends_as_batch_at_the_first_memory_layer(network, chunks):
