@@ -8,16 +8,34 @@ is the same again.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
-from scal3r_ros.networks.scal3r.aggregator import Observe
+from scal3r_ros.networks.scal3r.aggregator import Aggregator, Observe
+from scal3r_ros.networks.scal3r.architecture import Architecture, Numerics
 from scal3r_ros.networks.scal3r.chunk_state import ChunkState
 from scal3r_ros.networks.scal3r.memory import RoundMemory
 
-if TYPE_CHECKING:
-    from scal3r_ros.networks.scal3r.network import Scal3R
+
+class LayeredNetwork(Protocol):
+    """What the order of layers needs of a network; `Scal3R` is one."""
+
+    architecture: Architecture
+    numerics: Numerics
+    agg_regator: Aggregator
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def collect(
+        self, state: ChunkState, layer: int, frame_half: Tensor, tokens: Tensor, /
+    ) -> None: ...
+
+    def block_precision(self) -> torch.autocast: ...
+
+    def full_precision(self) -> torch.autocast: ...
 
 
 class ChunkStates(Protocol):
@@ -33,7 +51,7 @@ class ChunkStates(Protocol):
 
 
 def run_round(
-    network: Scal3R,
+    network: LayeredNetwork,
     states: ChunkStates,
     memory: RoundMemory,
     observe: Observe | None = None,
@@ -55,7 +73,7 @@ def run_round(
 
 
 def advance_all(
-    network: Scal3R,
+    network: LayeredNetwork,
     states: ChunkStates,
     last: int,
     observe: Observe | None = None,
@@ -71,7 +89,7 @@ def advance_all(
 
 
 def add_memory(
-    network: Scal3R,
+    network: LayeredNetwork,
     states: ChunkStates,
     layer: int,
     memory: RoundMemory,
