@@ -262,7 +262,8 @@ def test_compressed_images_and_a_camera_that_waits(start_mapping, make_robot):
 def test_measured_depth_beside_the_images_makes_the_map_metric(start_mapping, make_robot):
     """Millimetres and metres, stamps a little beside the image's; bad ones cost themselves only."""
     options = {"frames": 60, "length": 30.0}
-    process = start_mapping(options, **{"scale.source": "depth"})
+    settings = {"qos.depth_image.depth": 20, "qos.depth_image.reliability": "reliable"}
+    process = start_mapping(options, **{"scale.source": "depth"}, **settings)
     robot = make_robot(options)
     city, depth = robot.city, robot.node.create_publisher(Image, "depth", 10)
     robot.until_active()

@@ -9,6 +9,7 @@ from nav_msgs.msg import Odometry
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 
+from scal3r_ros import rigid
 from scal3r_ros.bench.city import BODY_OPTICAL
 from scal3r_ros.bench.oracle import OracleReconstructor
 from scal3r_ros.nodes.base.conversions import (
@@ -57,6 +58,7 @@ def test_map_to_odom_corrects_an_odometry_source(start_mapping, make_robot):
     drive(range(24))
     robot.spin(1.0)
     assert not robot.transforms("map", ODOM), "broadcast without base to camera"
+    assert robot.heard["trajectory"] and not robot.heard["pose"], "the camera is not the base"
     robot.until_status("tf", level=1, message=f"no transform {BASE} <- {CAMERA}")
 
     robot.send_static(T_base_camera, BASE, CAMERA)
@@ -78,6 +80,16 @@ def test_map_to_odom_corrects_an_odometry_source(start_mapping, make_robot):
         found, true = T_map_odom @ T_odom_base[i], T_map_odom_true @ T_odom_base[i]
         np.testing.assert_allclose(found[:3, 3], true[:3, 3], atol=0.3)
         np.testing.assert_allclose(found[:3, :3], true[:3, :3], atol=0.01)
+
+    at, cameras = robot.heard["pose"][-1], robot.heard["trajectory"][-1]
+    assert at.header.stamp == cameras.header.stamp
+    place = at.pose.pose.position
+    lever = np.array([place.x, place.y, place.z]) - cameras.positions[-3:]
+    assert np.linalg.norm(lever) == pytest.approx(np.hypot(0.2, 0.4)), "in metres"
+    of_camera = np.array(cameras.covariances[-36:]).reshape(6, 6)
+    of_base = np.array(at.pose.covariance).reshape(6, 6)
+    np.testing.assert_allclose(of_base, rigid.carried(of_camera, lever), rtol=1e-9, atol=1e-12)
+    assert not np.allclose(of_base, of_camera, rtol=1e-3, atol=1e-9)
 
     robot.send_static(pose(), "world", ODOM)
     robot.until_status("tf", level=2, message="odom already has the parent world")
