@@ -124,7 +124,8 @@ class DistributedConfig(Section):
     )
     backend: str = option(
         "auto",
-        "Transport of tensors; auto takes nccl between GPUs and gloo between CPUs.",
+        "Transport of tensors; auto takes nccl between GPUs and gloo between CPUs and for policy "
+        "async.",
         choices=("auto", "gloo", "nccl"),
     )
     wire: str = option(
@@ -139,6 +140,12 @@ class DistributedConfig(Section):
     )
     port: int = option(
         0, "Port of the rendezvous; 0 takes a free one and announces it.", minimum=0, maximum=65535
+    )
+    secret_file: str = option(
+        "",
+        "File (mode 600) with the secret that a process must know to join; empty takes "
+        "~/.ros/scal3r_ros/group_secret, which is made when it is absent. Several machines need "
+        "the same content.",
     )
     interface: str = option(
         "", "Network interface of gloo, such as eth0; empty chooses by the address."
@@ -205,4 +212,10 @@ class DistributedConfig(Section):
             raise ValueError(
                 f"distributed.heartbeat_period ({self.heartbeat_period:g} s) must be smaller than "
                 f"distributed.heartbeat_timeout ({self.heartbeat_timeout:g} s)"
+            )
+        if self.policy == "async" and self.backend == "nccl":
+            raise ValueError(
+                "distributed.backend nccl: with distributed.policy async gradients travel point to "
+                "point between processes that are busy at different times, which nccl cannot; set "
+                "distributed.backend to auto or gloo"
             )

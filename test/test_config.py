@@ -22,6 +22,10 @@ def test_dictionary_round_trip():
 @pytest.mark.parametrize(
     ("values", "words"),
     [
+        (
+            {"distributed": {"policy": "async", "backend": "nccl"}},
+            "set distributed.backend to auto or gloo",
+        ),
         ({"chunk.sise": 2}, "did you mean chunk.size"),
         ({"chunck": {"size": 3}}, "chunck"),
         ({"chunk": 3}, "section"),

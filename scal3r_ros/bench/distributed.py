@@ -133,7 +133,7 @@ def _overhead(case: Case, repeats: int) -> float:
     torch.set_num_threads(1)
     config = DistributedConfig()
     worker, alone = RoundWorker(_engine(case), config, _CPU), _engine(case)
-    worker.join(host_store("127.0.0.1", 0, config.store_timeout), Place(1, 0, 1), Origin())
+    worker.join(host_store(config), Place(1, 0, 1), Origin())
     share = shares(1, 1)[0]
     ratios = []
     for number, chunk in enumerate(random_chunks(case, repeats + 1), start=1):
@@ -154,7 +154,7 @@ def _overhead(case: Case, repeats: int) -> float:
 def _measure_rounds(rank: int, size: int, port: int, case: Case) -> Scaling:
     config = DistributedConfig()
     worker = RoundWorker(_engine(case), config, _CPU)
-    store = join_store("127.0.0.1", port, config.store_timeout)
+    store = join_store("127.0.0.1", port, config)
     worker.join(store, Place(1, rank, size), Origin())
     share = shares(size, size)[rank]
     seconds, busy, waited, sent = [], [], [], 0
@@ -181,7 +181,7 @@ def _measure_rounds(rank: int, size: int, port: int, case: Case) -> Scaling:
 def _measure_traffic(rank: int, size: int, port: int, options: tuple[str, bool]) -> Traffic:
     wire, quick = options
     config = DistributedConfig(wire=wire)
-    store = join_store("127.0.0.1", port, config.store_timeout)
+    store = join_store("127.0.0.1", port, config)
     group = connect(store, Place(1, rank, size), config, _CPU)
     a = preset("scal3r-tiny" if quick else "scal3r")
     width, hidden = a.embed_dim, a.embed_dim * a.ttt_inter_multi
@@ -203,7 +203,7 @@ def _measure_traffic(rank: int, size: int, port: int, options: tuple[str, bool])
 def _together(measure: Callable, size: int, argument: Any) -> list[Any]:
     """Results of `measure` in `size` processes that have met."""
     context = multiprocessing.get_context("spawn")
-    store = host_store("127.0.0.1", 0, 10.0)
+    store = host_store(DistributedConfig())
     results = context.Queue()
     processes = [
         context.Process(target=_measure, args=(results, measure, rank, size, store.port, argument))

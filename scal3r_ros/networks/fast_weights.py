@@ -40,6 +40,10 @@ class FastWeights(NamedTuple):
     def scaled(self, factor: float) -> FastWeights:
         return FastWeights(*(a * factor for a in self))
 
+    @property
+    def is_finite(self) -> bool:
+        return all(bool(torch.isfinite(a).all()) for a in self)
+
 
 def gradient(weights: FastWeights, k: Tensor, v: Tensor, rates: Tensor) -> FastWeights:
     """Ascent direction of sum_i rates[i, n] <f(k_i), v_i> with respect to w_n.

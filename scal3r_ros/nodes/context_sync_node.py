@@ -85,7 +85,7 @@ class ContextSyncNode(ManagedNode):
             # Wall time makes generations rise over restarts of this node; nothing is dated by it.
             first = int(time.time())
             self.coordinator = Coordinator(self.config.distributed, self.config.workers, first)
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, ValueError) as error:
             raise TransitionRefused(
                 f"cannot open the rendezvous at {self.config.distributed.address}:"
                 f"{self.config.distributed.port}: {error}"

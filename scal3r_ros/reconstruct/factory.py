@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,22 @@ EMBEDDED_LIMITS = (
 )
 
 
+@dataclass(frozen=True)
+class Unused:
+    """Options that a reconstructor does not look at: sections, or single ones by dotted name."""
+
+    refused: tuple[str, ...] = ()
+    """With another value the result would not be what was asked for."""
+    reported: tuple[str, ...] = ()
+    """They have no effect."""
+
+
+UNUSED: Mapping[str, Unused] = {
+    "scal3r": Unused(reported=("sfm",)),
+    "sfm": Unused(refused=("memory", "model.point_head"), reported=("model",)),
+}
+
+
 class MissingLibrary(RuntimeError):
     """A library that the chosen reconstructor needs is not installed."""
 
@@ -52,7 +69,13 @@ class MissingLibrary(RuntimeError):
 def open_reconstructor(config: Config, folder: Path | None = None) -> Reconstructor:
     """Build the configured reconstructor; raises `MissingLibrary` or what its files are wrong
     with."""
-    if config.model.reconstructor == "sfm":
+    name = config.model.reconstructor
+    if refused := changed_options(config, UNUSED[name].refused):
+        raise ValueError(
+            f"{', '.join(refused)}: reconstructor {name} has nothing that this could change; leave "
+            f"it out, or choose another model.reconstructor"
+        )
+    if name == "sfm":
         return _open_sfm(config)
     return _open_scal3r(config, folder)
 
@@ -66,16 +89,29 @@ def preset_options(reconstructor: str, checkpoint: str) -> Mapping[str, Any]:
 
 def known_limits(config: Config) -> str:
     """What a user must know before trusting the result; empty if there is nothing."""
-    embedded = config.model.reconstructor == "scal3r" and not config.model.checkpoint
-    return EMBEDDED_LIMITS if embedded else ""
+    name = config.model.reconstructor
+    embedded = name == "scal3r" and not config.model.checkpoint
+    limits = [EMBEDDED_LIMITS] if embedded else []
+    if idle := changed_options(config, UNUSED[name].reported):
+        limits.append(f"reconstructor {name} does not use {', '.join(idle)}")
+    return "; ".join(limits)
+
+
+def changed_options(config: Config, names: Sequence[str]) -> list[str]:
+    """Options below `names` that are not at their default, as `name value`; what chooses the
+    reconstructor is left out."""
+    changed = []
+    default = Config()
+    for name in names:
+        section, _, single = name.partition(".")
+        for option in [single] if single else vars(getattr(default, section)):
+            value = getattr(getattr(config, section), option)
+            if option != "reconstructor" and value != getattr(getattr(default, section), option):
+                changed.append(f"{section}.{option} {value}")
+    return changed
 
 
 def _open_sfm(config: Config) -> Reconstructor:
-    if config.memory.mode in ("batch", "finalize"):
-        raise ValueError(
-            f"memory.mode {config.memory.mode} needs a network with a memory, which sfm has not; "
-            f"leave it at stream"
-        )
     try:
         with kept_signal_handlers():
             import pycolmap  # noqa: F401

@@ -22,6 +22,24 @@ class ReconstructionFailed(RuntimeError):
     """A chunk could not be reconstructed; the message says why. The stream goes on without it."""
 
 
+class ChunksAtFault(ReconstructionFailed):
+    """Some chunks of a round cannot be absorbed. The memory has absorbed none of the round, and the
+    others can be done again without them."""
+
+    def __init__(self, reasons: Mapping[int, str]):
+        super().__init__(reasons)
+        self.reasons = reasons
+        """By chunk index."""
+
+    def __str__(self) -> str:
+        return "; ".join(self.reasons.values())
+
+    @property
+    def failures(self) -> dict[int, ReconstructionFailed]:
+        """What each of them alone has come to, by chunk index."""
+        return {index: ReconstructionFailed(reason) for index, reason in self.reasons.items()}
+
+
 class OutOfDeviceMemory(RuntimeError):
     """The chunk does not fit into the device's memory; the caller may retry with fewer frames
     or a smaller slice."""
@@ -60,7 +78,7 @@ class Reconstructor(Protocol):
 
     def reconstruct_round(self, chunks: Sequence[Chunk]) -> list[Outcome]:
         """Reconstruct up to `round_size` consecutive chunks that see one memory; all of them
-        contribute."""
+        contribute, but for those that cannot be absorbed."""
 
     def reset(self) -> None:
         """Forget everything absorbed."""

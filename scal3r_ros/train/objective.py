@@ -81,7 +81,9 @@ def _memory(network: Scal3R, stage: Stage, chunks: int, crew: Crew) -> RoundMemo
         return NoMemory()
     if stage.causal:
         return CausalMemory(network.numerics.newton_schulz)
-    return ContextMemory(network.numerics.newton_schulz, sync=crew.sync).round(chunks)
+    return ContextMemory(network.numerics.newton_schulz, sync=crew.sync).round(
+        chunks, checked=False
+    )
 
 
 def _geometry(

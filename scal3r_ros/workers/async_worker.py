@@ -13,14 +13,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from scal3r_ros.networks.scal3r.memory import NotFinite
 from scal3r_ros.reconstruct.interface import OutOfDeviceMemory, ReconstructionFailed
 from scal3r_ros.records import Chunk
 from scal3r_ros.workers.context_sync import Traffic, unflatten
 from scal3r_ros.workers.delta_exchange import DeltaExchange, Note, wait_until_drained
 from scal3r_ros.workers.deltas import DeltaLedger
+from scal3r_ros.workers.hand_out import Result
 from scal3r_ros.workers.membership import GroupBroken, Origin
 from scal3r_ros.workers.process_group import Place
-from scal3r_ros.workers.round_worker import Result, RoundOutcome, RoundWorker
+from scal3r_ros.workers.round_worker import RoundOutcome, RoundWorker, at_fault
 from scal3r_ros.workers.shares import Share
 
 log = logging.getLogger(__name__)
@@ -67,8 +69,11 @@ class AsyncWorker(RoundWorker):
         try:
             results = self._stage_alone(chunks[0], number, sync)
         except (ReconstructionFailed, OutOfDeviceMemory) as error:
-            self._set_void(number, oldest_open)
-            return RoundOutcome(False, [], error)
+            if not self.ledger.has(number):
+                self._set_void(number, oldest_open)
+                return RoundOutcome(False, [], at_fault(chunks, error))
+            # All of its deltas are out and the others fold them, so the chunk counts.
+            results = [ReconstructionFailed(f"{error}; the memory has absorbed the chunk")]
         if not self.ledger.has(number):
             self._set_void(number, oldest_open)
         wait_until_drained(self._present_exchange(), self.poll, self.config.collective_timeout)
@@ -93,8 +98,19 @@ class AsyncWorker(RoundWorker):
             if flat is None:  # the number is void
                 self.ledger.set_void(note.number)
             else:
-                self.ledger.merge(note.number, note.layer, self._delta(note.layer, flat))
+                self._take_in(note.number, note.layer, flat)
         self._fold()
+
+    def _take_in(self, number: int, layer: int, flat: torch.Tensor) -> None:
+        """A delta of another process; one that is not finite makes its chunk void, here and
+        wherever else it arrives."""
+        like = self._shapes[layer]
+        delta = unflatten(flat.to(like[0].device), like)
+        if delta.is_finite:
+            self.ledger.merge(number, layer, delta)
+        else:
+            log.warning("chunk %d is void: its delta of layer %d is not finite", number, layer)
+            self.ledger.set_void(number)
 
     def publish(self, note: Note, flat: torch.Tensor | None) -> None:
         """Offer a delta to all other processes."""
@@ -122,7 +138,7 @@ class AsyncWorker(RoundWorker):
         ledger.restart(self.progress.committed, fresh=not begun)
         self._share(ledger.complete(), self._spread)
         self._share(ledger.void(), lambda number, _: ledger.set_void(number))
-        self.exchange = DeltaExchange(group, self._store, self.wire, self.config.store_timeout)
+        self.exchange = DeltaExchange(group, self._store, self.wire)
         self.traffic = self.exchange.traffic
         self._fold()
 
@@ -146,7 +162,7 @@ class AsyncWorker(RoundWorker):
             if group.rank == source:
                 flat = _flat(ledger.deltas(number)[layer]).cpu()
             group.broadcast(flat, source)
-            ledger.merge(number, layer, self._delta(layer, flat))
+            self._take_in(number, layer, flat)
 
     def _fold(self) -> None:
         if not self._staging:
@@ -157,10 +173,6 @@ class AsyncWorker(RoundWorker):
         self.ledger.set_void(number)
         self.publish(Note(number, 0, oldest_open, void=True), None)
         self._fold()
-
-    def _delta(self, layer: int, flat: torch.Tensor) -> Any:
-        like = self._shapes[layer]
-        return unflatten(flat.to(like[0].device), like)
 
     def _present_exchange(self) -> DeltaExchange:
         if self.exchange is None:
@@ -183,6 +195,8 @@ class _Merge:
         ledger = worker.ledger
         flat = _flat(gradients).to(worker.wire).float()  # as the others receive it
         own = unflatten(flat, gradients)
+        if not own.is_finite:
+            raise NotFinite(layer, ())
         ledger.merge(self.number, layer, own)
         worker.publish(Note(self.number, layer, self.oldest_open), flat)
         worker.poll()

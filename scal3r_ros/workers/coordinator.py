@@ -7,18 +7,18 @@ store) happens in a thread per operation.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch.distributed as dist
+import numpy as np
 
 from scal3r_ros.config import DistributedConfig
 from scal3r_ros.workers.membership import (
     BROKEN,
-    GroupBroken,
     Membership,
     Origin,
     Patience,
@@ -38,6 +38,9 @@ from scal3r_ros.workers.packing import (
 from scal3r_ros.workers.process_group import host_store, join_store
 
 MEMBERS = Origin()
+OF_A_GENERATION = ("generation", "deltas", "memory")
+"""First parts of the store's keys whose second part is a generation."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ class Snapshot:
     data: bytes
     chunks: int
     round: int
+    fingerprint: str
+    """Of the weights it belongs to."""
 
 
 class Coordinator:
@@ -85,15 +90,14 @@ class Coordinator:
         self.snapshot: Snapshot | None = None
         self.refused: list[str] = []
         """One sentence per snapshot file that was damaged."""
-        store = host_store(config.address, config.port, config.store_timeout)
-        self._store: dist.TCPStore | None = store
-        self._port = store.port
+        self._store = host_store(config)
         patience = {name: getattr(config, name) for name in Patience.__dataclass_fields__}
         self._membership = Membership(Patience(**patience), expected, first_generation)
         self._origin = MEMBERS
         self._request = 0
         self._stored = 0
         self._broken_generation = 0
+        self._swept = 0
         self._saves: deque[tuple[Operation, str, str]] = deque()
         """The first is under way, the others wait for it."""
         self._load: Operation | None = None
@@ -101,7 +105,7 @@ class Coordinator:
             self._read_last(Path(config.snapshot_path))
 
     def announcement(self) -> Announcement:
-        address, port = self.config.address, self._port
+        address, port = self.config.address, self._store.port
         return Announcement(self.plan, self._origin, self._request, address, port)
 
     @property
@@ -134,12 +138,13 @@ class Coordinator:
         plan = self._membership.step(now)
         if plan.generation != before and plan.workers:
             self._set_origin(plan)
-        elif plan.ready and self._origin != MEMBERS:
-            self._loaded(plan)
+        elif plan.ready:
+            if self._origin != MEMBERS:
+                self._loaded(plan)
+            if plan.generation != self._swept:
+                self._sweep(plan.generation)
         self._advance_save(now)
-        if self._load is not None and now > self._load.deadline:
-            self._load.finish(False, f"the group did not form again: {self.plan.reason}")
-            self._load = None
+        self._give_up_load_when_due(now)
         return self.announcement()
 
     def reset(self, now: float) -> Operation:
@@ -158,7 +163,9 @@ class Coordinator:
                 data, refused = read_snapshot(Path(path or self.config.snapshot_path))
                 self.refused += refused
                 operation.message = "; ".join(refused)
-            snapshot = self.snapshot = _snapshot(data)
+            snapshot = _snapshot(data)
+            self._refuse_other_weights(snapshot)
+            self.snapshot = snapshot
             origin = self._stored_origin(snapshot)
             self._renew(origin, "memory loaded", now, operation, snapshot.chunks)
 
@@ -178,7 +185,7 @@ class Coordinator:
 
     def close(self) -> None:
         """Give the port back."""
-        self._store = None
+        self._store.close()
 
     def _take_snapshot_when_due(self, report: Report, now: float) -> None:
         every, last = self.config.snapshot_every, self.snapshot.round if self.snapshot else 0
@@ -214,6 +221,34 @@ class Coordinator:
             self._ask_store(lambda store, wait: upload(store, key, data, wait))
         operation.path, operation.chunks = path, snapshot.chunks
         operation.finish(True, f"memory of {snapshot.chunks} chunks saved")
+
+    def _sweep(self, present: int) -> None:
+        """Drop what groups before the `present` one have left in the store: it stands, so nobody
+        looks there any more."""
+
+        def is_old(key: str) -> bool:
+            kind, _, rest = key.partition("/")
+            return kind in OF_A_GENERATION and int(rest.partition("/")[0]) < present
+
+        self._store.server.forget(is_old)
+        self._swept = present
+
+    def _give_up_load_when_due(self, now: float) -> None:
+        """The group goes on with the memory that its members have."""
+        if self._load is not None and now > self._load.deadline:
+            self._load.finish(False, f"the group did not form again: {self.plan.reason}")
+            self._load, self._origin = None, MEMBERS
+            self._membership.renew("the memory was not taken over")
+
+    def _refuse_other_weights(self, snapshot: Snapshot) -> None:
+        reports = self._membership.alive()
+        for name in self.plan.workers:
+            found = reports[name].fingerprint if name in reports else snapshot.fingerprint
+            if found != snapshot.fingerprint:
+                raise BadSnapshot(
+                    f"the snapshot belongs to weights {snapshot.fingerprint[:12]}, the workers "
+                    f"have {found[:12]}; load the checkpoint it was made with"
+                )
 
     def _renew(
         self,
@@ -260,28 +295,43 @@ class Coordinator:
     def _read_last(self, path: Path) -> None:
         try:
             data, self.refused = read_snapshot(path)
+            self.snapshot = _snapshot(data)
         except FileNotFoundError:
             return
         except BadSnapshot as error:
             self.refused = [str(error)]
-            return
-        self.snapshot = _snapshot(data)
 
     def _ask_store(self, request: Callable):
         """With a connection of its own, so that no thread waits for another."""
-        wait = self.config.store_timeout
-        return request(join_store(self.config.address, self._port, wait), wait)
+        store = join_store(self.config.address, self._store.port, self.config)
+        try:
+            return request(store, self.config.store_timeout)
+        finally:
+            store.close()
 
     def _in_background(self, operation: Operation, work: Callable[[], None]) -> None:
         def run() -> None:
             try:
                 work()
-            except (OSError, ValueError, GroupBroken) as error:
-                operation.finish(False, str(error))
+            except Exception as error:
+                # The thread's border: whoever asked has to be answered, whatever went wrong.
+                log.exception("a snapshot operation failed")
+                operation.finish(False, str(error) or type(error).__name__)
 
         threading.Thread(target=run, name="snapshot", daemon=True).start()
 
 
 def _snapshot(data: bytes) -> Snapshot:
-    header, _ = unseal(data)
-    return Snapshot(data, int(header["version"]), int(header["committed"]))
+    """Raises `BadSnapshot` for what no worker can take over."""
+    header, arrays = unseal(data)
+    for name, values in arrays.items():
+        if not np.isfinite(values).all():
+            raise BadSnapshot(f"the snapshot holds numbers that are not finite in {name}")
+    try:
+        version, committed = int(header["version"]), int(header["committed"])
+        return Snapshot(data, version, committed, header["fingerprint"])
+    except (KeyError, ValueError) as error:
+        raise BadSnapshot(
+            f"the snapshot's header {header} lacks fingerprint, version or committed ({error!r}); "
+            f"take one that save_context has written"
+        ) from error

@@ -18,7 +18,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from scal3r_ros.workers.context_sync import Traffic
-from scal3r_ros.workers.deadline import within
 from scal3r_ros.workers.membership import GroupBroken
 from scal3r_ros.workers.process_group import Group
 
@@ -49,11 +48,11 @@ class _Parcel:
 class DeltaExchange:
     """One process' mailbox in one generation of the group; every wait is bounded."""
 
-    def __init__(self, group: Group, store: dist.Store, wire: torch.dtype, timeout: float):
+    def __init__(self, group: Group, store: dist.Store, wire: torch.dtype):
         self.traffic = Traffic()
         self._group = group
         self._store = dist.PrefixStore(f"deltas/{group.place.generation}", store)
-        self._wire, self._timeout = wire, timeout
+        self._wire = wire
         self._seen = [0] * group.size
         self._published = 0
         self._parcels: list[_Parcel] = []
@@ -120,13 +119,20 @@ class DeltaExchange:
 
     def _notes_of(self, source: int) -> list[Note]:
         count = self._store.add(f"{source}", 0)
-        numbers = range(self._seen[source], count)
-        return [Note(**json.loads(self._store.get(f"{source}/{n}"))) for n in numbers]
+        return [self._note(f"{source}/{n}") for n in range(self._seen[source], count)]
+
+    def _note(self, key: str) -> Note:
+        """The last reader removes it, so that the store does not grow."""
+        note = Note(**json.loads(self._store.get(key)))
+        if self._store.add(f"{key}/read", 1) == self._group.size - 1:
+            self._store.delete_key(key)
+            self._store.delete_key(f"{key}/read")
+        return note
 
     def _ask(self, request, argument):
         try:
-            return within(self._timeout, "asking the store", lambda: request(argument))
-        except (RuntimeError, TimeoutError) as error:
+            return request(argument)
+        except RuntimeError as error:
             raise GroupBroken(f"the rendezvous store does not answer: {error}") from error
 
 

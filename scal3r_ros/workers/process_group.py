@@ -20,6 +20,8 @@ from torch import Tensor
 from scal3r_ros.config import DistributedConfig
 from scal3r_ros.workers.deadline import within
 from scal3r_ros.workers.membership import GroupBroken
+from scal3r_ros.workers.secret import group_secret
+from scal3r_ros.workers.store import HostedStore, StoreClient, StoreError
 
 T = TypeVar("T")
 
@@ -47,22 +49,18 @@ class Place:
     size: int
 
 
-def host_store(address: str, port: int, timeout: float) -> dist.TCPStore:
-    """Open the rendezvous store in this process; port 0 takes a free one (`store.port`)."""
-    return dist.TCPStore(
-        address, port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=timeout)
-    )
+def host_store(config: DistributedConfig) -> HostedStore:
+    """Open the rendezvous store in this process, on `config.address` and no other; port 0 takes a
+    free one (`store.port`)."""
+    secret = group_secret(config.secret_file)
+    return HostedStore(config.address, config.port, secret, config.store_timeout)
 
 
-def join_store(address: str, port: int, timeout: float) -> dist.TCPStore:
+def join_store(address: str, port: int, config: DistributedConfig) -> StoreClient:
     """Connect to a store that another process hosts."""
-
-    def connect() -> dist.TCPStore:
-        return dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=timeout))
-
     try:
-        return within(timeout, f"connecting to the store at {address}:{port}", connect)
-    except (RuntimeError, TimeoutError) as error:
+        return StoreClient(address, port, group_secret(config.secret_file), config.store_timeout)
+    except (StoreError, ValueError) as error:
         raise GroupBroken(f"no rendezvous at {address}:{port}: {error}") from error
 
 

@@ -5,7 +5,6 @@ Used by the reconstruction node and by `torchrun`; a group of one is the same co
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,15 +16,18 @@ import torch.distributed as dist
 
 from scal3r_ros.config import DistributedConfig
 from scal3r_ros.reconstruct.interface import (
+    ChunksAtFault,
     MemoryState,
     OutOfDeviceMemory,
     ReconstructionFailed,
 )
 from scal3r_ros.records import Chunk, ChunkPrediction
 from scal3r_ros.workers.context_sync import AllReduceSync, Traffic
+from scal3r_ros.workers.hand_out import Fault, Result
 from scal3r_ros.workers.membership import GroupBroken, Origin
 from scal3r_ros.workers.packing import (
     broadcast_bytes,
+    checksum,
     download,
     seal,
     snapshot_key,
@@ -37,7 +39,6 @@ from scal3r_ros.workers.rounds import Progress, agree, exchange_progress, vote
 from scal3r_ros.workers.shares import Share
 from scal3r_ros.workers.work import Assignment, MemorySummary
 
-Result = ChunkPrediction | ReconstructionFailed
 _LAYER = re.compile(r"layer(\d+)")
 
 
@@ -61,7 +62,7 @@ class RoundEngine(Protocol):
         sync: Any,
     ) -> list[Result]:
         """Reconstruct chunks side by side; `sync` is called once per memory layer, also without
-        any chunk. The memory advances only with `commit`."""
+        any chunk. The memory advances only with `commit`. Raises `ChunksAtFault`."""
 
     def commit(self) -> None: ...
 
@@ -89,8 +90,8 @@ class RoundOutcome:
     committed: bool
     results: list[Result]
     """One per own chunk if committed, else empty."""
-    problem: ReconstructionFailed | OutOfDeviceMemory | None = None
-    """Why this process could not do its share; None if another one could not."""
+    at_fault: Mapping[int, Fault] = field(default_factory=dict)
+    """Own chunks for which the round was taken back, by index."""
 
 
 @dataclass
@@ -110,7 +111,7 @@ class RoundWorker:
 
     def enter(self, name: str, plan: Assignment) -> None:
         """Take the place of worker `name` in a planned group."""
-        store = join_store(plan.address, plan.port, self.config.store_timeout)
+        store = join_store(plan.address, plan.port, self.config)
         place = Place(plan.generation, plan.workers.index(name), len(plan.workers))
         self.join(store, place, plan.origin)
 
@@ -139,18 +140,22 @@ class RoundWorker:
         sync = AllReduceSync(self._present_group(), getattr(torch, self.config.wire))
         self.traffic = sync.traffic
         try:
-            results, problem = self._stage(chunks, share, sync)
+            staged = self._stage(chunks, share, sync)
             self.progress = replace(self.progress, staged=number)
-            committed = vote(self._present_group(), number, failed=problem is not None)
+            failed = isinstance(staged, Exception)
+            committed = vote(self._present_group(), number, failed)
         except GroupBroken:
             self._forget_unless_staged(number)
             raise
+        if isinstance(staged, Exception):
+            self._forget()
+            return RoundOutcome(False, [], at_fault(chunks, staged))
         if not committed:
             self._forget()
-            return RoundOutcome(False, [], problem)
+            return RoundOutcome(False, [])
         self.engine.commit()
         self.progress = replace(self.progress, committed=number, staged=-1)
-        return RoundOutcome(True, results)
+        return RoundOutcome(True, staged)
 
     @property
     def idle_wait(self) -> float:
@@ -177,12 +182,13 @@ class RoundWorker:
 
     def store_memory(self, plan: Assignment) -> None:
         """Leave the committed memory where the plan's snapshot request asks for it."""
-        store = join_store(plan.address, plan.port, self.config.store_timeout)
+        store = join_store(plan.address, plan.port, self.config)
         key = snapshot_key(plan.snapshot_request)
         upload(store, key, self.packed_memory(), self.config.service_timeout)
 
     def summary(self) -> MemorySummary:
-        """The committed memory in a few numbers; costs one pass over it."""
+        """The committed memory in a few numbers; costs one pass over it. The digest is one of
+        bytes, since norms differ in the last digit between two kinds of processor."""
         state = self.engine.state()
         squares: dict[int, float] = {}
         for name in sorted(state.arrays):
@@ -193,20 +199,22 @@ class RoundWorker:
                 squares[key] = squares.get(key, 0.0) + float(np.dot(values, values))
         layers = tuple(sorted(squares))
         norms = tuple(squares[layer] ** 0.5 for layer in layers)
-        bits = np.array([state.version, *norms], np.float64).tobytes()
-        return MemorySummary(state.version, layers, norms, hashlib.sha256(bits).hexdigest()[:16])
+        return MemorySummary(state.version, layers, norms, checksum(state.arrays)[:16])
 
     def _stage(
         self, chunks: Sequence[Chunk], share: Share, sync: AllReduceSync
-    ) -> tuple[list[Result], ReconstructionFailed | OutOfDeviceMemory | None]:
+    ) -> list[Result] | Fault:
+        """Results of the own chunks, or why they cannot be absorbed; the exchange is finished in
+        either case, with zeros if need be, so that the others do not wait."""
         places = range(share.offset, share.offset + share.count)
         try:
-            return self.engine.stage_round(chunks, places=places, size=share.size, sync=sync), None
+            return self.engine.stage_round(chunks, places=places, size=share.size, sync=sync)
         except (ReconstructionFailed, OutOfDeviceMemory) as error:
             self.engine.rollback()
             remaining = _Resumed(sync, sync.traffic.collectives)
             self.engine.stage_round([], places=(), size=share.size, sync=remaining)
-            return [], error
+            self.engine.rollback()
+            return error
 
     def _begin_from(self, origin: Origin, store: dist.Store) -> None:
         if origin.kind == "zero":
@@ -215,7 +223,10 @@ class RoundWorker:
             self.progress = Progress(origin.epoch, 0)
         elif origin.kind == "stored" and self._present_group().rank == 0:
             self._forget()
-            self.restore(download(store, origin.key, self.config.connect_timeout))
+            try:
+                self.restore(download(store, origin.key, self.config.connect_timeout))
+            except ValueError as error:
+                raise GroupBroken(f"the stored memory is refused: {error}") from error
             self.progress = Progress(origin.epoch, 0)
 
     def _take_common_memory(self) -> None:
@@ -250,6 +261,13 @@ class RoundWorker:
         if self.group is None:
             raise GroupBroken("this process is in no group")
         return self.group
+
+
+def at_fault(chunks: Sequence[Chunk], error: Fault) -> dict[int, Fault]:
+    """What to blame on which of a process' chunks, by index: those that `error` names, else all."""
+    if isinstance(error, ChunksAtFault):
+        return dict(error.failures)
+    return {chunk.index: error for chunk in chunks}
 
 
 @dataclass

@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -26,14 +26,14 @@ from scal3r_ros.reconstruct.interface import (
     round_of_at_least,
 )
 from scal3r_ros.records import Chunk, ChunkPrediction
-from scal3r_ros.workers.membership import GroupBroken, Origin
-from scal3r_ros.workers.packed_records import (
-    Result,
+from scal3r_ros.workers.commands import (
     pack_chunks,
     pack_results,
     unpack_chunks,
     unpack_results,
 )
+from scal3r_ros.workers.hand_out import Attempt, Fault, Result, hand_out
+from scal3r_ros.workers.membership import GroupBroken, Origin
 from scal3r_ros.workers.packing import receive_bytes, send_bytes
 from scal3r_ros.workers.process_group import Group, Place, connect
 from scal3r_ros.workers.round_worker import RoundEngine, RoundOutcome, RoundWorker
@@ -48,13 +48,17 @@ class ProcessLost(KeyboardInterrupt):
 
 
 class ShardedReconstructor:
-    """Implements `Reconstructor` on rank 0; the other ranks are in `serve`."""
+    """Implements `Reconstructor` on rank 0, whose `Hands` are all ranks; the others are in
+    `serve`."""
+
+    all_or_none = True
 
     def __init__(self, engine: RoundEngine, config: DistributedConfig, device: torch.device):
         self.name = engine.name
         self._worker, self._control = _enter(engine, config, device)
         wanted = config.round_size or self._control.size
         self.round_size = round_of_at_least(engine.round_size, wanted)
+        self._max_attempts = config.max_attempts
         self._number = 0
 
     def reconstruct(self, chunk: Chunk, contribute: bool = True) -> ChunkPrediction:
@@ -66,20 +70,32 @@ class ShardedReconstructor:
         return result
 
     def reconstruct_round(self, chunks: Sequence[Chunk]) -> list[Result]:
-        """One round over all ranks; a chunk at fault is left out and the others are done again."""
-        results: dict[int, Result] = {}
-        pending = list(chunks)
-        while pending:
-            outcomes = self._round(pending)
-            for share, outcome in zip(shares(len(pending), self._control.size), outcomes):
-                own = pending[share.offset : share.offset + share.count]
-                if isinstance(outcome.problem, OutOfDeviceMemory):
-                    raise outcome.problem  # nobody absorbed anything; the caller sends smaller ones
-                failure = outcome.problem and ReconstructionFailed(str(outcome.problem))
-                found = [failure] * len(own) if failure else outcome.results
-                results |= {chunk.index: result for chunk, result in zip(own, found)}
-            pending = [chunk for chunk in pending if chunk.index not in results]
-        return [results[chunk.index] for chunk in chunks]
+        """One round over all ranks; see `hand_out`."""
+        return hand_out(self, chunks, self._max_attempts)
+
+    def attempt(self, chunks: Sequence[Chunk]) -> Attempt:
+        """One round over all ranks."""
+        absorbed: dict[int, Result] = {}
+        blamed: dict[int, Fault] = {}
+        outcomes = self._round(chunks)
+        for share, outcome in zip(shares(len(chunks), self._control.size), outcomes):
+            own = chunks[share.offset : share.offset + share.count]
+            absorbed |= zip((chunk.index for chunk in own), outcome.results)
+            blamed |= outcome.at_fault
+        return Attempt(absorbed, blamed, "no rank says why")
+
+    def has_absorbed(self) -> bool:
+        """Never without an answer: a rank that is lost ends the run."""
+        return False
+
+    def read(self, chunk: Chunk) -> Result:
+        try:
+            return self._worker.read(chunk)
+        except ReconstructionFailed as error:
+            return error
+
+    def give_up(self, chunks: Sequence[Chunk]) -> None:
+        """Ranks keep nothing of an attempt."""
 
     def reset(self) -> None:
         self._tell_all({"do": "reset"})
@@ -126,7 +142,7 @@ class ShardedReconstructor:
         outcomes = [self._worker.run(self._number, own, parts[0])]
         for rank in range(1, self._control.size):
             answer, results = unpack_results(receive_bytes(self._control, rank))
-            outcomes.append(RoundOutcome(answer["committed"], results, _problem(answer)))
+            outcomes.append(RoundOutcome(answer["committed"], results, _faults(answer)))
         return outcomes
 
     def _tell_all(self, command: dict) -> None:
@@ -207,12 +223,7 @@ def _obey(worker: RoundWorker, control: Group) -> bool:
     command, chunks = unpack_chunks(receive_bytes(control, 0))
     if command["do"] == "round":
         outcome = worker.run(command["number"], chunks, Share(**command["share"]))
-        problem = outcome.problem
-        answer = {
-            "committed": outcome.committed,
-            "problem": None if problem is None else str(problem),
-            "out_of_memory": isinstance(problem, OutOfDeviceMemory),
-        }
+        answer = {"committed": outcome.committed, "at_fault": _as_text(outcome.at_fault)}
         send_bytes(control, pack_results(answer, outcome.results), 0)
     elif command["do"] == "reset":
         worker.engine.reset()
@@ -221,8 +232,11 @@ def _obey(worker: RoundWorker, control: Group) -> bool:
     return command["do"] != "stop"
 
 
-def _problem(answer: dict) -> ReconstructionFailed | OutOfDeviceMemory | None:
-    if answer["problem"] is None:
-        return None
-    kind = OutOfDeviceMemory if answer["out_of_memory"] else ReconstructionFailed
-    return kind(answer["problem"])
+def _as_text(faults: Mapping[int, Fault]) -> list[tuple[int, str, bool]]:
+    """Chunk index, reason, and whether it does not fit the device."""
+    return [(i, str(fault), isinstance(fault, OutOfDeviceMemory)) for i, fault in faults.items()]
+
+
+def _faults(answer: dict) -> dict[int, Fault]:
+    kinds = {True: OutOfDeviceMemory, False: ReconstructionFailed}
+    return {index: kinds[too_large](text) for index, text, too_large in answer["at_fault"]}

@@ -56,11 +56,14 @@ class Work:
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of one chunk. `retry` means that the round did not take place."""
+    """What became of one chunk."""
 
     work: Work
     result: ChunkPrediction | ReconstructionFailed | OutOfDeviceMemory
+    absorbed: bool = False
+    """The memory has the chunk, also if its prediction failed."""
     retry: bool = False
+    """Nothing was absorbed, and the chunk is not at fault."""
 
 
 @dataclass(frozen=True)

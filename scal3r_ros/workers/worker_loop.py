@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from scal3r_ros.config import DistributedConfig
 from scal3r_ros.reconstruct.interface import OutOfDeviceMemory, ReconstructionFailed
 from scal3r_ros.records import Chunk, ChunkPrediction
+from scal3r_ros.workers.hand_out import Fault
 from scal3r_ros.workers.membership import (
     BROKEN,
     COMPUTING,
@@ -208,12 +209,9 @@ class WorkerLoop:
             return
         if outcome.committed:
             for work, result in zip(works, outcome.results):
-                self._answer(Answer(work, result))
-        elif outcome.problem is not None:
-            for work in works:
-                self._answer(Answer(work, outcome.problem))
+                self._answer(Answer(work, result, absorbed=True))
         else:
-            self._retry(works, "another worker could not do its share of the round")
+            self._blame_or_retry(works, outcome.at_fault)
         traffic = self._worker.traffic
         self._tell(
             state=IDLE,
@@ -224,6 +222,15 @@ class WorkerLoop:
             round_seconds=time.monotonic() - started,
             memory=self._worker.summary(),
         )
+
+    def _blame_or_retry(self, works: list[Work], at_fault: Mapping[int, Fault]) -> None:
+        innocent = []
+        for work in works:
+            if work.chunk is not None and work.chunk.index in at_fault:
+                self._answer(Answer(work, at_fault[work.chunk.index]))
+            else:
+                innocent.append(work)
+        self._retry(innocent, "another chunk of the round could not be absorbed")
 
     def _retry(self, works: list[Work], reason: str) -> None:
         for work in works:

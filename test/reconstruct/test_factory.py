@@ -1,9 +1,16 @@
 """What a user is told about the reconstructor that was chosen."""
 
+from dataclasses import fields
+
 import pytest
 
-from scal3r_ros.config import Config, MemoryConfig, ModelConfig
-from scal3r_ros.reconstruct.factory import known_limits, open_reconstructor
+from scal3r_ros.config import Config, MemoryConfig, ModelConfig, SfmConfig
+from scal3r_ros.reconstruct.factory import (
+    UNUSED,
+    changed_options,
+    known_limits,
+    open_reconstructor,
+)
 
 
 def test_only_the_embedded_network_comes_with_a_warning():
@@ -13,8 +20,32 @@ def test_only_the_embedded_network_comes_with_a_warning():
     assert known_limits(Config(model=ModelConfig(checkpoint="scal3r.pt"))) == ""
 
 
-@pytest.mark.parametrize("mode", ["batch", "finalize"])
-def test_a_memory_mode_is_not_promised_where_there_is_no_memory(mode):
-    config = Config(model=ModelConfig(reconstructor="sfm"), memory=MemoryConfig(mode=mode))
-    with pytest.raises(ValueError, match=f"{mode} needs a network with a memory"):
+@pytest.mark.parametrize(
+    "option", [{"mode": "batch"}, {"mode": "finalize"}, {"decay": 0.5}, {"window": 4}]
+)
+def test_a_memory_is_not_promised_where_there_is_none(option):
+    config = Config(model=ModelConfig(reconstructor="sfm"), memory=MemoryConfig(**option))
+    ((name, value),) = option.items()
+    with pytest.raises(ValueError, match=f"memory.{name} {value}: reconstructor sfm has nothing"):
         open_reconstructor(config)
+
+
+def test_points_are_not_promised_where_there_is_no_point_head():
+    config = Config(model=ModelConfig(reconstructor="sfm", point_head=True))
+    with pytest.raises(ValueError, match="model.point_head True"):
+        open_reconstructor(config)
+
+
+def test_options_without_effect_are_told():
+    model = ModelConfig(reconstructor="sfm", checkpoint="scal3r.pt", threads=2)
+    told = known_limits(Config(model=model))
+    assert told == "reconstructor sfm does not use model.checkpoint scal3r.pt, model.threads 2"
+    config = Config(model=ModelConfig(checkpoint="scal3r.pt"), sfm=SfmConfig(seed=3))
+    assert known_limits(config) == "reconstructor scal3r does not use sfm.seed 3"
+
+
+def test_what_every_reconstructor_leaves_unused_is_declared_and_exists():
+    choices = {f.name: f for f in fields(ModelConfig)}["reconstructor"].metadata["choices"]
+    assert set(UNUSED) == set(choices)
+    for unused in UNUSED.values():
+        assert changed_options(Config(), (*unused.refused, *unused.reported)) == []

@@ -80,6 +80,31 @@ def of_mixed_sizes(chunk: Chunk) -> Chunk:
     return replace(chunk, frames=frames, first_size=(56, 56))
 
 
+def spoil(engine, where: str, call: int = 0, layer: int = 2) -> None:
+    """Let one chunk's gradients of a memory layer, or its cameras, be NaN as in a broken network:
+    that of call number `call`. `heads out of memory` lets the device run out in front of them."""
+    import torch
+
+    from scal3r_ros.networks.fast_weights import FastWeights
+
+    owner, name = engine.network, "decode"
+    if where == "gradients":
+        owner, name = engine.network.agg_regator.memory_unit(layer), "gradient"
+    plain, count = getattr(owner, name), 0
+
+    def spoiled(*arguments):
+        nonlocal count
+        here, count = count == call, count + 1
+        if here and where == "heads out of memory":
+            raise torch.cuda.OutOfMemoryError("tried to allocate 9 GiB")
+        result = plain(*arguments)
+        if here and where == "gradients":
+            return FastWeights(*(torch.full_like(g, torch.nan) for g in result))
+        return replace(result, cameras=result.cameras * torch.nan) if here else result
+
+    setattr(owner, name, spoiled)
+
+
 @dataclass(frozen=True)
 class Hazard:
     """How a worker comes to grief in its next round: at exchange number `exchange` of it."""
@@ -87,7 +112,8 @@ class Hazard:
     when: str
     """`before`, `inside` or `after` the collective; `voted` after the vote has come back; `late`
     only delays it; `out of memory` lets the device run out in front of it; `lost vote` breaks the
-    group off after everybody else has had the answer."""
+    group off after everybody else has had the answer; `not finite` publishes NaN unchecked. What
+    `spoil` does, it does to the chunk `exchange` of the round."""
     exchange: int = 0
     signal: int = signal.SIGKILL
 
@@ -99,7 +125,7 @@ class Crew:
         self, *names: str, policy: str = "lockstep", wire: str = "float32", **engine: float
     ):
         self.config = replace(CONFIG, policy=policy, wire=wire)
-        self.store = host_store("127.0.0.1", 0, 5.0)
+        self.store = host_store(self.config)
         self.engine = engine
         self.pipes, self.processes = {}, {}
         self.generation = 0
@@ -184,7 +210,7 @@ def _work(pipe, port: int, config: DistributedConfig, engine: dict) -> None:
 
     kind = AsyncWorker if config.policy == "async" else RoundWorker
     worker = kind(tiny_engine(**engine), config, torch.device("cpu"))
-    store = join_store("127.0.0.1", port, config.store_timeout)
+    store = join_store("127.0.0.1", port, config)
 
     def join(place, origin):
         worker.join(store, Place(*place), Origin(*origin))
@@ -236,6 +262,9 @@ def _prepare(worker, hazard: Hazard) -> None:
     from scal3r_ros.reconstruct.interface import OutOfDeviceMemory
     from scal3r_ros.workers.membership import GroupBroken
 
+    if hazard.when in ("gradients", "cameras", "heads out of memory"):
+        spoil(worker.engine, hazard.when, hazard.exchange)
+        return
     count = 0
 
     def with_hazard(*arguments):
@@ -247,6 +276,8 @@ def _prepare(worker, hazard: Hazard) -> None:
             threading.Timer(0.3, os.kill, (os.getpid(), hazard.signal)).start()
         if here and hazard.when == "late":
             time.sleep(2.0)
+        if here and hazard.when == "not finite":
+            arguments = (arguments[0], arguments[1] * float("nan"))
         if here and hazard.when == "out of memory":
             raise OutOfDeviceMemory("the chunk does not fit")
         result = plain(*arguments)

@@ -1,27 +1,46 @@
 """What every process of torchrun runs: rank 0 reconstructs and writes, the others serve it."""
 
 import sys
+from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 from crew import make_chunk, of_mixed_sizes
 
 from scal3r_ros.config import load
 from scal3r_ros.reconstruct.factory import open_reconstructor
+from scal3r_ros.reconstruct.interface import ReconstructionFailed
+from scal3r_ros.reconstruct.scal3r import reconstructor as reconstructor_module
 from scal3r_ros.workers.sharded import serve
 from scal3r_ros.workers.torchrun import is_helper
 
 
+def failing_heads(chunk: int):
+    """As of a network whose cameras of one chunk are not finite."""
+    plain = reconstructor_module.to_prediction
+
+    def failing(job, raw, *memory):
+        spoiled = replace(raw, cameras=raw.cameras * np.nan) if job.index == chunk else raw
+        return plain(job, spoiled, *memory)
+
+    return mock.patch.object(reconstructor_module, "to_prediction", failing)
+
+
 def main(options: str, out: str) -> int:
     config = load(options)
-    if is_helper():
-        return serve(config)
+    with failing_heads(3):
+        return serve(config) if is_helper() else _run(config, out)
+
+
+def _run(config, out: str) -> int:
     reconstructor = open_reconstructor(config)
     chunks = [of_mixed_sizes(make_chunk(i, frames=3 + i % 2)) for i in range(5)]
     depths = []
     while chunks:
         size = reconstructor.round_size or len(chunks)
         taken, chunks = chunks[:size], chunks[size:]
-        depths += [p.depth for p in reconstructor.reconstruct_round(taken)]
+        results = reconstructor.reconstruct_round(taken)
+        depths += [p.depth for p in results if not isinstance(p, ReconstructionFailed)]
     kept = reconstructor.state()
     loop = reconstructor.reconstruct(make_chunk(9), contribute=False)
     reconstructor.reset()

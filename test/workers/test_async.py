@@ -117,11 +117,43 @@ def test_a_chunk_that_fails_leaves_a_hole_that_closes(hire):
     crew = hire("a", "b")
     crew.start("a", 1, make_chunk(1), 1, hazard=Hazard("out of memory", 1))
     crew.start("b", 2, make_chunk(2), 1)
-    assert "fit" in str(crew.answer("a").problem)
+    assert "fit" in str(crew.answer("a").at_fault[1])
     assert crew.answer("b").committed
     states = at_rest(crew, 2)
     assert_same_bits(states)
     assert_first_layer_is_exact(states["a"], [make_chunk(2)])
+
+
+def test_gradients_that_are_not_finite_reach_nobody(hire):
+    crew = hire("a", "b")
+    crew.start("a", 1, make_chunk(1), 1, hazard=Hazard("gradients"))
+    crew.start("b", 2, make_chunk(2), 1)
+    assert "not finite" in str(crew.answer("a").at_fault[1])
+    assert crew.answer("b").committed
+    states = at_rest(crew, 2)
+    assert_same_bits(states)
+    assert_first_layer_is_exact(states["a"], [make_chunk(2)])
+
+
+def test_deltas_that_are_not_finite_are_not_taken_in(hire):
+    """From a process that sends them all the same."""
+    crew = hire("a", "b")
+    crew.start("a", 1, make_chunk(1), 1, hazard=Hazard("not finite", 1))
+    crew.answer("a")
+    crew.start("b", 2, make_chunk(2), 1)
+    assert crew.answer("b").committed
+    assert_first_layer_is_exact(at_rest(crew, 2)["b"], [make_chunk(2)])
+
+
+@pytest.mark.parametrize("hazard", ["cameras", "heads out of memory"])
+def test_heads_that_fail_after_the_deltas_are_out_change_no_memory(hire, hazard):
+    crew = hire("a", "b")
+    crew.start("a", 1, make_chunk(1), 1, hazard=Hazard(hazard))
+    outcome = crew.answer("a")
+    assert outcome.committed and "has absorbed" in str(outcome.results[0])
+    states = at_rest(crew, 1)
+    assert_same_bits(states)
+    assert_first_layer_is_exact(states["b"], [make_chunk(1)])
 
 
 def test_newcomer_and_reset(hire):

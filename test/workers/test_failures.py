@@ -112,11 +112,32 @@ def test_a_group_that_does_not_form_says_so(crew):
 def test_one_process_that_fails_its_chunk_takes_the_round_back_everywhere(crew, undisturbed):
     answers = crew.round(1, CHUNKS, c=Hazard("out of memory", 1))
     assert not any(outcome.committed for outcome in answers.values())
-    assert "fit" in str(answers["c"].problem) and answers["a"].problem is None
+    assert "fit" in str(answers["c"].at_fault[2]) and not answers["a"].at_fault
     states = crew.states()
     assert all(int(state["chunks"]) == 0 for state in states.values())
     found = predictions(crew.round(2, CHUNKS))
     assert_predictions_equal(found, undisturbed[0][:3])
+
+
+def test_gradients_that_are_not_finite_are_blamed_on_their_chunk_alone(crew, undisturbed):
+    chunks = [*CHUNKS, *NEXT]
+    answers = crew.round(1, chunks, c=Hazard("gradients", 1))  # of chunks 3 and 4
+    assert not any(outcome.committed for outcome in answers.values())
+    assert [list(answers[name].at_fault) for name in "abc"] == [[], [], [4]]
+    assert "did not absorb it" in str(answers["c"].at_fault[4])
+    rest = predictions(crew.round(2, chunks[:4]))
+    alone = tiny_engine()
+    assert_predictions_equal(rest, alone.reconstruct_round(chunks[:4]))
+    assert_same_bits(crew.states())
+    assert_states_equal(crew.ask("b", "state"), alone.state().arrays)
+
+
+def test_cameras_that_are_not_finite_cost_their_prediction_and_not_the_round(crew, undisturbed):
+    answers = crew.round(1, CHUNKS, c=Hazard("cameras"))
+    assert all(outcome.committed for outcome in answers.values())
+    assert "has absorbed" in str(answers["c"].results[0])
+    crew.round(2, NEXT)
+    assert_states_equal(crew.ask("a", "state"), undisturbed[1])
 
 
 def test_reset_and_a_stored_memory_reach_every_process(crew):

@@ -94,16 +94,16 @@ def test_killed_while_writing_a_whole_snapshot_is_there(tmp_path):
 
 
 def test_large_bytes_rest_in_the_store():
-    store = host_store("127.0.0.1", 0, 5.0)
+    store = host_store(CONFIG)
     data = np.random.default_rng(0).bytes(9 << 20)
     upload(store, "key", data, 10.0)
-    assert download(join_store("127.0.0.1", store.port, 5.0), "key", 10.0) == data
+    assert download(join_store("127.0.0.1", store.port, CONFIG), "key", 10.0) == data
     with pytest.raises(GroupBroken):
         download(store, "other", 0.2)
 
 
 def _host(pipe):
-    store = host_store("127.0.0.1", 0, 5.0)
+    store = host_store(CONFIG)
     pipe.send(store.port)
     time.sleep(100)
 
@@ -115,7 +115,7 @@ def test_a_store_that_does_not_answer_holds_nobody_up(number):
     process = multiprocessing.get_context("forkserver").Process(target=_host, args=(there,))
     process.start()
     port = here.recv()
-    store = join_store("127.0.0.1", port, 5.0)
+    store = join_store("127.0.0.1", port, replace(CONFIG, store_timeout=5.0))
     os.kill(process.pid, number)
     try:
         started = time.monotonic()
@@ -125,7 +125,7 @@ def test_a_store_that_does_not_answer_holds_nobody_up(number):
             upload(store, "key", b"x", 1.0)
             download(store, "key", 1.0)
         with pytest.raises(GroupBroken):
-            join_store("127.0.0.1", port, 1.0)
+            join_store("127.0.0.1", port, replace(CONFIG, store_timeout=1.0))
         with pytest.raises(GroupBroken):
             connect(store, Place(1, 0, 2), replace(CONFIG, connect_timeout=1.0), CPU)
         assert time.monotonic() - started < 15

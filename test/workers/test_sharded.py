@@ -38,8 +38,8 @@ def checkpoint(tmp_path_factory):
 
 
 def test_two_processes_are_one(tmp_path, checkpoint):
-    """Rounds of three chunks, whoever does them, images of mixed sizes; memory saved, reset and
-    restored on all."""
+    """Rounds of three chunks, whoever does them, images of mixed sizes, a prediction that fails;
+    memory saved, reset and restored on all."""
     options = f"""
 model: {{checkpoint: {checkpoint}, device: cpu, threads: 1}}
 distributed: {{round_size: 3}}
@@ -50,6 +50,8 @@ distributed: {{round_size: 3}}
     assert done.returncode == 0, done.stderr
     one, two = (dict(np.load(tmp_path / f"{name}.npz")) for name in ("one", "two"))
     assert one.keys() == two.keys()
+    assert one["memory_chunks"] == two["memory_chunks"] == 5, "the failed prediction's chunk too"
+    assert "depth_3" in two and "depth_4" not in two, "one of five predictions has failed"
     for name, value in one.items():
         assert value.shape == two[name].shape
         difference = np.linalg.norm((value - two[name]).astype(float))

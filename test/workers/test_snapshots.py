@@ -4,11 +4,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from scal3r_ros.config import DistributedConfig
 from scal3r_ros.workers import coordinator as coordination
 from scal3r_ros.workers.coordinator import Coordinator
-from scal3r_ros.workers.membership import Report
+from scal3r_ros.workers.membership import BROKEN, IDLE, Report
 from scal3r_ros.workers.packing import read_snapshot, seal, snapshot_key, unseal, upload
 from scal3r_ros.workers.process_group import join_store
 
@@ -20,17 +21,21 @@ class OneWorker:
 
     def __init__(self, coordinator: Coordinator) -> None:
         self.coordinator, self.answered, self.committed = coordinator, 0, 0
+        self.refuses = False
+        """Whether it says that its group broke, as after a memory that does not fit."""
 
     def step(self) -> None:
         said = self.coordinator.step(time.monotonic())
         if said.snapshot_request > self.answered:
-            store = join_store(said.address, said.port, 5.0)
+            store = join_store(said.address, said.port, self.coordinator.config)
             header = {"version": str(said.snapshot_request), "committed": str(self.committed)}
+            header["fingerprint"] = "weights"
             memory = seal(header, {"w": np.full(3, said.snapshot_request, np.float32)})
             upload(store, snapshot_key(said.snapshot_request), memory, 5.0)
             self.answered = said.snapshot_request
         generation = said.plan.generation if WORKER in said.plan.workers else 0
-        report = Report(WORKER, "weights", generation=generation, committed=self.committed)
+        state = BROKEN if self.refuses else IDLE
+        report = Report(WORKER, "weights", state, generation, self.committed)
         self.coordinator.hear(report, self.answered, time.monotonic())
 
     def until(self, condition, timeout: float = 30.0) -> None:
@@ -82,3 +87,45 @@ def test_a_reset_while_a_snapshot_is_written_does_not_end_the_save(tmp_path, mon
     worker.until(lambda: save.done)
     assert save.success and save.chunks == memory_of(tmp_path / "memory.safetensors")
     assert coordinator.snapshot is None, "the reset holds"
+
+
+HEADER = {"kind": "scal3r", "fingerprint": "weights", "version": "3", "committed": "3"}
+UNFIT = {
+    "lacks fingerprint, version or committed": (("version", None), 1.0),
+    "KeyError": (("fingerprint", None), 1.0),
+    "invalid literal": (("committed", "many"), 1.0),
+    "belongs to weights others": (("fingerprint", "others"), 1.0),
+    "not finite in w": (("kind", "scal3r"), np.nan),
+}
+
+
+@pytest.mark.parametrize("text", UNFIT)
+def test_a_snapshot_that_no_worker_can_take_is_refused_at_once(tmp_path, text):
+    coordinator = Coordinator(DistributedConfig(), expected=1, first_generation=1)
+    worker = OneWorker(coordinator)
+    worker.until(lambda: coordinator.plan.ready)
+    (name, value), factor = UNFIT[text]
+    header = {**HEADER, name: value}
+    sealed = seal({k: v for k, v in header.items() if v}, {"w": np.ones(3, np.float32) * factor})
+    (tmp_path / "memory.safetensors").write_bytes(sealed)
+    started = time.monotonic()
+    load = coordinator.load(started, str(tmp_path / "memory.safetensors"))
+    worker.until(lambda: load.done)
+    assert not load.success and text in load.message
+    assert time.monotonic() - started < 5.0, "answered long before its deadline"
+    assert coordinator.snapshot is None and coordinator.announcement().origin.kind == "members"
+
+
+def test_a_load_that_nobody_takes_over_leaves_the_group_with_its_own_memory(tmp_path):
+    config = DistributedConfig(service_timeout=1.0)
+    coordinator = Coordinator(config, expected=1, first_generation=1)
+    worker = OneWorker(coordinator)
+    worker.until(lambda: coordinator.plan.ready)
+    (tmp_path / "memory.safetensors").write_bytes(seal(HEADER, {"w": np.ones(3, np.float32)}))
+    load = coordinator.load(time.monotonic(), str(tmp_path / "memory.safetensors"))
+    worker.refuses = True
+    worker.until(lambda: load.done)
+    assert not load.success and "did not form again" in load.message
+    worker.refuses = False
+    worker.until(lambda: coordinator.plan.ready)
+    assert coordinator.announcement().origin.kind == "members"

@@ -28,6 +28,19 @@ Deltas = Mapping[int, FastWeights]
 """By memory layer: what a round adds."""
 
 
+class NotFinite(ValueError):
+    """Gradients hold NaN or infinity; the memory would keep them for good, so none of the round
+    is absorbed."""
+
+    def __init__(self, layer: int, places: tuple[int, ...]):
+        super().__init__(layer, places)
+        self.layer, self.places = layer, places
+        """Places in the round of the chunks at fault; empty if that is not known."""
+
+    def __str__(self) -> str:
+        return f"gradients of memory layer {self.layer} are not finite (chunks {self.places})"
+
+
 def no_sync(layer: int, gradients: FastWeights) -> FastWeights:
     """The exchange of a single process."""
     return gradients
@@ -140,12 +153,14 @@ class ContextMemory:
         places: Sequence[int] | None = None,
         size: int | None = None,
         sync: Sync | None = None,
+        checked: bool = True,
     ) -> Round:
         """Open a round in which this process handles `chunks` chunks.
 
         Over several processes, `size` is the number of chunks of the whole round and `places` says
         which of them are handled here; with one process that is all of them in order. Without
-        `contribute` the chunks read the memory and leave no trace.
+        `contribute` the chunks read the memory and leave no trace. A round that is `checked` raises
+        `NotFinite` before anybody else is given such gradients; training goes without.
         """
         size = chunks if size is None else size
         places = tuple(range(chunks)) if places is None else tuple(places)
@@ -153,7 +168,7 @@ class ContextMemory:
             raise ValueError(
                 f"{chunks} chunks need as many places in a round of {size}, found {places}"
             )
-        return Round(self, places, size, contribute, sync or self.sync)
+        return Round(self, places, size, contribute, sync or self.sync, checked)
 
     def total(self, layer: int) -> FastWeights | None:
         """G_l, None before anything was absorbed."""
@@ -161,7 +176,11 @@ class ContextMemory:
         return sum(present[1:], present[0]) if present else None
 
     def merge(self, deltas: Deltas, chunks: int) -> None:
-        """Absorb the deltas of `chunks` chunks, from a round here or elsewhere."""
+        """Absorb the deltas of `chunks` chunks, from a round here or elsewhere. The only way in
+        beside `load_state_dict`; both refuse numbers that are not finite and change nothing."""
+        for layer, delta in deltas.items():
+            if not delta.is_finite:
+                raise NotFinite(layer, ())
         older = [bucket.scaled(self.decay**chunks) for bucket in self._sums.buckets]
         buckets = (*older[:-1], older[-1].plus(deltas, chunks))
         if self.window and buckets[-1].chunks >= -(-self.window // _BUCKETS):
@@ -204,9 +223,10 @@ class Round:
         size: int,
         contribute: bool,
         sync: Sync,
+        checked: bool = True,
     ):
         self.memory, self.places, self.size = memory, places, size
-        self.contribute, self.sync = contribute, sync
+        self.contribute, self.sync, self.checked = contribute, sync, checked
         self.deltas: dict[int, FastWeights] = {}
         """By layer: weighted gradient sum of the round over all processes."""
 
@@ -214,16 +234,13 @@ class Round:
         before = self.memory.total(layer)
         if not self.contribute:
             return unit.initial() if before is None else unit.update(before, self.memory.dtype)
-        delta = self.sync(layer, self._own(unit, gradients))
+        delta = self.sync(layer, self._own(layer, unit, gradients))
+        if self.checked and not delta.is_finite:
+            raise NotFinite(layer, ())
         self.deltas[layer] = delta
         if before is not None:
             delta = before.scaled(self.memory.decay**self.size) + delta
         return unit.update(delta, self.memory.dtype)
-
-    @property
-    def finite(self) -> bool:
-        """Whether the staged gradients may be absorbed."""
-        return all(bool(torch.isfinite(x).all()) for g in self.deltas.values() for x in g)
 
     def commit(self) -> None:
         """Advance the memory by this round; call it once, when every process has finished."""
@@ -231,12 +248,17 @@ class Round:
             self.memory.merge(self.deltas, self.size)
         self.deltas = {}
 
-    def _own(self, unit: MemoryUnit, gradients: Iterable[FastWeights]) -> FastWeights:
+    def _own(self, layer: int, unit: MemoryUnit, gradients: Iterable[FastWeights]) -> FastWeights:
         total: FastWeights | None = None
+        at_fault = []
         for place, g in zip(self.places, gradients):
+            if self.checked and not g.is_finite:
+                at_fault.append(place)
             weight = self.memory.decay ** (self.size - 1 - place)
             g = g if weight == 1.0 else g.scaled(weight)
             total = g if total is None else total + g
+        if at_fault:
+            raise NotFinite(layer, tuple(at_fault))
         return unit.zero_gradient() if total is None else total
 
 
@@ -273,3 +295,12 @@ def _read_tensor(tensors: Mapping[str, Tensor], name: str, like: Tensor) -> Tens
     if not torch.isfinite(value).all():
         raise ValueError(f"saved memory holds numbers that are not finite in {name}")
     return value.to(like.device, copy=True)
+
+
+def check_fingerprint(found: str, expected: str, name: str) -> None:
+    """Refuse the memory of another checkpoint."""
+    if found != expected:
+        raise ValueError(
+            f"{name} belongs to weights {found[:12] or 'unknown'}, this network has "
+            f"{expected[:12]}; load the checkpoint it was made with, or reset the memory"
+        )

@@ -25,9 +25,10 @@ from scal3r_ros.nodes.workers.context_messages import (
     prediction_topic,
 )
 from scal3r_ros.srv import LoadContext, SaveContext
+from scal3r_ros.workers.hand_out import WorkersUnavailable
 
 
-class ContextUnavailable(RuntimeError):
+class ContextUnavailable(WorkersUnavailable):
     """No group of workers, or no answer from `context_sync_node`, within the time allowed."""
 
 

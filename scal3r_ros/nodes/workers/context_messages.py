@@ -131,10 +131,10 @@ def answer_message(answer: Answer, rank: int) -> PredictionMessage:
     if isinstance(result, Exception):
         assert work.chunk is not None, "only a chunk can fail"
         message = failure_to_message(work.chunk.index, ReconstructionFailed(str(result)))
-        message.retry = answer.retry
         message.out_of_memory = isinstance(result, OutOfDeviceMemory)
     else:
         message = prediction_to_message(result)
+    message.absorbed, message.retry = answer.absorbed, answer.retry
     message.run_id, message.rank = work.token, rank
     message.generation, message.round = work.generation, work.round
     return message

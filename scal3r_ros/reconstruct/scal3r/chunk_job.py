@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,13 +42,17 @@ def network_order(count: int) -> list[int]:
     return [middle, *(i for i in range(count) if i != middle)]
 
 
-def to_prediction(job: ChunkJob, raw: Prediction, absorbed: int) -> Outcome:
-    """Undo the network's frame order and decode the cameras."""
+def to_prediction(job: ChunkJob, raw: Prediction, version: int, absorbed: bool) -> Outcome:
+    """Undo the network's frame order and decode the cameras. `version` is that of the memory,
+    `absorbed` whether this chunk is part of it."""
     back = np.argsort(job.order)
     height, width = raw.depth.shape[-2:]
     poses, intrinsics = decode_cameras(raw.camera[0].cpu().numpy()[back], height, width)
     if not (np.isfinite(poses).all() and np.isfinite(intrinsics).all()):
-        return not_finite(job.index)
+        memory = "has absorbed the chunk all the same" if absorbed else "is unchanged"
+        return ReconstructionFailed(
+            f"the network's cameras of chunk {job.index} are not finite; the memory {memory}"
+        )
     depth, confidence = raw.depth[0, back], raw.depth_confidence[0, back]
     known = depth.isfinite() & confidence.isfinite()  # on the device: these are tens of megabytes
     points = None if raw.points is None else raw.points[0, back].cpu().numpy()
@@ -61,12 +66,25 @@ def to_prediction(job: ChunkJob, raw: Prediction, absorbed: int) -> Outcome:
         rgb=job.rgb,
         descriptors=job.descriptors,
         points=points,
-        memory_version=absorbed,
+        memory_version=version,
         timings=job.seconds,
     )
 
 
-def not_finite(index: int) -> ReconstructionFailed:
-    return ReconstructionFailed(
-        f"the network's answer for chunk {index} is not finite; the memory did not absorb it"
-    )
+class JobStates:
+    """The states of several jobs, as the schedule goes through them."""
+
+    def __init__(self, jobs: Sequence[ChunkJob]) -> None:
+        self._jobs = jobs
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __iter__(self) -> Iterator[ChunkState]:
+        return (job.present_state for job in self._jobs)
+
+    def __getitem__(self, position: int, /) -> ChunkState:
+        return self._jobs[position].present_state
+
+    def __setitem__(self, position: int, state: ChunkState, /) -> None:
+        self._jobs[position].state = state

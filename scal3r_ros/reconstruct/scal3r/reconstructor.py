@@ -18,20 +18,22 @@ from scal3r_ros.networks.scal3r.memory import (
     Deltas,
     LocalMemory,
     NoMemory,
+    NotFinite,
     Round,
     RoundMemory,
     Sync,
+    check_fingerprint,
     no_sync,
 )
-from scal3r_ros.networks.scal3r.memory_file import check_fingerprint
 from scal3r_ros.networks.scal3r.schedule import ChunkStates, advance_all, run_round
 from scal3r_ros.reconstruct.interface import (
+    ChunksAtFault,
     MemoryState,
     Outcome,
     OutOfDeviceMemory,
     ReconstructionFailed,
 )
-from scal3r_ros.reconstruct.scal3r.chunk_job import ChunkJob, not_finite, to_prediction
+from scal3r_ros.reconstruct.scal3r.chunk_job import ChunkJob, JobStates, to_prediction
 from scal3r_ros.reconstruct.scal3r.intake import ChunkIntake
 from scal3r_ros.reconstruct.scal3r.parked_chunks import ParkedChunks, ParkedStates
 from scal3r_ros.records import Chunk, ChunkPrediction
@@ -81,17 +83,25 @@ class Scal3RReconstructor:
 
     def reconstruct(self, chunk: Chunk, contribute: bool = True) -> ChunkPrediction:
         """One chunk; with `contribute` the memory absorbs it."""
-        outcome = self._stage([chunk], self.memory.round(1, contribute), contribute)[0]
+        (outcome,) = self._stage([chunk], self.memory.round(1, contribute))
         self.commit()
         if isinstance(outcome, ReconstructionFailed):
             raise outcome
         return outcome
 
     def reconstruct_round(self, chunks: Sequence[Chunk]) -> list[Outcome]:
-        """Consecutive chunks side by side, layer by layer, all contributing."""
-        outcomes = self.stage_round(chunks)
-        self.commit()
-        return outcomes
+        """Consecutive chunks side by side, layer by layer, all contributing; those at fault are
+        left out and the others done again, so that the memory never holds a part of a chunk."""
+        outcomes: dict[int, Outcome] = {}
+        while pending := [chunk for chunk in chunks if chunk.index not in outcomes]:
+            try:
+                staged = self.stage_round(pending)
+            except ChunksAtFault as fault:
+                outcomes |= fault.failures
+            else:
+                self.commit()
+                outcomes |= zip((chunk.index for chunk in pending), staged)
+        return [outcomes[chunk.index] for chunk in chunks]
 
     def stage_round(
         self,
@@ -103,8 +113,9 @@ class Scal3RReconstructor:
     ) -> list[Outcome]:
         """Compute a round without advancing the memory. `places` and `size` put the chunks into a
         round over several processes, where `sync` is called once per memory layer, without chunks
-        too. What `sync` raises passes through."""
-        return self._stage(chunks, self.memory.round(len(chunks), True, places, size, sync), True)
+        too. What `sync` raises passes through. Raises `ChunksAtFault` before `sync` has seen
+        anything of a layer at which a chunk's gradients are not finite."""
+        return self._stage(chunks, self.memory.round(len(chunks), True, places, size, sync))
 
     def commit(self) -> None:
         """Let the memory absorb the staged round, if there is one."""
@@ -177,47 +188,46 @@ class Scal3RReconstructor:
         self._staged = None
 
     @torch.no_grad()
-    def _stage(self, chunks: Sequence[Chunk], round_: Round, contribute: bool) -> list[Outcome]:
+    def _stage(self, chunks: Sequence[Chunk], round_: Round) -> list[Outcome]:
+        """Encode, pass all layers, read the heads; what the memory gains waits for `commit`."""
         self.rollback()
+        memory = self._round_memory(round_)
+        absorbs = round_.contribute and memory is round_
+        version = self.memory.chunks + (round_.size if absorbs else 0)
         jobs: list[ChunkJob] = []
-        with self._device_errors(jobs):
-            for chunk in chunks:
-                jobs.append(self._intake.begin(chunk))
-                rest = self._rest(chunks) or self.network.device
-                jobs[-1].state = jobs[-1].present_state.to(rest)
+        with self._device_errors(jobs), _blame(chunks, round_):
+            self._encode(chunks, jobs)
             if self._config.mode == "finalize":
-                self._park(jobs, contribute)
-            memory = self._round_memory(round_)
-            self._run(jobs, memory)
-            absorbs = contribute and memory is round_
-            version = self.memory.chunks + (round_.size if absorbs else 0)
-            outcomes = [self._finish(job, version) for job in jobs]
-        if absorbs and round_.finite:
+                self._park(jobs, round_.contribute)
+            self._advance(JobStates(jobs), memory, jobs)
+            outcomes = [self._finish(job, version, absorbs) for job in jobs]
+        if absorbs:
             self._staged = round_
-        elif absorbs:
-            self.rollback()
-            outcomes = [not_finite(chunk.index) for chunk in chunks]
         return outcomes
 
-    def _run(self, jobs: Sequence[ChunkJob], memory: RoundMemory) -> None:
-        """Take the jobs through all layers."""
+    def _encode(self, chunks: Sequence[Chunk], jobs: list[ChunkJob]) -> None:
+        """Fill `jobs` one by one, so that what fails in the middle can be freed."""
+        for chunk in chunks:
+            jobs.append(self._intake.begin(chunk))
+            rest = self._rest(chunks) or self.network.device
+            jobs[-1].state = jobs[-1].present_state.to(rest)
+
+    def _advance(
+        self, states: ChunkStates, memory: RoundMemory, jobs: Sequence[ChunkJob] = ()
+    ) -> None:
+        """All remaining layers; several chunks rest on the host between their turns."""
         started = time.perf_counter()
-        states = [job.present_state for job in jobs]
-        self._advance(states, memory)
-        for job, state in zip(jobs, states):
-            job.state = state
+        run_round(self.network, states, memory, park=self._rest(states))
+        if self.network.device.type == "cuda":
+            torch.cuda.synchronize(self.network.device)
+        for job in jobs:
             job.seconds["layers"] = (time.perf_counter() - started) / len(jobs)
 
-    def _advance(self, states: ChunkStates, memory: RoundMemory) -> None:
-        """All remaining layers; several chunks rest on the host between their turns."""
-        run_round(self.network, states, memory, park=self._rest(states))
-        self._synchronize()
-
     @torch.no_grad()
-    def _decoded(self, states: ParkedStates, absorbed: int) -> Iterator[Outcome]:
+    def _decoded(self, states: ParkedStates, version: int) -> Iterator[Outcome]:
         for number in range(len(states)):
             with self._device_errors([]):
-                yield self._finish(self._parked.take(states, number), absorbed)
+                yield self._finish(self._parked.take(states, number), version, absorbed=True)
 
     def _rest(self, chunks: Sized) -> str | None:
         """Where chunks wait for their turn: one alone stays on the device."""
@@ -232,11 +242,12 @@ class Scal3RReconstructor:
             job.state = states[0]
             self._parked.park(job, contribute)
 
-    def _finish(self, job: ChunkJob, absorbed: int) -> Outcome:
+    def _finish(self, job: ChunkJob, version: int, absorbed: bool) -> Outcome:
+        """Read the heads."""
         started = time.perf_counter()
         raw = self.network.decode(job.present_state.to(self.network.device))
         job.state = None
-        outcome = to_prediction(job, raw, absorbed)
+        outcome = to_prediction(job, raw, version, absorbed)
         job.seconds["heads"] = time.perf_counter() - started
         return outcome
 
@@ -250,10 +261,6 @@ class Scal3RReconstructor:
         if self._config.mode == "local":
             return LocalMemory(self.network.numerics.newton_schulz)
         return round_
-
-    def _synchronize(self) -> None:
-        if self.network.device.type == "cuda":
-            torch.cuda.synchronize(self.network.device)
 
     @contextmanager
     def _device_errors(self, jobs: list[ChunkJob]) -> Iterator[None]:
@@ -270,3 +277,19 @@ class Scal3RReconstructor:
                 f"{self.network.device} ({error}); lower chunk.size, model.image_size, "
                 f"model.token_slice or model.head_batch"
             ) from error
+
+
+@contextmanager
+def _blame(chunks: Sequence[Chunk], round_: Round) -> Iterator[None]:
+    """Name the chunks whose gradients are not finite; all, if only their sum is known."""
+    try:
+        yield
+    except NotFinite as error:
+        at_fault = [c for c, place in zip(chunks, round_.places) if place in error.places]
+        raise ChunksAtFault(
+            {
+                chunk.index: f"what chunk {chunk.index} would add to the memory at layer "
+                f"{error.layer} is not finite; the memory did not absorb it"
+                for chunk in at_fault or chunks
+            }
+        ) from error

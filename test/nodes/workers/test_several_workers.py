@@ -12,6 +12,7 @@ pytest.importorskip("torch", reason="torch is absent; run the tests with `make t
 from crew import make_chunk, of_mixed_sizes, tiny_network  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 from worker_processes import (  # noqa: E402
+    BLIND,
     CRAMPED,
     FIRST,
     ROOM,
@@ -24,7 +25,7 @@ from worker_processes import (  # noqa: E402
 )
 
 from scal3r_ros.config import DistributedConfig  # noqa: E402
-from scal3r_ros.reconstruct.interface import OutOfDeviceMemory  # noqa: E402
+from scal3r_ros.reconstruct.interface import OutOfDeviceMemory, ReconstructionFailed  # noqa: E402
 from scal3r_ros.srv import LoadContext, SaveContext  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(240)]
@@ -66,7 +67,6 @@ def make_robot(checkpoint, tmp_path, ros_domain):
 @pytest.fixture
 def open_remote(ros):
     """Connect to a robot's workers as mapping_node does."""
-    from scal3r_ros.nodes.workers.async_remote import AsyncRemoteReconstructor
     from scal3r_ros.nodes.workers.context_client import ContextClient
     from scal3r_ros.nodes.workers.remote_reconstructor import RemoteReconstructor
 
@@ -75,8 +75,7 @@ def open_remote(ros):
     def open_(robot, **options):
         config = DistributedConfig(**{"ready_timeout": PATIENCE, **OPTIONS, **options})
         client = ContextClient(ros.get_default_context(), f"/{robot.namespace}", "asker", config)
-        kind = AsyncRemoteReconstructor if config.policy == "async" else RemoteReconstructor
-        opened.append(kind(client, config, robot.workers))
+        opened.append(RemoteReconstructor(client, config, robot.workers))
         return opened[-1]
 
     yield open_
@@ -239,6 +238,24 @@ def test_a_chunk_too_large_for_one_worker_is_told_and_absorbed_by_none(
     assert_same(remote.reconstruct_round(chunks(0, 1)), alone.reconstruct_round(chunks(0, 1)))
 
 
+@pytest.mark.parametrize("policy", ["lockstep", "async"])
+def test_a_failed_prediction_is_absorbed_once_and_takes_no_chunk_with_it(
+    make_robot, open_remote, policy
+):
+    robot = make_robot()
+    robot.start(SYNC, FIRST, BLIND, **{"distributed.policy": policy})
+    remote = open_remote(robot, policy=policy)
+    wait_for_group(remote, FIRST, BLIND, state=("ready",))
+    results = remote.reconstruct_round(chunks(0, 1))
+    failures = [r for r in results if isinstance(r, ReconstructionFailed)]
+    assert len(failures) == 1 and "has absorbed the chunk" in str(failures[0])
+    assert remote.state().version == 2
+    assert not any(
+        isinstance(r, ReconstructionFailed) for r in remote.reconstruct_round(chunks(2, 3))
+    )
+    assert remote.state().version == 4
+
+
 def test_async_workers_lose_one_and_count_nothing_twice(make_robot, open_remote, alone):
     robot = make_robot()
     robot.start(SYNC, FIRST, SECOND, **{"distributed.policy": "async"})
@@ -246,7 +263,8 @@ def test_async_workers_lose_one_and_count_nothing_twice(make_robot, open_remote,
     wait_for_group(remote, FIRST, SECOND)
     rounds = [chunks(2 * i, 2 * i + 1) for i in range(5)]
     remote.reconstruct_round(rounds[0])
-    remote._given_up.add(next(remote._numbers))  # as after a round without workers
+    hands = remote._hands
+    hands._given_up.add(next(hands._numbers))  # as after a round without workers
     remote.reconstruct(make_chunk(20), contribute=False)
     during(lambda: robot.kill(SECOND), 0.1,
            lambda: [remote.reconstruct_round(r) for r in rounds[1:]])  # fmt: skip

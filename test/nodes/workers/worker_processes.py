@@ -33,6 +33,8 @@ _CONTEXT.set_forkserver_preload(
 SYNC, FIRST, SECOND, THIRD = "context_sync_node", "worker_0", "worker_1", "worker_2"
 CRAMPED, ROOM = "worker_cramped", 3
 """A worker whose device holds no chunk of more frames."""
+BLIND = "worker_blind"
+"""A worker whose first answer has cameras that are not finite."""
 MAPPER = "mapping_node"
 
 
@@ -87,6 +89,8 @@ def _run(module: str, arguments: list[str], log: Path, environment: dict[str, st
     node = import_module(f"scal3r_ros.nodes.{module}")
     if f"__node:={CRAMPED}" in arguments:
         node._make_worker = _with_little_room(node._make_worker)
+    if f"__node:={BLIND}" in arguments:
+        node._make_worker = _with_failing_heads(node._make_worker)
     sys.exit(node.main(arguments))
 
 
@@ -107,6 +111,17 @@ def _with_little_room(make):
         return worker
 
     return make_cramped
+
+
+def _with_failing_heads(make):
+    def make_blind(config):
+        from crew import spoil
+
+        worker = make(config)
+        spoil(worker.engine, "cameras")
+        return worker
+
+    return make_blind
 
 
 def wait_for(condition, timeout: float, what: str):
