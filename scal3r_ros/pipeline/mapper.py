@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,6 +33,7 @@ from scal3r_ros.records import (
     ScaleEstimate,
     TrajectoryPose,
 )
+from scal3r_ros.scratch import ScratchFolder
 from scal3r_ros.stopwatch import timed
 
 
@@ -46,10 +46,10 @@ class Mapper:
         """`records` is a folder of this mapper alone for what loops need of old frames; by default
         a temporary one."""
         self.config, self.reconstructor = config, reconstructor
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._temporary: ScratchFolder | None = None
         if not records:
-            self._temporary = tempfile.TemporaryDirectory(prefix="scal3r_")
-            records = self._temporary.name
+            self._temporary = ScratchFolder("scal3r_")
+            records = self._temporary.path
         self._folder = Path(records)
         save.remove_files(self._folder)  # of a mapper that was killed
         self._state = MappingState.empty(config, self._new_records())

@@ -7,12 +7,13 @@ forked: a fork after ROS or CUDA has begun would inherit their locks and threads
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,11 @@ import numpy as np
 from scal3r_ros.config import Config
 from scal3r_ros.reconstruct.factory import open_reconstructor
 from scal3r_ros.reconstruct.interface import MemoryState, ReconstructionFailed, Reconstructor
-from scal3r_ros.records import Chunk, ChunkPrediction, Frame
+from scal3r_ros.records import Chunk, ChunkPrediction
+from scal3r_ros.records_arrays import Packed, pack_chunk, unpack_chunk
 
-EMPTY = np.zeros((1, 1, 3), np.uint8)
-"""Stands for an image that travels in shared memory."""
+SHARED_MEMORY = Path("/dev/shm")
+"""Where shared blocks live on Linux; elsewhere the system answers for them."""
 
 
 class ProcessLost(RuntimeError):
@@ -112,21 +114,18 @@ class ProcessReconstructor:
 
 
 class _Images:
-    """Lays the images of chunks into one shared block; the chunks then hold offsets instead."""
+    """Lays the images of chunks into one shared block; the rest of the chunks is in `chunks`."""
 
     def __init__(self, chunks: Sequence[Chunk]) -> None:
-        frames = [frame for chunk in chunks for frame in chunk.frames]
-        size = sum(frame.rgb.nbytes for frame in frames)
-        self._block = SharedMemory(create=True, size=max(1, size))
+        packed = [pack_chunk(chunk) for chunk in chunks]
+        pixels = [record.arrays.pop("rgb") for record in packed]
+        self._block = _shared_block(sum(image.nbytes for image in pixels))
         self.name = self._block.name
         self.chunks, offset = [], 0
-        for chunk in chunks:
-            light = []
-            for frame in chunk.frames:
-                _view(self._block, offset, frame.rgb.shape)[...] = frame.rgb
-                light.append((replace(frame, rgb=EMPTY), offset, frame.rgb.shape))
-                offset += frame.rgb.nbytes
-            self.chunks.append((replace(chunk, frames=tuple(f for f, *_ in light)), light))
+        for record, image in zip(packed, pixels):
+            _view(self._block, offset, image.size)[...] = image
+            self.chunks.append((record, offset, image.size))
+            offset += image.nbytes
 
     def __enter__(self) -> _Images:
         return self
@@ -136,17 +135,28 @@ class _Images:
         self._block.unlink()
 
 
-def _view(block: SharedMemory, offset: int, shape: tuple[int, ...]) -> np.ndarray:
-    return np.ndarray(shape, np.uint8, buffer=block.buf, offset=offset)
+def _shared_block(size: int) -> SharedMemory:
+    """Raises `ReconstructionFailed` where it does not fit: writing would end the process with a
+    bus error."""
+    if SHARED_MEMORY.is_dir():
+        free = shutil.disk_usage(SHARED_MEMORY).free
+        if free < size:
+            raise ReconstructionFailed(
+                f"the images of a chunk need {size / 1e6:.1f} MB of shared memory, {SHARED_MEMORY} "
+                f"has {free / 1e6:.1f} MB left; enlarge it (docker run --shm-size 1g) or set "
+                f"worker.mode to thread"
+            )
+    return SharedMemory(create=True, size=max(1, size))
 
 
-def _with_images(item: Any, block: SharedMemory) -> Chunk:
+def _view(block: SharedMemory, offset: int, count: int) -> np.ndarray:
+    return np.ndarray((count,), np.uint8, buffer=block.buf, offset=offset)
+
+
+def _with_images(item: tuple[Packed, int, int], block: SharedMemory) -> Chunk:
     """The chunk with copies of its images, so that it outlives the shared block."""
-    chunk, light = item
-    frames: list[Frame] = [
-        replace(frame, rgb=_view(block, offset, shape).copy()) for frame, offset, shape in light
-    ]
-    return replace(chunk, frames=tuple(frames))
+    record, offset, count = item
+    return unpack_chunk(record.facts, {**record.arrays, "rgb": _view(block, offset, count).copy()})
 
 
 def _serve(

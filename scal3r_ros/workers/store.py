@@ -90,11 +90,9 @@ class StoreServer:
     def _serve(self, connection: socket.socket) -> None:
         try:
             with connection:
-                connection.settimeout(_ADMISSION_TIME)
                 if not _admitted(connection, self._secret):
                     self.refused += 1
                     return
-                connection.settimeout(None)
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 while True:
                     _send(connection, self._answer(_receive(connection)))
@@ -200,6 +198,9 @@ class StoreClient(dist.Store):
             left = max(0.0, deadline - time.monotonic())
             self._ask(_WAIT, key, struct.pack("!d", left), left)
 
+    deleteKey, getNumKeys = delete_key, num_keys
+    """As torch's own wrappers (`PrefixStore`) call them."""
+
     def close(self) -> None:
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -237,12 +238,17 @@ class HostedStore(StoreClient):
 
 
 def _admitted(connection: socket.socket, secret: bytes) -> bool:
+    connection.settimeout(_ADMISSION_TIME)
     ours = secrets.token_bytes(_NONCE)
-    connection.sendall(ours)
-    theirs, proof = _exactly(connection, _NONCE), _exactly(connection, _NONCE)
-    if not hmac.compare_digest(proof, _proof(secret, b"client", ours, theirs)):
+    try:
+        connection.sendall(ours)
+        theirs, proof = _exactly(connection, _NONCE), _exactly(connection, _NONCE)
+        if not hmac.compare_digest(proof, _proof(secret, b"client", ours, theirs)):
+            return False
+        connection.sendall(_proof(secret, b"server", ours, theirs))
+    except OSError:
         return False
-    connection.sendall(_proof(secret, b"server", ours, theirs))
+    connection.settimeout(None)
     return True
 
 

@@ -1,6 +1,7 @@
 """The network in a process of its own gives what it gives in this one."""
 
 import os
+import shutil
 import signal
 import threading
 
@@ -9,6 +10,7 @@ import pytest
 from oracle_node import DEFAULTS, StampOracle
 
 from scal3r_ros.config import Config
+from scal3r_ros.reconstruct import process
 from scal3r_ros.reconstruct.interface import ReconstructionFailed
 from scal3r_ros.reconstruct.interruptible import Interrupted, InterruptibleReconstructor
 from scal3r_ros.reconstruct.process import ProcessLost, ProcessReconstructor
@@ -74,3 +76,17 @@ def test_an_interrupted_chunk_ends_with_its_process():
     process = reconstructor._inner._process
     assert reconstructor.close(timeout=0.1)
     assert not process.is_alive()
+
+
+def test_a_chunk_that_does_not_fit_into_shared_memory_is_refused(monkeypatch):
+    """Writing into a full /dev/shm would end the node with a bus error."""
+    there = ProcessReconstructor(Config(), open_quick)
+    try:
+        with monkeypatch.context() as cramped:
+            full = shutil.disk_usage("/")._replace(free=0)
+            cramped.setattr(process.shutil, "disk_usage", lambda path: full)
+            with pytest.raises(ReconstructionFailed, match="--shm-size"):
+                there.reconstruct(chunk(0, range(4)))
+        assert there.reconstruct(chunk(1, range(4))).depth.shape[0] == 4
+    finally:
+        there.close()

@@ -44,6 +44,9 @@ def test_it_does_what_a_store_does(store):
     assert store.check(["n", "c"]) and not store.check(["n", "absent"])
     assert store.delete_key("n") and not store.delete_key("n")
     assert store.num_keys() == 2
+    prefixed = torch.distributed.PrefixStore("group", join(store))
+    prefixed.set("key", "value")
+    assert store.get("group/key") == b"value" and prefixed.delete_key("key")
     store.set_timeout(timedelta(seconds=0.1))
     with pytest.raises(StoreError, match="nothing was stored as 'absent'"):
         store.get("absent")
@@ -148,12 +151,13 @@ def test_generations_leave_no_keys_behind():
 
 
 def test_deltas_leave_no_keys_behind():
-    crew = Crew("a", "b", policy="async")
-    crew.form("a", "b")
-    counts = []
-    for number in range(1, 7):
-        crew.start("ab"[number % 2], number, make_chunk(number), number)
-        assert crew.answer("ab"[number % 2]).committed
-        counts.append(crew.store.num_keys())
-    crew.close()
+    crew, counts = Crew("a", "b", policy="async"), []
+    try:
+        crew.form("a", "b")
+        for number in range(1, 7):
+            crew.start("ab"[number % 2], number, make_chunk(number), number)
+            assert crew.answer("ab"[number % 2]).committed
+            counts.append(crew.store.num_keys())
+    finally:
+        crew.close()
     assert max(counts[2:]) <= counts[1], counts

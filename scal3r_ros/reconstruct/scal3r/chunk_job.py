@@ -47,11 +47,13 @@ def to_prediction(job: ChunkJob, raw: Prediction, version: int, absorbed: bool) 
     `absorbed` whether this chunk is part of it."""
     back = np.argsort(job.order)
     height, width = raw.depth.shape[-2:]
-    poses, intrinsics = decode_cameras(raw.camera[0].cpu().numpy()[back], height, width)
-    if not (np.isfinite(poses).all() and np.isfinite(intrinsics).all()):
+    try:
+        poses, intrinsics = decode_cameras(_finite(raw.camera[0])[back], height, width)
+    except ValueError as error:
         memory = "has absorbed the chunk all the same" if absorbed else "is unchanged"
         return ReconstructionFailed(
-            f"the network's cameras of chunk {job.index} are not finite; the memory {memory}"
+            f"the network's cameras of chunk {job.index} are of no use ({error}); the memory "
+            f"{memory}"
         )
     depth, confidence = raw.depth[0, back], raw.depth_confidence[0, back]
     known = depth.isfinite() & confidence.isfinite()  # on the device: these are tens of megabytes
@@ -88,3 +90,9 @@ class JobStates:
 
     def __setitem__(self, position: int, state: ChunkState, /) -> None:
         self._jobs[position].state = state
+
+
+def _finite(cameras: torch.Tensor) -> np.ndarray:
+    if not cameras.isfinite().all():
+        raise ValueError("they are not finite")
+    return cameras.cpu().numpy()

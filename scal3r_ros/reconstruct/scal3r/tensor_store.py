@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import tempfile
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scal3r_ros.files import explained, link_or_copy, write_bytes
+from scal3r_ros.scratch import ScratchFolder
 
 Tensors = Mapping[str, Tensor]
 
@@ -30,7 +30,7 @@ class TensorStore:
         self._resident: dict[Hashable, Tensors] = {}
         self._spilled: dict[Hashable, Path] = {}
         self._files = 0
-        self._temporary: tempfile.TemporaryDirectory | None = None
+        self._temporary: ScratchFolder | None = None
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._resident or key in self._spilled
@@ -81,7 +81,7 @@ class TensorStore:
         if key in self._spilled:
             self._spilled.pop(key).unlink(missing_ok=True)
         if not self._spilled and self._temporary is not None:
-            self._temporary.cleanup()
+            self._temporary.remove()
             self._temporary = None
 
     def _write(self, tensors: Tensors) -> Path:
@@ -95,11 +95,11 @@ class TensorStore:
 
     def _folder(self) -> Path:
         if self._temporary is None:
-            with explained(self._parent or Path(tempfile.gettempdir())):
+            with explained(self._parent or Path("the folder for temporary files")):
                 if self._parent is not None:
                     self._parent.mkdir(parents=True, exist_ok=True)
-                self._temporary = tempfile.TemporaryDirectory(prefix="chunks_", dir=self._parent)
-        return Path(self._temporary.name)
+                self._temporary = ScratchFolder("chunks_", self._parent)
+        return self._temporary.path
 
 
 def _packed(tensors: Tensors) -> bytes:
