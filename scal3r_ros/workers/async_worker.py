@@ -64,7 +64,7 @@ class AsyncWorker(RoundWorker):
             self._set_void(number, oldest_open)
             return RoundOutcome(True, [])
         if self.ledger.has(number):
-            return RoundOutcome(True, [self.engine.reconstruct(chunks[0], contribute=False)])
+            return RoundOutcome(True, [self._read_again(chunks[0])])
         sync = _Merge(self, number, oldest_open)
         try:
             results = self._stage_alone(chunks[0], number, sync)
@@ -80,6 +80,13 @@ class AsyncWorker(RoundWorker):
         self._fold()
         self.staleness = sync.staleness
         return RoundOutcome(True, results)
+
+    def _read_again(self, chunk: Chunk) -> Result:
+        """The answer to a chunk that is settled already."""
+        try:
+            return self.read(chunk)
+        except (ReconstructionFailed, OutOfDeviceMemory) as error:
+            return ReconstructionFailed(f"{error}; its number was settled before")
 
     def _stage_alone(self, chunk: Chunk, number: int, sync: _Merge) -> list[Result]:
         """The chunk's age is counted from what is folded, so decay weighs by chunk number."""
