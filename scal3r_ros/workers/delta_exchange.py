@@ -51,6 +51,7 @@ class DeltaExchange:
     def __init__(self, group: Group, store: dist.Store, wire: torch.dtype):
         self.traffic = Traffic()
         self._group = group
+        self._plain = store  # torch keeps the C++ half only
         self._store = dist.PrefixStore(f"deltas/{group.place.generation}", store)
         self._wire = wire
         self._seen = [0] * group.size

@@ -70,8 +70,18 @@ class Group:
     Every failure is a `GroupBroken`; after one, the only useful call is `close`.
     """
 
-    def __init__(self, backend: Backend, place: Place, device: torch.device, timeout: float):
+    def __init__(
+        self,
+        backend: Backend,
+        place: Place,
+        device: torch.device,
+        timeout: float,
+        store: dist.Store | None = None,
+    ):
+        """`store` is what the backend was made with. It may ask it later, and torch alone does not
+        keep the Python half of it."""
         self._backend: Backend | None = backend
+        self._store = store
         self._timeout = timedelta(seconds=timeout)
         self.place = place
         self.device = device
@@ -168,13 +178,13 @@ def connect(
 ) -> Group:
     """Meet the other members of a generation; `GroupBroken` if they do not all come in time."""
     backend = backend_name(config.backend, device)
-    store = dist.PrefixStore(f"generation/{place.generation}/{backend}", store)
+    prefixed = dist.PrefixStore(f"generation/{place.generation}/{backend}", store)
     make = _nccl if backend == "nccl" else _gloo
     try:
         made = within(
             config.connect_timeout + 1.0,
             f"forming generation {place.generation}",
-            lambda: make(store, place, config, device),
+            lambda: make(prefixed, place, config, device),
         )
     except (RuntimeError, TimeoutError) as error:
         raise GroupBroken(
@@ -182,7 +192,7 @@ def connect(
             f"{error}"
         ) from error
     home = device if backend == "nccl" else torch.device("cpu")
-    return Group(made, place, home, config.collective_timeout)
+    return Group(made, place, home, config.collective_timeout, store)
 
 
 def backend_name(wanted: str, device: torch.device) -> str:

@@ -44,7 +44,7 @@ def test_it_does_what_a_store_does(store):
     assert store.check(["n", "c"]) and not store.check(["n", "absent"])
     assert store.delete_key("n") and not store.delete_key("n")
     assert store.num_keys() == 2
-    prefixed = torch.distributed.PrefixStore("group", join(store))
+    prefixed = torch.distributed.PrefixStore("group", other)
     prefixed.set("key", "value")
     assert store.get("group/key") == b"value" and prefixed.delete_key("key")
     store.set_timeout(timedelta(seconds=0.1))
