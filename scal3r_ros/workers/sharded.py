@@ -238,5 +238,7 @@ def _as_text(faults: Mapping[int, Fault]) -> list[tuple[int, str, bool]]:
 
 
 def _faults(answer: dict) -> dict[int, Fault]:
-    kinds = {True: OutOfDeviceMemory, False: ReconstructionFailed}
-    return {index: kinds[too_large](text) for index, text, too_large in answer["at_fault"]}
+    return {
+        index: OutOfDeviceMemory(text) if too_large else ReconstructionFailed(text)
+        for index, text, too_large in answer["at_fault"]
+    }

@@ -60,7 +60,7 @@ class StoreServer:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         with self._changed:
-            for connection in self._connections:
+            for connection in list(self._connections):
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
 
