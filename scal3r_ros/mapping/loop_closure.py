@@ -148,10 +148,12 @@ class LoopVerifier:
             verdict = LoopVerdict(False, reason, a, b, poses[2 * i], sigma)
             self._waiting.append((verdict, poses[2 * i + 1]))
 
-    def transform(self, S_new_old: Sim3) -> None:
-        """The map has another frame now: corrections that wait are expressed in it."""
-        back = S_new_old.inverse()
-        self._waiting = [(v, S_new_old @ implied @ back) for v, implied in self._waiting]
+    def follow(self, S_map_chunk: Mapping[int, Sim3]) -> None:
+        """What the loops that wait would correct of the map as it is now: it may have been rescaled
+        or corrected since they were seen."""
+        self._waiting = [
+            (v, S_map_chunk[v.a] @ v.S_a_b @ S_map_chunk[v.b].inverse()) for v, _ in self._waiting
+        ]
 
     def verify(
         self,

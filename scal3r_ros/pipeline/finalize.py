@@ -99,9 +99,8 @@ class ChunkHistory:
                 anew.correct_if_due()
         anew.confirm()
         anew.correct()
-        S_metric_map = anew.take_metres_of(live_map) or anew.fix_scale()
-        if S_metric_map is not None:
-            search.transform(S_metric_map)
+        if not anew.take_metres_of(live_map):
+            anew.fix_scale()
         return Rebuilt(anew, search, tuple(events))
 
     def save(self, reconstructor: Reconstructor, folder: Path) -> dict[str, Any]:

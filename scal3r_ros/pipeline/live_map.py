@@ -141,35 +141,35 @@ class LiveMap:
             self.correct()
         return due
 
-    def fix_scale(self) -> Sim3 | None:
-        """Rescale the map once, when its scale is known well enough, as one revision: what moved
-        it, for whoever keeps coordinates of it."""
+    def fix_scale(self) -> bool:
+        """Rescale the map once, when its scale is known well enough, as one revision."""
         scale = self.scale_and_level.scale
         if not scale.ready:
-            return None
-        return self._rescale(scale.freeze().applied)
+            return False
+        self._rescale(scale.freeze().applied)
+        return True
 
-    def take_metres_of(self, older: LiveMap) -> Sim3 | None:
+    def take_metres_of(self, older: LiveMap) -> bool:
         """Be in metres as the map that this one replaces: its measurements may be gone, but the
-        cameras are where they were. None if that one was not in metres either."""
+        cameras are where they were. False if that one was not in metres either."""
         here, there = self._connected_frames(), older._connected_frames()
         shared = sorted(here & there)
         if not older.scale.frozen or len(shared) < 2:
-            return None
+            return False
         spreads = []
         for live_map in (older, self):
             positions = live_map.trajectory.matrices(live_map.graph.nodes, shared)[:, :3, 3]
             spreads.append(np.linalg.norm(positions - positions.mean(axis=0)))
         applied = float(spreads[0] / spreads[1])
         self.scale_and_level.scale.estimate = replace(older.scale, applied=applied)
-        return self._rescale(applied)
+        self._rescale(applied)
+        return True
 
-    def _rescale(self, applied: float) -> Sim3:
+    def _rescale(self, applied: float) -> None:
         S_metric_map = Sim3(np.array(applied), np.eye(3), np.zeros(3))
         self.graph.transform(S_metric_map)
         self.points.transform(S_metric_map)
         self.revision += 1
-        return S_metric_map
 
     def _connected_frames(self) -> set[int]:
         """Frames that hang together with the map's origin."""

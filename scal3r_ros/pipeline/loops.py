@@ -20,7 +20,6 @@ from scal3r_ros.mapping.loop_closure import (
     loop_window,
 )
 from scal3r_ros.mapping.loop_records import LoopRecords, RecordDropped, reduce_prediction
-from scal3r_ros.mapping.sim3 import Sim3
 from scal3r_ros.pipeline.live_map import LiveMap, MapChange
 from scal3r_ros.records import Chunk, ChunkPrediction, Event, Frame
 
@@ -95,10 +94,6 @@ class LoopSearch:
             both = [i for i in prediction.frame_ids if i in recorded]
             frames = older.frames(prediction.chunk_index, both)
             self._put(prediction.of_frames(both), {frame.id: frame for frame in frames})
-
-    def transform(self, S_new_old: Sim3) -> None:
-        """The map has another frame now: what loops would correct is expressed in it."""
-        self._verifier.transform(S_new_old)
 
     def state(self) -> dict[str, np.ndarray]:
         """Descriptors and open verdicts as arrays; the records are files already."""
@@ -183,6 +178,7 @@ class LoopSearch:
         distance = float(np.nanmedian(depth)) * float(S_map_a.scale)
         path = live_map.path_length(trial.candidate.match_id, trial.candidate.frame_id)
         to_ends = alignments[0], alignments[1]
+        self._verifier.follow(S_map)
         return self._verifier.verify(trial.ends, to_ends, (S_map_a, S_map_b), path, distance)
 
     def _trial(self, candidate: LoopCandidate, live_map: LiveMap) -> LoopTrial | None:

@@ -310,10 +310,8 @@ class Mapper:
 
     def _fix_scale(self) -> list[Event]:
         """Metres from now on, once they are known well enough."""
-        S_metric_map = self.live_map.fix_scale()
-        if S_metric_map is None:
+        if not self.live_map.fix_scale():
             return []
-        self._state.loops.transform(S_metric_map)
         sigma = 100.0 * self.scale.variance**0.5
         text = f"multiplied by {self.scale.applied:.4g}, from {self.scale.source}, +- {sigma:.1f} %"
         return [Event("scale_frozen", f"the map is in metres from now on: {text}")]

@@ -187,10 +187,22 @@ def test_a_correction_that_waits_follows_the_map_into_metres():
     S_map_a, moved = Sim3.exp(np.r_[5.0, 1, 0, 0, 0, 0.4, 0.1]), np.r_[30.0, 2, 0, 0, 0, 0.1, 0.1]
     verifier = LoopVerifier(CONFIG)
     assert judge(verifier, moved, 100.0)[-1].reason == "drift"
-    verifier.transform(S_new_old)
     nodes = (S_new_old @ S_map_a, S_new_old)
+    verifier.follow(dict(zip((3, 9), nodes)))
     alignments = tie(S_map_a.inverse() @ Sim3.exp(1.02 * moved))
     found = verifier.verify((4, 10), alignments, nodes, 1000.0, 10.0)
+    assert [(v.accepted, v.reason) for v in found] == [(True, "confirmed")] * 2
+
+
+def test_a_correction_that_waits_is_that_of_the_map_as_it_is_now():
+    """Another loop has already corrected most of it: what is left is confirmed, not the whole."""
+    S_map_a, moved = Sim3.exp(np.r_[5.0, 1, 0, 0, 0, 0.4, 0.1]), np.r_[60.0, 2, 0, 0, 0, 0, 0]
+    verifier = LoopVerifier(CONFIG)
+    assert judge(verifier, moved, 100.0)[-1].reason == "drift"
+    half = Sim3.exp(0.5 * moved)
+    verifier.follow({3: S_map_a, 9: half})
+    alignments = tie(S_map_a.inverse() @ Sim3.exp(moved))
+    found = verifier.verify((4, 10), alignments, (S_map_a, half), 100.0, 1.0)
     assert [(v.accepted, v.reason) for v in found] == [(True, "confirmed")] * 2
 
 
