@@ -52,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", type=Path, help="folder, video, bag folder, .db3 or .mcap")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument(
-        "--reconstructor", choices=sorted(PRESETS), help="network (default) or sfm, no weights"
+        "--reconstructor",
+        choices=sorted(PRESETS),
+        help="network (default: scal3r), or sfm, which needs no weights",
     )
     parser.add_argument("--checkpoint", help="weights; default: the small network shipped here")
     parser.add_argument(

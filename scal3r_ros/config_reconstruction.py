@@ -14,7 +14,9 @@ class ModelConfig(Section):
     """The network and how it is run."""
 
     reconstructor: str = option(
-        "scal3r", "What turns chunks into geometry.", choices=("scal3r", "sfm")
+        "scal3r",
+        "What turns chunks into geometry.",
+        choices=("scal3r", "loger", "loger-star", "sfm"),
     )
     checkpoint: str = option(
         "",
@@ -25,6 +27,11 @@ class ModelConfig(Section):
         False, "Fetch the official checkpoint when `checkpoint` names it and it is absent."
     )
     device: str = option("auto", "auto, cpu, cuda or cuda:N; auto takes a GPU when there is one.")
+    devices: str = option(
+        "",
+        "LoGeR: devices over which its blocks are spread, such as cuda:0,cuda:1; empty puts all of"
+        " it on `device`.",
+    )
     precision: str = option(
         "auto",
         "Number format of encoder and aggregator; auto is bfloat16 on GPUs that have it. Memory"
@@ -78,6 +85,13 @@ class MemoryConfig(Section):
     )
     window: int = option(
         0, "Forget chunks older than about this many; 0 never does.", unit="chunks", minimum=0
+    )
+    reset_every: int = option(
+        0,
+        "LoGeR: forget the fast weights every so many chunks, which they were not trained beyond;"
+        " 0 never does. The attention to the chunk before stays.",
+        unit="chunks",
+        minimum=0,
     )
     loop_contributes: bool = option(
         False, "Whether loop chunks are absorbed too, as in the published offline algorithm."

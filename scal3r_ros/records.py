@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+GAUGES = ("free", "rigid", "common")
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -127,12 +129,21 @@ class ChunkPrediction:
     """(S, D) float32, unit length, for place recognition; None if the reconstructor has none."""
     points: np.ndarray | None = None
     """(S, H, W, 3) float32 from the point head in chunk coordinates; None unless asked for."""
+    gauge: str = "free"
+    """What the poses mean beside those of the previous chunk of the chain: `free`, own frame and
+    scale, joined by a similarity; `rigid`, the same scale, joined by the pose of a shared frame;
+    `common`, the same frame and scale, joined as they are."""
+    starts_segment: bool = False
+    """With another gauge than `free`: the memory that carries the scale was emptied before this
+    chunk, so that nothing but its overlap ties its scale to earlier ones."""
     memory_version: int = 0
     """Number of chunks that the memory had absorbed when this prediction was made."""
     timings: Mapping[str, float] = field(default_factory=dict)
     """Seconds by stage."""
 
     def __post_init__(self) -> None:
+        if self.gauge not in GAUGES:
+            raise ValueError(f"gauge must be one of {', '.join(GAUGES)}; found {self.gauge!r}")
         count = len(self.frame_ids)
         shapes = {
             "T_chunk_camera": (self.T_chunk_camera.shape, (count, 4, 4)),

@@ -128,6 +128,15 @@ def parsed_architecture(
         raise CheckpointError(f"{name}: its architecture cannot be used: {error}") from error
 
 
+def check_fingerprint(found: str, expected: str, name: str) -> None:
+    """Refuse the memory of another checkpoint."""
+    if found != expected:
+        raise ValueError(
+            f"{name} belongs to weights {found[:12] or 'unknown'}, this network has "
+            f"{expected[:12]}; load the checkpoint it was made with, or reset the memory"
+        )
+
+
 def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: str) -> None:
     """Raise one error that lists what is missing, unexpected or of the wrong shape or type."""
     faults = {

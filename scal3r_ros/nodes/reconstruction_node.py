@@ -31,6 +31,7 @@ from scal3r_ros.nodes.workers.context_messages import (
     worker_message,
 )
 from scal3r_ros.options import Section, option
+from scal3r_ros.reconstruct.factory import check_processes
 from scal3r_ros.workers.work import Answer
 from scal3r_ros.workers.worker_loop import WorkerLoop
 
@@ -195,6 +196,10 @@ def _sync_concern(loop: WorkerLoop | None, state: ContextState | None, name: str
 
 
 def _check_prerequisites(config: ReconstructionConfig) -> None:
+    try:
+        check_processes(config.model.reconstructor, "reconstruction_node")
+    except ValueError as error:
+        raise TransitionRefused(str(error)) from error
     if config.model.reconstructor != "scal3r":
         raise TransitionRefused(
             f"model.reconstructor {config.model.reconstructor} has no memory to share; run it in "

@@ -13,6 +13,8 @@ from scal3r_ros.reconstruct.signal_handlers import kept_signal_handlers
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "scal3r": {},
+    "loger": {"chunk.size": 32, "chunk.overlap": 3, "memory.reset_every": 5, "loop.window": 16},
+    "loger-star": {"chunk.size": 64, "chunk.overlap": 3, "memory.reset_every": 5},
     "sfm": {
         "chunk.size": 20,
         "chunk.overlap": 10,
@@ -46,6 +48,11 @@ EMBEDDED_LIMITS = (
 )
 
 
+SEQUENTIAL = ("loger", "loger-star")
+"""Networks whose memory goes from one chunk to the next instead of being a sum over chunks."""
+_SUMS = ("memory.decay", "memory.window", "memory.loop_contributes")
+
+
 @dataclass(frozen=True)
 class Unused:
     """Options that a reconstructor does not look at: sections, or single ones by dotted name."""
@@ -57,7 +64,8 @@ class Unused:
 
 
 UNUSED: Mapping[str, Unused] = {
-    "scal3r": Unused(reported=("sfm",)),
+    "scal3r": Unused(refused=("memory.reset_every",), reported=("sfm", "model.devices")),
+    **dict.fromkeys(SEQUENTIAL, Unused(refused=_SUMS, reported=("sfm", "distributed"))),
     "sfm": Unused(refused=("memory", "model.point_head"), reported=("model",)),
 }
 
@@ -77,6 +85,8 @@ def open_reconstructor(config: Config, folder: Path | None = None) -> Reconstruc
         )
     if name == "sfm":
         return _open_sfm(config)
+    if name in SEQUENTIAL:
+        return _open_loger(config)
     return _open_scal3r(config, folder)
 
 
@@ -111,6 +121,17 @@ def changed_options(config: Config, names: Sequence[str]) -> list[str]:
     return changed
 
 
+def check_processes(reconstructor: str, asked: str) -> None:
+    """Refuse several processes for one memory that they cannot share; `asked` names what asks for
+    them."""
+    if reconstructor in SEQUENTIAL:
+        raise ValueError(
+            f"{asked} wants several processes to share one memory, but that of {reconstructor} "
+            f"goes from one chunk to the next, so they would only wait for each other; leave it "
+            f"out and spread the network over GPUs with model.devices"
+        )
+
+
 def _open_sfm(config: Config) -> Reconstructor:
     try:
         with kept_signal_handlers():
@@ -124,14 +145,25 @@ def _open_sfm(config: Config) -> Reconstructor:
     return SfmReconstructor(config.sfm)
 
 
-def _open_scal3r(config: Config, folder: Path | None) -> Reconstructor:
+def _open_loger(config: Config) -> Reconstructor:
+    _require_torch(config.model.reconstructor)
+    from scal3r_ros.reconstruct.loger.setup import open_loger
+
+    return open_loger(config.model, config.memory, config.chunk)
+
+
+def _require_torch(reconstructor: str) -> None:
     try:
         import torch  # noqa: F401
     except ImportError as error:
         raise MissingLibrary(
-            "reconstructor scal3r needs the library torch: pip install torch (docs/install.md), or "
-            "use --reconstructor sfm, which needs pycolmap only"
+            f"reconstructor {reconstructor} needs the library torch: pip install torch "
+            f"(docs/install.md), or use --reconstructor sfm, which needs pycolmap only"
         ) from error
+
+
+def _open_scal3r(config: Config, folder: Path | None) -> Reconstructor:
+    _require_torch("scal3r")
     from scal3r_ros.reconstruct.scal3r.setup import open_scal3r
 
     reconstructor = open_scal3r(config.model, config.memory, folder)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scal3r_ros.config import Config
-from scal3r_ros.reconstruct.factory import open_reconstructor
+from scal3r_ros.reconstruct.factory import check_processes, open_reconstructor
 from scal3r_ros.reconstruct.interface import Reconstructor
 
 
@@ -41,6 +41,7 @@ def opened_reconstructor(config: Config, folder: Path | None = None) -> Iterator
 def _open(config: Config, folder: Path | None) -> Reconstructor:
     if not under_torchrun():
         return open_reconstructor(config, folder)
+    check_processes(config.model.reconstructor, "torchrun")
     from scal3r_ros.workers.sharded import open_sharded
 
     return open_sharded(config)

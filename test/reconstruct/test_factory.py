@@ -5,12 +5,15 @@ from dataclasses import fields
 import pytest
 
 from scal3r_ros.config import Config, MemoryConfig, ModelConfig, SfmConfig
+from scal3r_ros.nodes.base.node_config import NodeConfig, WorkerConfig
+from scal3r_ros.nodes.mapping.loading import check_prerequisites
 from scal3r_ros.reconstruct.factory import (
     UNUSED,
     changed_options,
     known_limits,
     open_reconstructor,
 )
+from scal3r_ros.workers.torchrun import opened_reconstructor
 
 
 def test_only_the_embedded_network_comes_with_a_warning():
@@ -28,6 +31,12 @@ def test_a_memory_is_not_promised_where_there_is_none(option):
     ((name, value),) = option.items()
     with pytest.raises(ValueError, match=f"memory.{name} {value}: reconstructor sfm has nothing"):
         open_reconstructor(config)
+
+
+def test_a_memory_that_is_no_sum_cannot_fade():
+    model = ModelConfig(reconstructor="loger")
+    with pytest.raises(ValueError, match="memory.decay 0.5: reconstructor loger has nothing"):
+        open_reconstructor(Config(model=model, memory=MemoryConfig(decay=0.5)))
 
 
 def test_points_are_not_promised_where_there_is_no_point_head():
@@ -49,3 +58,17 @@ def test_what_every_reconstructor_leaves_unused_is_declared_and_exists():
     assert set(UNUSED) == set(choices)
     for unused in UNUSED.values():
         assert changed_options(Config(), (*unused.refused, *unused.reported)) == []
+
+
+@pytest.mark.parametrize("name", ["loger", "loger-star"])
+def test_a_memory_that_passes_on_is_not_shared_among_processes(name, monkeypatch):
+    model = ModelConfig(reconstructor=name)
+    node = NodeConfig(model=model, worker=WorkerConfig(count=2))
+    with pytest.raises(ValueError, match=f"worker.count 2 .*{name} goes.*model.devices"):
+        check_prerequisites(node)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(ValueError, match="torchrun wants several"):
+        with opened_reconstructor(Config(model=model)):
+            pass

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -77,6 +78,9 @@ class Decoder(nn.Module):
         self.swa_layers = nn.ModuleList(WindowAttention(a) for _ in a.attn_insert_after)
         self.swa_gate_projs = _gates(a.embed_dim, len(a.attn_insert_after))
 
+    def memory(self, layer: int) -> FastMemory:
+        return cast(FastMemory, self.ttt_layers[layer])
+
     def advance(self, window: WindowPass, last: int, observe: Observe | None = None) -> None:
         """Take a window through the blocks up to and including `last`, with what follows them."""
         a = self.architecture
@@ -109,7 +113,7 @@ class Decoder(nn.Module):
 
     def _read_and_write(self, layer: int, window: WindowPass) -> None:
         """x + silu(gate(x)) memory(x): the gate reads the raw tokens."""
-        memory, size = self.ttt_layers[layer], self.numerics.token_slice
+        memory, size = self.memory(layer), self.numerics.token_slice
         x = self._moved(window, memory).flatten(1, 2)
         weights = window.before.weights.get(layer) or memory.initial(len(x))
         answer = memory.answer(x, weights, size)
@@ -123,7 +127,7 @@ class Decoder(nn.Module):
 
     def _attend_to_previous(self, layer: int, window: WindowPass) -> None:
         """x + silu(gate(y)) y: the gate reads the block's output y, which holds x already."""
-        block = self.swa_layers[layer]
+        block = cast(WindowAttention, self.swa_layers[layer])
         x = self._moved(window, block).flatten(1, 2)
         previous = window.before.cache.get(layer)
         y, own = block.attend(x, self._rotary(window), previous)
@@ -147,11 +151,12 @@ def device_of(part: nn.Module) -> torch.device:
 
 
 def _gates(dim: int, count: int) -> nn.ModuleList:
-    gates = nn.ModuleList(nn.Linear(dim, 1) for _ in range(count))
+    """Closed at first, so that an untrained memory changes nothing."""
+    gates = [nn.Linear(dim, 1) for _ in range(count)]
     for gate in gates:
         nn.init.zeros_(gate.weight)
         nn.init.zeros_(gate.bias)
-    return gates
+    return nn.ModuleList(gates)
 
 
 def _show(observe: Observe | None, name: str, tokens: Tensor) -> None:

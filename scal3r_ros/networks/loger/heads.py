@@ -91,13 +91,14 @@ def local_points(raw: Tensor) -> Tensor:
 
 def nearest_rotation(nine: Tensor) -> Tensor:
     """The rotation (N, 3, 3) nearest to a matrix given row by row (N, 9), once its rows have length
-    one."""
+    one; not finite where that is not."""
     rows = nine.unflatten(-1, (3, 3)).double()
     rows = rows / torch.linalg.vector_norm(rows, dim=-1, keepdim=True).clamp_min(_ROW_EPS)
-    u, _, vh = torch.linalg.svd(rows)
+    known = rows.isfinite().all(-1).all(-1)[:, None, None]
+    u, _, vh = torch.linalg.svd(rows.where(known, torch.eye(3).to(rows)))
     sign = torch.linalg.det(u @ vh)[:, None]
     last = torch.cat((u[..., :2], u[..., 2:] * sign[..., None]), dim=-1)
-    return (last @ vh).to(nine.dtype)
+    return (last @ vh).where(known, torch.nan).to(nine.dtype)
 
 
 def world_points(poses: Tensor, points: Tensor) -> Tensor:

@@ -188,9 +188,11 @@ class LoGeR(Decoder):
         """What a state of this network looks like, by layer."""
         a = self.architecture
         weights = {}
-        for layer, memory in enumerate(self.ttt_layers):
+        for layer in range(len(self.ttt_layers)):
+            memory = self.memory(layer)
             device = device_of(memory)
-            weights[layer] = tuple(Shape(tuple(w.shape), device) for w in memory.initial())
+            w0, w1, w2 = (Shape(tuple(w.shape), device) for w in memory.initial())
+            weights[layer] = (w0, w1, w2)
         head = a.embed_dim // a.decoder_num_heads
         sizes = (1, a.decoder_num_heads, -1, head)
         cache = {i: Shape(sizes, device_of(block)) for i, block in enumerate(self.swa_layers)}

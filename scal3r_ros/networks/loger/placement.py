@@ -28,7 +28,7 @@ def place(network: LoGeR, devices: Sequence[torch.device]) -> list[int]:
     Encoder first, pairs of blocks with their memory, heads last.
     """
     a = network.architecture
-    parts = [[network.encoder]]
+    parts: list[list[nn.Module]] = [[network.encoder]]
     for block in range(0, a.decoder_depth, 2):
         parts.append(_pair(network, block))
     parts.append([getattr(network, f"{name}_{part}") for name in _HEADS for part in _HEAD_PARTS])

@@ -295,12 +295,3 @@ def _read_tensor(tensors: Mapping[str, Tensor], name: str, like: Tensor) -> Tens
     if not torch.isfinite(value).all():
         raise ValueError(f"saved memory holds numbers that are not finite in {name}")
     return value.to(like.device, copy=True)
-
-
-def check_fingerprint(found: str, expected: str, name: str) -> None:
-    """Refuse the memory of another checkpoint."""
-    if found != expected:
-        raise ValueError(
-            f"{name} belongs to weights {found[:12] or 'unknown'}, this network has "
-            f"{expected[:12]}; load the checkpoint it was made with, or reset the memory"
-        )

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from scal3r_ros.nodes.base.node_config import NodeConfig
+from scal3r_ros.reconstruct.factory import check_processes
 from scal3r_ros.reconstruct.interruptible import InterruptibleReconstructor
 
 TORCH_MISSING = (
-    "model.reconstructor scal3r needs PyTorch, which is not installed for this Python: "
+    "model.reconstructor {} needs PyTorch, which is not installed for this Python: "
     "pip install torch (see https://pytorch.org/get-started), or set model.reconstructor to sfm"
 )
 
@@ -18,10 +19,11 @@ TORCH_MISSING = (
 def check_prerequisites(config: NodeConfig) -> None:
     """Raise `ValueError` for what can never work; quick, so that configuring never blocks."""
     if config.worker.count > 0:
+        check_processes(config.model.reconstructor, f"worker.count {config.worker.count}")
         return
-    if config.model.reconstructor == "scal3r":
+    if config.model.reconstructor != "sfm":
         if importlib.util.find_spec("torch") is None:
-            raise ValueError(TORCH_MISSING)
+            raise ValueError(TORCH_MISSING.format(config.model.reconstructor))
         _check_checkpoint(config)
         if config.model.device.startswith("cuda"):
             _check_cuda(config.model.device)

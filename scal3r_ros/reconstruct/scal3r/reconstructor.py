@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Iterator, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from scal3r_ros.config import MemoryConfig
+from scal3r_ros.networks.checkpoint import check_fingerprint
 from scal3r_ros.networks.scal3r.checkpoint import LoadedNetwork
 from scal3r_ros.networks.scal3r.memory import (
     ContextMemory,
@@ -22,15 +22,14 @@ from scal3r_ros.networks.scal3r.memory import (
     Round,
     RoundMemory,
     Sync,
-    check_fingerprint,
     no_sync,
 )
 from scal3r_ros.networks.scal3r.schedule import ChunkStates, advance_all, run_round
+from scal3r_ros.reconstruct.devices import naming_lack_of_memory
 from scal3r_ros.reconstruct.interface import (
     ChunksAtFault,
     MemoryState,
     Outcome,
-    OutOfDeviceMemory,
     ReconstructionFailed,
 )
 from scal3r_ros.reconstruct.scal3r.chunk_job import ChunkJob, JobStates, to_prediction
@@ -262,21 +261,13 @@ class Scal3RReconstructor:
             return LocalMemory(self.network.numerics.newton_schulz)
         return round_
 
-    @contextmanager
-    def _device_errors(self, jobs: list[ChunkJob]) -> Iterator[None]:
+    def _device_errors(self, jobs: list[ChunkJob]) -> AbstractContextManager[None]:
         """Name the lack of device memory, and free what the failed attempt held of it."""
-        try:
-            yield
-        except torch.cuda.OutOfMemoryError as error:
-            count = len(jobs)
-            jobs.clear()
-            traceback.clear_frames(error.__traceback__)
-            torch.cuda.empty_cache()
-            raise OutOfDeviceMemory(
-                f"{count} chunk(s) at {self._intake.target} px do not fit into the memory of "
-                f"{self.network.device} ({error}); lower chunk.size, model.image_size, "
-                f"model.token_slice or model.head_batch"
-            ) from error
+        return naming_lack_of_memory(
+            self.network.device,
+            lambda: f"{len(jobs)} chunk(s) at {self._intake.target} px",
+            jobs.clear,
+        )
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from scal3r_ros.config import MemoryConfig, ModelConfig
 from scal3r_ros.io.download import OFFICIAL_FILE, default_path, download
 from scal3r_ros.networks.scal3r.architecture import Numerics
 from scal3r_ros.networks.scal3r.checkpoint import EMBEDDED, load_network
+from scal3r_ros.reconstruct.devices import resolve_device, resolve_precision
 from scal3r_ros.reconstruct.scal3r.reconstructor import Scal3RReconstructor
 
 
@@ -40,30 +41,10 @@ def resolve_threads(model: ModelConfig, device: torch.device) -> int:
     return model.threads or int(embedded_on_cpu)
 
 
-def resolve_device(name: str) -> torch.device:
-    """`auto`, `cpu`, `cuda` or `cuda:N` to a device that exists."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"model.device must be auto, cpu, cuda or cuda:N, found {name}") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"model.device is {name}, but {torch.cuda.device_count()} CUDA devices are visible; "
-            f"use cpu or auto"
-        )
-    return device
-
-
 def resolve_numerics(model: ModelConfig, device: torch.device) -> Numerics:
     """Number formats; `auto` is bfloat16 where the device computes in it."""
-    blocks = model.precision
-    if blocks == "auto":
-        fast = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-        blocks = "bfloat16" if fast else "float32"
     return Numerics(
-        blocks=blocks,
+        blocks=resolve_precision(model.precision, device),
         newton_schulz=model.newton_schulz,
         token_slice=model.token_slice,
         head_batch=model.head_batch,

@@ -9,13 +9,14 @@ from network_chain import SIZES, assert_same, chain, frames, reconstructor  # no
 from scal3r_ros.config import MemoryConfig, ModelConfig  # noqa: E402
 from scal3r_ros.mapping.camera import decode_cameras  # noqa: E402
 from scal3r_ros.networks.scal3r.checkpoint import load_network  # noqa: E402
+from scal3r_ros.reconstruct.devices import resolve_device  # noqa: E402
 from scal3r_ros.reconstruct.interface import (  # noqa: E402
     OutOfDeviceMemory,
     ReconstructionFailed,
     Reconstructor,
 )
 from scal3r_ros.reconstruct.scal3r.chunk_job import network_order  # noqa: E402
-from scal3r_ros.reconstruct.scal3r.setup import open_scal3r, resolve_device, resolve_numerics  # noqa: E402
+from scal3r_ros.reconstruct.scal3r.setup import open_scal3r, resolve_numerics  # noqa: E402
 from scal3r_ros.records import Chunk  # noqa: E402
 
 
