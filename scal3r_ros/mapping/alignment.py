@@ -55,11 +55,14 @@ class Alignment:
     S_previous_current: Sim3
     accepted: bool
     method: str
-    """`poses`, `depth`, `points`, `rigid` or `odometry`; `none` if nothing was accepted."""
+    """`poses`, `depth`, `points`, `rigid` or `odometry`; the gauge `common` or `rigid` that a
+    prediction told; `none` if nothing was accepted."""
     failure: str = ""
     """Why the last attempt was refused, e.g. `few_inliers`; empty when accepted."""
     attempts: tuple[str, ...] = ()
     """One `method: failure` for every refused attempt."""
+    contradiction: str = ""
+    """What the overlap has against a gauge that the prediction told; empty if nothing."""
     inliers: float = 0.0
     """Share of matches whose residual is below delta."""
     residual: float = float("inf")
@@ -211,10 +214,10 @@ def _attempt(previous, current, config, method, estimate) -> Alignment:
         fit = estimate(matches, config)
     except DegenerateOverlap as error:
         return Alignment(Sim3.identity(), False, method, failure=str(error))
-    return _judge(previous, current, config, method, matches, fit)
+    return judge(previous, current, config, method, matches, fit)
 
 
-def _judge(previous, current, config, method, matches: Matches, fit: SimilarityFit) -> Alignment:
+def judge(previous, current, config, method, matches: Matches, fit: SimilarityFit) -> Alignment:
     """Quality gate of a fit, and its uncertainty from what the two chunks disagree about."""
     typical = float(np.median(matches.depth_target))
     delta = config.huber_delta * (1.0 if config.compat else typical)

@@ -25,15 +25,19 @@ def partition(count: int, size: int, overlap: int) -> list[range]:
 
 
 def split_overlap(
-    overlap_ids: Sequence[int], previous: Collection[int], current: Collection[int]
+    overlap_ids: Sequence[int],
+    previous: Collection[int],
+    current: Collection[int],
+    kept: int | None = None,
 ) -> tuple[list[int], list[int]]:
     """Who owns the shared frames: (ids owned by the previous chunk, ids owned by the current one).
 
     `previous` and `current` are the frames that each chunk reconstructed; a frame that only one of
     them has goes to that one,
-    a frame that neither has belongs to nobody.
+    a frame that neither has belongs to nobody. `kept` frames stay with the previous chunk, by
+    default half of them.
     """
-    half = len(overlap_ids) // 2
+    half = len(overlap_ids) // 2 if kept is None else kept
     owners: tuple[list[int], list[int]] = ([], [])
     for position, frame_id in enumerate(overlap_ids):
         wanted = 0 if position < half else 1

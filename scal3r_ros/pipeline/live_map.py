@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from scal3r_ros.config import Config
-from scal3r_ros.mapping.alignment import Alignment, align, least_covariance
+from scal3r_ros.mapping import gauge
+from scal3r_ros.mapping.alignment import Alignment, least_covariance
 from scal3r_ros.mapping.camera import valid_pixels
 from scal3r_ros.mapping.chunking import split_overlap
 from scal3r_ros.mapping.odometry_bridge import bridge_by_odometry
@@ -230,7 +231,7 @@ class LiveMap:
         previous = self.open
         if previous is None or not summary.overlap_ids:
             return None
-        alignment = align(previous.prediction, prediction, self._config.alignment)
+        alignment = gauge.join(previous.prediction, prediction, self._config.alignment)
         if alignment.accepted:
             return alignment
         outside = self.scale_and_level
@@ -243,6 +244,12 @@ class LiveMap:
         self.graph.add_node(summary.index, self.graph.nodes[previous] @ S)
         kind = "odometry" if alignment.weak else "sequence"
         self.graph.add_edge(previous, summary.index, S, kind, alignment.sigma)
+        if alignment.contradiction:
+            text = (
+                f"chunk {summary.index} is joined as its network says ({alignment.method}): "
+                f"{alignment.contradiction}"
+            )
+            return [Event("gauge_disagrees", text, summary.index)]
         if not alignment.attempts:
             return []
         tried = "; ".join(alignment.attempts)
@@ -283,9 +290,14 @@ class LiveMap:
     def _hand_over(
         self, previous: OpenChunk, summary: ChunkSummary, prediction: ChunkPrediction
     ) -> MapChange:
-        """The previous chunk keeps its half of the shared frames."""
+        """The previous chunk keeps its half of the shared frames, or none where the memory makes
+        the later chunk know more."""
+        later_knows_more = prediction.gauge != "free"
         half, _ = split_overlap(
-            summary.overlap_ids, previous.prediction.frame_ids, prediction.frame_ids
+            summary.overlap_ids,
+            previous.prediction.frame_ids,
+            prediction.frame_ids,
+            0 if later_knows_more else None,
         )
         waiting = set(previous.waiting)
         kept = tuple(i for i in half if i in waiting)
