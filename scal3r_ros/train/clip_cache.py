@@ -35,7 +35,7 @@ FRAMES, STRIDE = 46, 2
 _FIELD_OF_VIEW = (0.95, 1.7)
 _CACHE_SEEDS = 400_000_000
 """Offset of the seeds of cached worlds."""
-_NARROWEST = 0.7
+_NARROWEST = 0.85
 """Share of the width of an image that a crop keeps at least."""
 
 

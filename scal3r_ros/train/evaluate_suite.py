@@ -11,8 +11,10 @@ import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stride", type=int, default=4, help="map every n-th frame")
     parser.add_argument("--width", type=int, default=140, help="of the rendered images, pixels")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument(
+        "--as-embedded",
+        action="store_true",
+        help="give the --checkpoint the options of the embedded network",
+    )
+    parser.add_argument(
+        "--no-loops", dest="loops", action="store_false", help="leave out the runs with loops"
+    )
+    parser.add_argument(
+        "--set",
+        dest="changes",
+        nargs="+",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="map with these",
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument(
         "--out", type=Path, default=None, help="write scores.json and table.md here"
@@ -55,7 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
         else real_sequences(arguments.data, arguments.stride)
     )
     results: dict[tuple[str, bool], _Case] = {
-        (mode, loops): _Case() for mode in arguments.modes for loops in (False, True)
+        (mode, loops): _Case()
+        for mode in arguments.modes
+        for loops in (False, True)[: 1 + arguments.loops]
     }
     for sequence in sequences:
         for (mode, loops), case in results.items():
@@ -84,16 +104,24 @@ def _evaluate(sequence, mode: str, loops: bool, arguments: argparse.Namespace):
     config = from_dict(
         Config,
         {
-            **preset_options("scal3r", arguments.checkpoint),
+            **preset_options("scal3r", "" if arguments.as_embedded else arguments.checkpoint),
             "chunk.size": arguments.chunk,
             "chunk.overlap": arguments.overlap,
             "model.checkpoint": arguments.checkpoint,
             "model.device": arguments.device,
             "memory.mode": mode,
             "loop.enabled": loops,
+            **dict(_parse_setting(change) for change in arguments.changes),
         },
     )
     return evaluate_sequence(sequence, config, open_reconstructor(config))
+
+
+def _parse_setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--set needs OPTION=VALUE, found {text!r}")
+    return name, yaml.safe_load(value)
 
 
 @dataclass
@@ -132,8 +160,8 @@ def _table(results: dict) -> str:
     first = next(iter(results.values()))
     lines += _baseline_rows(first)
     for mode in dict.fromkeys(mode for mode, _ in results):
-        plain, closed = results[mode, False], results[mode, True]
-        whole = f"{plain.ate()} | {closed.ate()} | {plain.parts()}"
+        plain, closed = results[mode, False], results.get((mode, True))
+        whole = f"{plain.ate()} | {closed.ate() if closed else '-'} | {plain.parts()}"
         lines.append(f"| memory {mode} | {_cells(plain)} | {whole} |")
     return "\n".join(lines)
 

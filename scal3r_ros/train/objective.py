@@ -34,6 +34,11 @@ def group_targets(chunks: list[ClipBatch]) -> list[Targets]:
     return [make_targets(chunk, scale) for chunk in chunks]
 
 
+def own_targets(chunks: list[ClipBatch]) -> list[Targets]:
+    """Targets of every chunk in its own unit: all that a network without memory can know."""
+    return [make_targets(chunk, scene_scale(chunk)) for chunk in chunks]
+
+
 def step_loss(
     network: Scal3R,
     chunks: list[ClipBatch],
@@ -46,10 +51,10 @@ def step_loss(
     """Loss of chunks (of the same worlds, network order) that share one memory, and its parts.
 
     In a stage with memory and several processes, this process takes its share of the chunks.
-    resting: the memory is left out of this step.
+    resting: the memory is left out of this step, and every chunk has its own unit.
     """
     crew = crew or Crew()
-    targets = group_targets(chunks)
+    targets = own_targets(chunks) if resting else group_targets(chunks)
     if stage.shares_worlds and crew.size > 1:
         if len(chunks) < crew.size:
             raise ValueError(

@@ -19,7 +19,7 @@ _TOUR_SEEDS = 250_000_000
 _TOUR_STEP = 2
 """Frames of a tour are rendered at this stride, and drawn at up to _WIDEST times it."""
 _WIDEST = 2
-_WIDEST_CACHED = 3
+_WIDEST_CACHED = 2
 """Cached frames are drawn at up to so many times the stride they were rendered with."""
 
 

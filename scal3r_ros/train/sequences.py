@@ -21,14 +21,16 @@ from scal3r_ros.train.worlds.tours import film, make_tour
 
 _RATE = 15.0
 _STAMP_TOLERANCE_NS = 30_000_000
+_TUM_DEPTH_UNITS = 5000.0
+"""Values per metre in the depth images of the TUM RGB-D benchmark."""
 
 
 @dataclass(frozen=True)
 class Sequence:
     """Frames with true poses, and in worlds true depth.
 
-    T_world_camera: (N, 4, 4). depth, solid: (N, H, W) float32 and bool, None for recordings. focal:
-    pixels of `depth`, 0 for recordings.
+    T_world_camera: (N, 4, 4). depth, solid: (N, H, W) float32 and bool, None where no depth was
+    recorded. focal: pixels of `depth`, 0 without; its principal point counts as the middle.
     """
 
     name: str
@@ -77,11 +79,44 @@ def real_sequences(folder: Path, stride: int = 1) -> Iterator[Sequence]:
     """Every `stride`-th frame of all recordings below `folder` that have a `groundtruth.txt`."""
     for truth in sorted(folder.glob("*/groundtruth.txt")):
         stamps, poses = read_trajectory(truth)
-        kept, found = [], []
+        measured = _depth_images(truth.parent)
+        kept, found, depth = [], [], []
         for image in islice(open_source(truth.parent), 0, None, stride):
             nearest = int(np.abs(stamps - image.stamp_ns).argmin())
             if abs(int(stamps[nearest]) - image.stamp_ns) <= _STAMP_TOLERANCE_NS:
                 frame = image.decode()
                 kept.append(Frame(len(kept), frame.stamp_ns, frame.rgb, frame.intrinsics))
                 found.append(poses[nearest])
-        yield Sequence(truth.parent.name, tuple(kept), np.stack(found))
+                if measured:
+                    depth.append(_depth_at(measured, frame.stamp_ns))
+        name, T = truth.parent.name, np.stack(found)
+        if depth and kept[0].intrinsics is not None:
+            focal = float(kept[0].intrinsics[0, 0])
+            metres = np.stack(depth)
+            yield Sequence(name, tuple(kept), T, metres, metres > 0, focal)
+        else:
+            yield Sequence(name, tuple(kept), T)
+
+
+def _depth_images(folder: Path) -> dict[int, Path]:
+    """Depth images of a recording in the form of the TUM RGB-D benchmark by time, nanoseconds."""
+    listed = folder / "depth.txt"
+    if not listed.exists():
+        return {}
+    rows = (line.split() for line in listed.read_text().splitlines() if line[:1] not in ("#", ""))
+    return {round(float(stamp) * 1e9): folder / name for stamp, name in rows}
+
+
+def _depth_at(images: dict[int, Path], stamp_ns: int) -> np.ndarray:
+    """Metres of the image nearest in time, 0 where unknown; raises `ValueError` if there is
+    none."""
+    import cv2
+
+    nearest = min(images, key=lambda stamp: abs(stamp - stamp_ns))
+    image = cv2.imread(str(images[nearest]), cv2.IMREAD_UNCHANGED)
+    if abs(nearest - stamp_ns) > _STAMP_TOLERANCE_NS or image is None or image.ndim != 2:
+        raise ValueError(
+            f"{images[nearest]}: expected a depth image within {_STAMP_TOLERANCE_NS / 1e6:.0f} ms "
+            f"of {stamp_ns} ns"
+        )
+    return image.astype(np.float32) / _TUM_DEPTH_UNITS

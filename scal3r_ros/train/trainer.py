@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 SAVE_EVERY = 120.0
 """Seconds between checkpoints."""
+VALIDATE_EVERY = 240.0
 _REPORT_STEPS = 50
 _SEEDS_PER_RANK = 20_000_000
 _SEEDS_PER_RUN, _SEEDS_PER_STEP = 4_000_000, 64
@@ -107,7 +108,7 @@ class Trainer:
             loss = self.step(stage, replay)
             now = time.monotonic()
             self._count(self.crew.agree(now - start) / 60, stage)
-            if now - validated > 60 * self.schedule.validate_minutes:
+            if now - validated > VALIDATE_EVERY:
                 self._validate(stage, sets, loss)
                 validated = time.monotonic()
             if now - saved > SAVE_EVERY:

@@ -44,6 +44,8 @@ def validation_sets(
 ) -> dict[str, ValidationSet]:
     """The sets for a stage's image size and chunk length; the same at every call."""
     count = schedule.validation_clips
+    if not count:
+        return {}
     sampler = WorldSampler.validation(min(schedule.textures, 120), device)
     frames = torch.arange(stage.drawn_frames).expand(count, -1)
     plain = replace(stage.clips, frames=stage.drawn_frames, sub_rays=2)

@@ -113,4 +113,8 @@ def test_recordings_are_joined_with_their_truth(data_dir):
     sequences = {s.name: s for s in real_sequences(data_dir)}
     kitti = sequences["kitti_06_start"]
     assert len(kitti.frames) == len(kitti.T_world_camera) == 51
+    assert kitti.depth is None
+    cabinet = sequences["tum_fr3_cabinet"]
+    assert cabinet.depth.shape == (58, 480, 640) and cabinet.focal == pytest.approx(535.4, abs=1)
+    assert 0.5 < np.median(cabinet.depth[cabinet.solid]) < 5.0
     assert kitti.path_length == pytest.approx(59.9, abs=0.5)
