@@ -30,7 +30,7 @@ from scal3r_ros.networks.scal3r.memory import (
 )
 from scal3r_ros.networks.scal3r.network import Prediction, Scal3R
 from scal3r_ros.train.clip_cache import write_clip
-from scal3r_ros.train.losses import make_targets, scene_scale
+from scal3r_ros.train.losses import SURE, make_targets, scene_scale
 from scal3r_ros.train.scores import Scores, rotation_matrix, score
 from scal3r_ros.train.sequences import world_sequences
 from scal3r_ros.train.worlds.clips import (
@@ -43,6 +43,8 @@ from scal3r_ros.train.worlds.clips import (
 
 MODES = ("off", "local", "stream", "batch")
 FRAMES, OVERLAP = 8, 3
+_PIXELS = 97
+"""Every so many-th pixel is asked for its confidence."""
 _TOUR_FRAMES, _STRIDE, _SIZE = 300, 4, (120, 160)
 
 
@@ -194,14 +196,24 @@ def at_size(tour: ClipBatch, size: tuple[int, int]) -> ClipBatch:
     return zoomed(tour, size, 1.0)
 
 
+@dataclass(frozen=True)
+class Toured:
+    """All tours under one memory mode. confidences: pairs of confidence and log error of pixels,
+    (N, 2), depth scaled by one factor per chunk."""
+
+    scores: Scores
+    drifts: list[Drift]
+    confidences: Tensor
+
+
 @torch.no_grad()
 def evaluate_tours(
-    network: Scal3R, folder: Path, modes: Many[str], limit: int
-) -> dict[str, tuple[Scores, list[Drift]]]:
+    network: Scal3R, folder: Path, modes: Many[str], limit: int, width: int = 0
+) -> dict[str, Toured]:
     """Scores of all chunks and drift of all tours below a folder, by memory mode."""
-    width = network.architecture.image_size
+    width = width or network.architecture.image_size
     size = (width * 3 // 4, width)
-    found: dict[str, tuple[list[Scores], list[Drift]]] = {mode: ([], []) for mode in modes}
+    found: dict[str, tuple[list, list, list]] = {mode: ([], [], []) for mode in modes}
     for path in sorted(folder.glob("*.pt"))[:limit]:
         chunks = chunks_of_tour(at_size(read_tour(path), size))
         targets = [make_targets(chunk, scene_scale(chunk)) for chunk in chunks]
@@ -209,18 +221,39 @@ def evaluate_tours(
             predictions = network([c.images for c in chunks], memory=memory_of(mode, len(chunks)))
             found[mode][0].extend(score(p.camera, p.depth, t) for p, t in zip(predictions, targets))
             found[mode][1].append(measure_drift(predictions, chunks))
-    return {mode: (Scores.join(scores), drifts) for mode, (scores, drifts) in found.items()}
+            found[mode][2].extend(_confidences(p, c) for p, c in zip(predictions, chunks))
+    return {
+        mode: Toured(Scores.join(scores), drifts, torch.cat(pairs))
+        for mode, (scores, drifts, pairs) in found.items()
+    }
 
 
-def table(found: dict[str, tuple[Scores, list[Drift]]]) -> str:
+def _confidences(prediction: Prediction, chunk: ClipBatch) -> Tensor:
+    solid = chunk.solid
+    ratio = prediction.depth[solid].clamp(min=1e-6) / chunk.depth[solid]
+    error = (ratio / ratio.median()).log().abs()
+    return torch.stack([prediction.depth_confidence[solid], error], -1)[::_PIXELS]
+
+
+def calibration(pairs: Tensor) -> str:
+    """Tenths of the pixels by confidence: the error it claims and the error there is."""
+    order = pairs[pairs[:, 0].argsort()]
+    lines = ["| confidence | claimed error | median error |", "|---|---|---|"]
+    for tenth in order.tensor_split(10):
+        confidence, error = tenth.median(0).values.tolist()
+        lines.append(f"| {confidence:.2f} | {SURE / confidence:.3f} | {error:.3f} |")
+    return "\n".join(lines)
+
+
+def table(found: dict[str, Toured]) -> str:
     """Medians of chunks and tours, as a Markdown table."""
     lines = [
         "| memory | rotation, deg | direction, deg | AbsRel | fov, deg | scale drift | joint, deg "
         "| ATE Sim(3), % | ATE SE(3), % |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for mode, (scores, drifts) in found.items():
-        s = scores.summary()
+    for mode, toured in found.items():
+        s, drifts = toured.scores.summary(), toured.drifts
         cells = [f"{s['rotation']:.2f}", f"{s['direction']:.1f}", f"{s['abs_rel']:.3f}"]
         cells += [f"{s['fov']:.1f}", f"{np.median([d.scale for d in drifts]):.3f}"]
         cells += [f"{np.median([d.turn for d in drifts]):.2f}"]
@@ -240,6 +273,9 @@ def main() -> int:
     parser.add_argument("--render", type=int, default=0, help="render so many tours first")
     parser.add_argument("--limit", type=int, default=100)
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument(
+        "--width", type=int, default=0, help="of the images; 0 is the network's own"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, default=None, help="also write every tour's drift")
     arguments = parser.parse_args()
@@ -247,11 +283,14 @@ def main() -> int:
     if arguments.render:
         render_tours(arguments.tours, arguments.render)
     network = load_network(arguments.checkpoint).network
-    found = evaluate_tours(network, arguments.tours, arguments.modes, arguments.limit)
+    found = evaluate_tours(
+        network, arguments.tours, arguments.modes, arguments.limit, arguments.width
+    )
     if arguments.json:
-        rows = {mode: [asdict(d) for d in drifts] for mode, (_, drifts) in found.items()}
+        rows = {mode: [asdict(d) for d in toured.drifts] for mode, toured in found.items()}
         arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
     print(table(found))
+    print(f"\n{calibration(found[arguments.modes[-1]].confidences)}")
     return 0
 
 

@@ -28,8 +28,8 @@ TRANSLATION_GAIN, QUATERNION_GAIN = 12.0, 35.0
 IDENTITY = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 """Encoding of no motion, without the field of view."""
 _POSE_BETA, _FOV_BETA, _MATCH_BETA = 0.5, 0.05, 0.1
-_SURE, _DOUBT = 0.5, (0.02, 50.0)
-"""Confidence is _SURE / |error|, as far as that lies between these bounds above one."""
+SURE, _DOUBT = 0.5, (0.02, 50.0)
+"""Confidence is SURE / |error|, as far as that lies between these bounds above one."""
 _CONFIDENCE_WEIGHT = 0.1
 _LARGEST_RELATIVE = 1.0
 """Log error above which the relative error, which would grow as its exponential, pulls no more."""
@@ -218,7 +218,7 @@ def confidence_loss(confidence: Tensor, size: Tensor, solid: Tensor) -> Tensor:
     has fallen to one still feels its gradient.
     """
     lowest, highest = _DOUBT
-    goal = (_SURE / size.detach().clamp(min=1e-4) - 1).clamp(lowest, highest)
+    goal = (SURE / size.detach().clamp(min=1e-4) - 1).clamp(lowest, highest)
     goal = goal.where(solid, goal.new_tensor(lowest))
     return F.smooth_l1_loss((confidence - 1).clamp(min=1e-7).log(), goal.log())
 

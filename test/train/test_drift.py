@@ -5,7 +5,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from scal3r_ros.networks.scal3r.network import Prediction  # noqa: E402
-from scal3r_ros.train.drift import chunks_of_tour, measure_drift  # noqa: E402
+from scal3r_ros.train.drift import calibration, chunks_of_tour, measure_drift  # noqa: E402
 from scal3r_ros.train.losses import make_targets  # noqa: E402
 from scal3r_ros.train.worlds.clips import ClipBatch  # noqa: E402
 
@@ -47,3 +47,12 @@ def test_similarities_undo_what_rigid_joints_suffer_from(tour):
     assert drift.scale == pytest.approx(0.1823, abs=1e-3)
     assert drift.ate_sim3 == pytest.approx(0, abs=1e-3)
     assert drift.ate_se3 > 2.0
+
+
+def test_a_confidence_that_knows_the_error_is_calibrated():
+    error = torch.linspace(0.02, 0.4, 1000)
+    rows = calibration(torch.stack([0.5 / error, error], -1)).splitlines()[2:]
+    cells = [[float(cell) for cell in row.strip("| ").split("|")] for row in rows]
+    assert len(cells) == 10
+    assert all(claimed == pytest.approx(found, abs=0.01) for _, claimed, found in cells)
+    assert [c[0] for c in cells] == sorted(c[0] for c in cells)
