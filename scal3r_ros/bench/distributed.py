@@ -34,10 +34,10 @@ from scal3r_ros.networks.fast_weights import FastWeights
 from scal3r_ros.networks.scal3r.architecture import preset
 from scal3r_ros.networks.scal3r.checkpoint import LoadedNetwork
 from scal3r_ros.reconstruct.scal3r.reconstructor import Scal3RReconstructor
-from scal3r_ros.workers.context_sync import AllReduceSync
+from scal3r_ros.workers.exchange import AllReduceSync
+from scal3r_ros.workers.group import Place, connect, host_store, join_store
+from scal3r_ros.workers.lockstep_worker import LockstepWorker
 from scal3r_ros.workers.membership import Origin
-from scal3r_ros.workers.process_group import Place, connect, host_store, join_store
-from scal3r_ros.workers.round_worker import RoundWorker
 from scal3r_ros.workers.shares import shares
 
 _CPU = torch.device("cpu")
@@ -132,7 +132,7 @@ def _overhead(case: Case, repeats: int) -> float:
     """
     torch.set_num_threads(1)
     config = DistributedConfig()
-    worker, alone = RoundWorker(_engine(case), config, _CPU), _engine(case)
+    worker, alone = LockstepWorker(_engine(case), config, _CPU), _engine(case)
     worker.join(host_store(config), Place(1, 0, 1), Origin())
     share = shares(1, 1)[0]
     ratios = []
@@ -153,7 +153,7 @@ def _overhead(case: Case, repeats: int) -> float:
 
 def _measure_rounds(rank: int, size: int, port: int, case: Case) -> Scaling:
     config = DistributedConfig()
-    worker = RoundWorker(_engine(case), config, _CPU)
+    worker = LockstepWorker(_engine(case), config, _CPU)
     store = join_store("127.0.0.1", port, config)
     worker.join(store, Place(1, rank, size), Origin())
     share = shares(size, size)[rank]

@@ -1,6 +1,6 @@
 """`reconstruction_node`: one GPU's worker. Chunks in, predictions out, one memory with the others.
 
-The callbacks only queue; a `WorkerLoop` thread owns network, memory and process group.
+The callbacks only queue; a `Worker` thread owns network, memory and process group.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from scal3r_ros.nodes.workers.context_messages import (
 )
 from scal3r_ros.options import Section, option
 from scal3r_ros.reconstruct.factory import check_processes
-from scal3r_ros.workers.work import Answer
-from scal3r_ros.workers.worker_loop import WorkerLoop
+from scal3r_ros.workers.tasks import Answer
+from scal3r_ros.workers.worker import Worker
 
 if TYPE_CHECKING:
-    from scal3r_ros.workers.round_worker import RoundWorker
+    from scal3r_ros.workers.lockstep_worker import LockstepWorker
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class ReconstructionConfig(Section):
 
 
 class ReconstructionNode(ManagedNode):
-    """Lifecycle node around one `WorkerLoop`, which exists from configure to cleanup."""
+    """Lifecycle node around one `Worker`, which exists from configure to cleanup."""
 
     def __init__(self, name: str = "reconstruction_node", **kwargs) -> None:
         super().__init__(name, **kwargs)
@@ -63,7 +63,7 @@ class ReconstructionNode(ManagedNode):
         self.config: ReconstructionConfig = parameters.read(self, ReconstructionConfig())
         for sentence in parameters.unknown_overrides(self, NodeConfig()):  # files are shared
             self.get_logger().warning(sentence)
-        self.loop: WorkerLoop | None = None
+        self.loop: Worker | None = None
         self._state: ContextState | None = None
         self._active = False
         self._entities: list = []
@@ -75,7 +75,7 @@ class ReconstructionNode(ManagedNode):
     def configure(self) -> None:
         config = self.config
         _check_prerequisites(config)
-        self.loop = WorkerLoop(
+        self.loop = Worker(
             self.get_fully_qualified_name(),
             config.distributed,
             lambda: _make_worker(config),
@@ -148,7 +148,7 @@ class ReconstructionNode(ManagedNode):
         if self.loop is not None and self.loop.fingerprint:
             self._heartbeats.publish(self._heartbeat(self.loop, leaving=not self._active))
 
-    def _heartbeat(self, loop: WorkerLoop, leaving: bool) -> WorkerState:
+    def _heartbeat(self, loop: Worker, leaving: bool) -> WorkerState:
         message = worker_message(loop.name, loop.fingerprint, loop.status)
         message.host, message.device = socket.gethostname(), self.config.model.device
         message.header.stamp = self.get_clock().now().to_msg()
@@ -163,7 +163,7 @@ class ReconstructionNode(ManagedNode):
         self._diagnostics.publish(array)
 
 
-def _sync_concern(loop: WorkerLoop | None, state: ContextState | None, name: str) -> Concern:
+def _sync_concern(loop: Worker | None, state: ContextState | None, name: str) -> Concern:
     """Whether this worker is at work, and if not, why."""
     if loop is None:
         return Concern("sync", [(OK, "not configured")])
@@ -214,14 +214,14 @@ def _check_prerequisites(config: ReconstructionConfig) -> None:
         raise TransitionRefused("PyTorch is needed; install it with: pip install torch")
 
 
-def _make_worker(config: ReconstructionConfig) -> RoundWorker:
+def _make_worker(config: ReconstructionConfig) -> LockstepWorker:
     """Load the network; on the worker's thread, because it takes seconds to minutes."""
     from scal3r_ros.reconstruct.scal3r.setup import open_scal3r
     from scal3r_ros.workers.async_worker import AsyncWorker
-    from scal3r_ros.workers.round_worker import RoundWorker
+    from scal3r_ros.workers.lockstep_worker import LockstepWorker
 
     engine = open_scal3r(config.model, config.memory)
-    kind = AsyncWorker if config.distributed.policy == "async" else RoundWorker
+    kind = AsyncWorker if config.distributed.policy == "async" else LockstepWorker
     return kind(engine, config.distributed, engine.network.device)
 
 

@@ -1,1 +1,1 @@
-"""Several GPUs, one memory: groups, gradient exchange, rounds, membership and snapshots."""
+"""Several GPUs, one memory: chunks handed out, gradients added up, all absorbed once."""

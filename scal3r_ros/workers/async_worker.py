@@ -16,13 +16,13 @@ import torch.distributed as dist
 from scal3r_ros.networks.scal3r.memory import NotFinite
 from scal3r_ros.reconstruct.interface import OutOfDeviceMemory, ReconstructionFailed
 from scal3r_ros.records import Chunk
-from scal3r_ros.workers.context_sync import Traffic, unflatten
-from scal3r_ros.workers.delta_exchange import DeltaExchange, Note, wait_until_drained
 from scal3r_ros.workers.deltas import DeltaLedger
+from scal3r_ros.workers.exchange import Traffic, unflatten
+from scal3r_ros.workers.group import Place
 from scal3r_ros.workers.hand_out import Result
+from scal3r_ros.workers.lockstep_worker import LockstepWorker, RoundOutcome, at_fault
+from scal3r_ros.workers.mailbox import Mailbox, Note, wait_until_drained
 from scal3r_ros.workers.membership import GroupBroken, Origin
-from scal3r_ros.workers.process_group import Place
-from scal3r_ros.workers.round_worker import RoundOutcome, RoundWorker, at_fault
 from scal3r_ros.workers.shares import Share
 
 log = logging.getLogger(__name__)
@@ -30,12 +30,12 @@ _POLL_PERIOD = 0.02  # seconds; while idle, others wait this long for us to take
 
 
 @dataclass
-class AsyncWorker(RoundWorker):
-    """As `RoundWorker`, with chunks in place of rounds. `progress.committed` is the number up to
+class AsyncWorker(LockstepWorker):
+    """As `LockstepWorker`, with chunks in place of rounds. `progress.committed` is the number up to
     which everything is folded into the memory."""
 
     ledger: DeltaLedger = field(init=False)
-    exchange: DeltaExchange | None = field(default=None, init=False)
+    exchange: Mailbox | None = field(default=None, init=False)
 
     @property
     def idle_wait(self) -> float:
@@ -145,7 +145,7 @@ class AsyncWorker(RoundWorker):
         ledger.restart(self.progress.committed, fresh=not begun)
         self._share(ledger.complete(), self._spread)
         self._share(ledger.void(), lambda number, _: ledger.set_void(number))
-        self.exchange = DeltaExchange(group, self._store, self.wire)
+        self.exchange = Mailbox(group, self._store, self.wire)
         self.traffic = self.exchange.traffic
         self._fold()
 
@@ -181,7 +181,7 @@ class AsyncWorker(RoundWorker):
         self.publish(Note(number, 0, oldest_open, void=True), None)
         self._fold()
 
-    def _present_exchange(self) -> DeltaExchange:
+    def _present_exchange(self) -> Mailbox:
         if self.exchange is None:
             raise GroupBroken("this process is in no group")
         return self.exchange

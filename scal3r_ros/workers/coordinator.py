@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from scal3r_ros.config import DistributedConfig
+from scal3r_ros.workers.group import host_store, join_store
 from scal3r_ros.workers.membership import (
     BROKEN,
     Membership,
@@ -35,7 +36,6 @@ from scal3r_ros.workers.packing import (
     upload,
     write_snapshot,
 )
-from scal3r_ros.workers.process_group import host_store, join_store
 
 MEMBERS = Origin()
 OF_A_GENERATION = ("generation", "deltas", "memory")

@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from scal3r_ros.workers.deadline import within
+from scal3r_ros.workers.group import Group
 from scal3r_ros.workers.membership import GroupBroken
-from scal3r_ros.workers.process_group import Group
 
 _PART = 4 << 20  # the store refuses values of 8 MiB and more
 _SUM = "sha256"

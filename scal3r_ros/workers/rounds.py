@@ -1,10 +1,12 @@
-"""Rounds in lockstep: who does which chunk, when a round counts, and what holds after a failure.
+"""Rounds in lockstep: when a round counts, and what holds after a failure.
 
-A round has three steps on every process: `stage` its chunks (gradients are exchanged at every
-memory layer), vote, commit. The vote is a collective, so a process that has left it knows that
-every process has staged the whole round. A process whose vote broke off does not know whether
-others went on to commit; it keeps the staged round, and `agree` settles it when the next group
-forms: if anybody committed, everybody does.
+A round is some consecutive chunks that see one memory and each other, and that the memory absorbs
+together or not at all; in one process too, where it needs none of this. It has three steps on
+every process: `stage` its chunks (gradients are exchanged at every memory layer), vote, commit.
+The vote is a collective, so a process that has left it knows that every process has staged the
+whole round. A process whose vote broke off does not know whether others went on to commit; it
+keeps the staged round, and `agree` settles it when the next group forms: if anybody committed,
+everybody does.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from scal3r_ros.workers.process_group import Group
+from scal3r_ros.workers.group import Group
 
 
 @dataclass(frozen=True)

@@ -32,11 +32,11 @@ from scal3r_ros.workers.commands import (
     unpack_chunks,
     unpack_results,
 )
+from scal3r_ros.workers.group import Group, Place, connect
 from scal3r_ros.workers.hand_out import Attempt, Fault, Result, hand_out
+from scal3r_ros.workers.lockstep_worker import LockstepWorker, RoundEngine, RoundOutcome
 from scal3r_ros.workers.membership import GroupBroken, Origin
 from scal3r_ros.workers.packing import receive_bytes, send_bytes
-from scal3r_ros.workers.process_group import Group, Place, connect
-from scal3r_ros.workers.round_worker import RoundEngine, RoundOutcome, RoundWorker
 from scal3r_ros.workers.shares import Share, shares
 
 log = logging.getLogger(__name__)
@@ -203,7 +203,7 @@ def _ignore_the_launcher() -> None:
 
 def _enter(
     engine: RoundEngine, config: DistributedConfig, device: torch.device
-) -> tuple[RoundWorker, Group]:
+) -> tuple[LockstepWorker, Group]:
     """Meet the other ranks: the worker with its group, and the group of commands."""
     store, rank, size = next(rendezvous("env://"))
     patient = replace(
@@ -213,12 +213,12 @@ def _enter(
         collective_timeout=config.command_timeout,
     )
     control = connect(store, Place(0, rank, size), patient, torch.device("cpu"))
-    worker = RoundWorker(engine, replace(config, address=patient.address), device)
+    worker = LockstepWorker(engine, replace(config, address=patient.address), device)
     worker.join(store, Place(1, rank, size), Origin())
     return worker, control
 
 
-def _obey(worker: RoundWorker, control: Group) -> bool:
+def _obey(worker: LockstepWorker, control: Group) -> bool:
     """Do one command of rank 0; False after the last."""
     command, chunks = unpack_chunks(receive_bytes(control, 0))
     if command["do"] == "round":

@@ -6,7 +6,7 @@ import pytest
 
 from scal3r_ros.bench.projection import LAYOUTS, gradient_bytes, project, ring_share
 from scal3r_ros.networks.scal3r.architecture import preset
-from scal3r_ros.workers.context_sync import ring_bytes
+from scal3r_ros.workers.exchange import ring_bytes
 
 FULL = preset("scal3r")
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from scal3r_ros.config import DistributedConfig
 from scal3r_ros.records import Chunk, Frame
-from scal3r_ros.workers.process_group import Place, host_store, join_store
+from scal3r_ros.workers.group import Place, host_store, join_store
 from scal3r_ros.workers.shares import Share, shares
 
 PATIENCE = 60.0
@@ -27,7 +27,7 @@ CONFIG = DistributedConfig(
 )
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["scal3r_ros.reconstruct.scal3r.reconstructor", "scal3r_ros.workers.round_worker"]
+    ["scal3r_ros.reconstruct.scal3r.reconstructor", "scal3r_ros.workers.lockstep_worker"]
 )
 
 
@@ -205,10 +205,10 @@ def _work(pipe, port: int, config: DistributedConfig, engine: dict) -> None:
     import torch
 
     from scal3r_ros.workers.async_worker import AsyncWorker
+    from scal3r_ros.workers.lockstep_worker import LockstepWorker
     from scal3r_ros.workers.membership import GroupBroken, Origin
-    from scal3r_ros.workers.round_worker import RoundWorker
 
-    kind = AsyncWorker if config.policy == "async" else RoundWorker
+    kind = AsyncWorker if config.policy == "async" else LockstepWorker
     worker = kind(tiny_engine(**engine), config, torch.device("cpu"))
     store = join_store("127.0.0.1", port, config)
 

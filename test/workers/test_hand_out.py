@@ -8,7 +8,7 @@ from crew import make_chunk, tiny_engine
 from scal3r_ros.reconstruct.interface import OutOfDeviceMemory, ReconstructionFailed
 from scal3r_ros.records import ChunkPrediction
 from scal3r_ros.workers.hand_out import Attempt, WorkersUnavailable, hand_out
-from scal3r_ros.workers.round_worker import at_fault
+from scal3r_ros.workers.lockstep_worker import at_fault
 
 CHUNKS = [make_chunk(i) for i in range(3)]
 

@@ -11,7 +11,7 @@ from agreement import (
 )
 from crew import Crew, make_chunk, tiny_engine
 
-from scal3r_ros.workers.context_sync import ring_bytes
+from scal3r_ros.workers.exchange import ring_bytes
 
 
 @pytest.fixture

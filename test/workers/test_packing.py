@@ -11,6 +11,7 @@ import pytest
 import torch
 from crew import CONFIG
 
+from scal3r_ros.workers.group import Place, connect, host_store, join_store
 from scal3r_ros.workers.membership import GroupBroken
 from scal3r_ros.workers.packing import (
     BadSnapshot,
@@ -24,7 +25,6 @@ from scal3r_ros.workers.packing import (
     upload,
     write_snapshot,
 )
-from scal3r_ros.workers.process_group import Place, connect, host_store, join_store
 
 CPU = torch.device("cpu")
 ARRAYS = {"layer1.w0": np.arange(12, dtype=np.float32).reshape(3, 4), "chunks": np.array(7)}

@@ -9,9 +9,9 @@ import pytest
 from scal3r_ros.config import DistributedConfig
 from scal3r_ros.workers import coordinator as coordination
 from scal3r_ros.workers.coordinator import Coordinator
+from scal3r_ros.workers.group import join_store
 from scal3r_ros.workers.membership import BROKEN, IDLE, Report
 from scal3r_ros.workers.packing import read_snapshot, seal, snapshot_key, unseal, upload
-from scal3r_ros.workers.process_group import join_store
 
 WORKER = "/worker"
 

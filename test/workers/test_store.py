@@ -15,8 +15,8 @@ from crew import CONFIG, Crew, make_chunk
 
 from scal3r_ros.workers import store as stores
 from scal3r_ros.workers.coordinator import Coordinator
+from scal3r_ros.workers.group import Place, connect, join_store
 from scal3r_ros.workers.membership import IDLE, GroupBroken, Report
-from scal3r_ros.workers.process_group import Place, connect, join_store
 from scal3r_ros.workers.secret import group_secret
 from scal3r_ros.workers.store import HostedStore, StoreClient, StoreError
 

@@ -16,7 +16,7 @@ from scal3r_ros.nodes.workers.chunk_conversions import (
 )
 from scal3r_ros.reconstruct.interface import OutOfDeviceMemory, ReconstructionFailed
 from scal3r_ros.workers.membership import Origin, Plan, Report
-from scal3r_ros.workers.work import Answer, Assignment, Work, WorkerStatus
+from scal3r_ros.workers.tasks import Answer, Assignment, Work, WorkerStatus
 
 STATE_QOS = QoSProfile(
     depth=1,

@@ -106,7 +106,7 @@ class RemoteReconstructor:
         self._client.close()
 
     def _store(self):
-        from scal3r_ros.workers.process_group import join_store
+        from scal3r_ros.workers.group import join_store
 
         address, _, port = self._client.state.rendezvous.rpartition(":")
         return join_store(address, int(port), self._config)

@@ -26,7 +26,7 @@ _CONTEXT.set_forkserver_preload(
         "scal3r_ros.nodes.context_sync_node",
         "scal3r_ros.nodes.mapping_node",
         "scal3r_ros.nodes.reconstruction_node",
-        "scal3r_ros.workers.round_worker",
+        "scal3r_ros.workers.lockstep_worker",
         "scal3r_ros.reconstruct.scal3r.setup",
     ]
 )  # torch is imported once and not by every process

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from scal3r_ros.workers.process_group import Group
+from scal3r_ros.workers.group import Group
 
 Gradients = TypeVar("Gradients", bound=NamedTuple)
 

@@ -22,7 +22,8 @@ from scal3r_ros.reconstruct.interface import (
     ReconstructionFailed,
 )
 from scal3r_ros.records import Chunk, ChunkPrediction
-from scal3r_ros.workers.context_sync import AllReduceSync, Traffic
+from scal3r_ros.workers.exchange import AllReduceSync, Traffic
+from scal3r_ros.workers.group import Group, Place, connect, join_store
 from scal3r_ros.workers.hand_out import Fault, Result
 from scal3r_ros.workers.membership import GroupBroken, Origin
 from scal3r_ros.workers.packing import (
@@ -34,10 +35,9 @@ from scal3r_ros.workers.packing import (
     unseal,
     upload,
 )
-from scal3r_ros.workers.process_group import Group, Place, connect, join_store
 from scal3r_ros.workers.rounds import Progress, agree, exchange_progress, vote
 from scal3r_ros.workers.shares import Share
-from scal3r_ros.workers.work import Assignment, MemorySummary
+from scal3r_ros.workers.tasks import Assignment, MemorySummary
 
 _LAYER = re.compile(r"layer(\d+)")
 
@@ -95,7 +95,7 @@ class RoundOutcome:
 
 
 @dataclass
-class RoundWorker:
+class LockstepWorker:
     """State: the engine with its memory, the present group, and how far the memory has come."""
 
     engine: RoundEngine

@@ -26,20 +26,20 @@ from scal3r_ros.workers.membership import (
     GroupBroken,
 )
 from scal3r_ros.workers.shares import Share
-from scal3r_ros.workers.work import Answer, Assignment, Work, WorkerStatus
+from scal3r_ros.workers.tasks import Answer, Assignment, Work, WorkerStatus
 
 if TYPE_CHECKING:
-    from scal3r_ros.workers.round_worker import RoundWorker
+    from scal3r_ros.workers.lockstep_worker import LockstepWorker
 
 
-class WorkerLoop:
-    """Runs a `RoundWorker` in a thread of its own."""
+class Worker:
+    """Runs a `LockstepWorker` in a thread of its own."""
 
     def __init__(
         self,
         name: str,
         config: DistributedConfig,
-        make_worker: Callable[[], RoundWorker],
+        make_worker: Callable[[], LockstepWorker],
         answer: Callable[[Answer], None],
     ):
         self.name = name

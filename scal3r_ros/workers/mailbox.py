@@ -17,9 +17,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from scal3r_ros.workers.context_sync import Traffic
+from scal3r_ros.workers.exchange import Traffic
+from scal3r_ros.workers.group import Group
 from scal3r_ros.workers.membership import GroupBroken
-from scal3r_ros.workers.process_group import Group
 
 _POLL = 0.002
 
@@ -45,7 +45,7 @@ class _Parcel:
     error: GroupBroken | None = None
 
 
-class DeltaExchange:
+class Mailbox:
     """One process' mailbox in one generation of the group; every wait is bounded."""
 
     def __init__(self, group: Group, store: dist.Store, wire: torch.dtype):
@@ -143,7 +143,7 @@ def _is_done(parcel: _Parcel) -> bool:
     return parcel.done
 
 
-def wait_until_drained(exchange: DeltaExchange, poll, timeout: float) -> None:
+def wait_until_drained(exchange: Mailbox, poll, timeout: float) -> None:
     """Poll until everybody has what we published; the others poll too, so this ends soon."""
     deadline = time.monotonic() + timeout
     while not exchange.drained():

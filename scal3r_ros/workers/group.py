@@ -224,6 +224,7 @@ def _nccl(
 ) -> Backend:
     # A late peer must reach us as an error of `wait`; the library's watchdog would end the process.
     os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
+    os.environ.setdefault("TORCH_NCCL_ENABLE_MONITORING", "0")
     options = dist.ProcessGroupNCCL.Options()
     options._timeout = timedelta(seconds=config.collective_timeout)
     backend = cast(Backend, dist.ProcessGroupNCCL(store, place.rank, place.size, options))
