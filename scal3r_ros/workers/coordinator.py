@@ -26,16 +26,8 @@ from scal3r_ros.workers.membership import (
     Plan,
     Report,
 )
-from scal3r_ros.workers.packing import (
-    BadSnapshot,
-    discard,
-    download,
-    read_snapshot,
-    snapshot_key,
-    unseal,
-    upload,
-    write_snapshot,
-)
+from scal3r_ros.workers.packing import BadSnapshot, discard, download, unseal, upload
+from scal3r_ros.workers.snapshots import read_snapshot, snapshot_key, write_snapshot
 
 MEMBERS = Origin()
 OF_A_GENERATION = ("generation", "deltas", "memory")

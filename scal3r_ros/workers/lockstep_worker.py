@@ -26,17 +26,10 @@ from scal3r_ros.workers.exchange import AllReduceSync, Traffic
 from scal3r_ros.workers.group import Group, Place, connect, join_store
 from scal3r_ros.workers.hand_out import Fault, Result
 from scal3r_ros.workers.membership import GroupBroken, Origin
-from scal3r_ros.workers.packing import (
-    broadcast_bytes,
-    checksum,
-    download,
-    seal,
-    snapshot_key,
-    unseal,
-    upload,
-)
+from scal3r_ros.workers.packing import broadcast_bytes, checksum, download, seal, unseal, upload
 from scal3r_ros.workers.rounds import Progress, agree, exchange_progress, vote
 from scal3r_ros.workers.shares import Share
+from scal3r_ros.workers.snapshots import snapshot_key
 from scal3r_ros.workers.tasks import Assignment, MemorySummary
 
 _LAYER = re.compile(r"layer(\d+)")

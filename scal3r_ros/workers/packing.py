@@ -1,17 +1,14 @@
-"""Named arrays with a header as one run of bytes, and their ways between processes and to disk.
+"""Named arrays with a header as one run of bytes, and their ways between processes.
 
 The bytes are a safetensors file: nothing in them is ever executed. The same bytes travel through
-collectives, rest in the rendezvous store, and are written to disk.
+collectives, rest in the rendezvous store, and are written to disk (`snapshots.py`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,11 +22,6 @@ from scal3r_ros.workers.membership import GroupBroken
 
 _PART = 4 << 20  # the store refuses values of 8 MiB and more
 _SUM = "sha256"
-
-
-def snapshot_key(request: int) -> str:
-    """Where rank 0 leaves the committed memory for a request, in the store."""
-    return f"snapshot/{request}"
 
 
 class BadSnapshot(ValueError):
@@ -123,52 +115,6 @@ def discard(store: dist.Store, key: str, timeout: float) -> None:
             store.delete_key(f"{key}/{name}")
 
     _bounded(timeout, f"discarding {key}", drop)
-
-
-def write_snapshot(path: Path, data: bytes) -> None:
-    """Replace the file at `path` at once; what was there becomes `previous(path)`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            keep = path.with_name(f".{path.name}.keep")
-            keep.unlink(missing_ok=True)
-            os.link(path, keep)
-            os.replace(keep, previous(path))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def read_snapshot(path: Path) -> tuple[bytes, list[str]]:
-    """The newest whole snapshot at `path`, and one sentence per file that had to be refused.
-
-    Raises `FileNotFoundError` if there is none at all and `BadSnapshot` if none is whole.
-    """
-    refused: list[str] = []
-    for candidate in (path, previous(path)):
-        if not candidate.exists():
-            continue
-        data = candidate.read_bytes()
-        try:
-            unseal(data)
-        except BadSnapshot as error:
-            refused.append(f"{candidate}: {error}")
-        else:
-            return data, refused
-    if refused:
-        raise BadSnapshot("; ".join(refused))
-    raise FileNotFoundError(f"no snapshot at {path}")
-
-
-def previous(path: Path) -> Path:
-    """Where the snapshot before the newest one is kept."""
-    return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def _metadata(data: bytes) -> dict[str, str]:

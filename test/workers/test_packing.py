@@ -13,18 +13,8 @@ from crew import CONFIG
 
 from scal3r_ros.workers.group import Place, connect, host_store, join_store
 from scal3r_ros.workers.membership import GroupBroken
-from scal3r_ros.workers.packing import (
-    BadSnapshot,
-    download,
-    pack,
-    previous,
-    read_snapshot,
-    seal,
-    unpack,
-    unseal,
-    upload,
-    write_snapshot,
-)
+from scal3r_ros.workers.packing import BadSnapshot, download, pack, seal, unpack, unseal, upload
+from scal3r_ros.workers.snapshots import previous, read_snapshot, write_snapshot
 
 CPU = torch.device("cpu")
 ARRAYS = {"layer1.w0": np.arange(12, dtype=np.float32).reshape(3, 4), "chunks": np.array(7)}

@@ -11,7 +11,8 @@ from scal3r_ros.workers import coordinator as coordination
 from scal3r_ros.workers.coordinator import Coordinator
 from scal3r_ros.workers.group import join_store
 from scal3r_ros.workers.membership import BROKEN, IDLE, Report
-from scal3r_ros.workers.packing import read_snapshot, seal, snapshot_key, unseal, upload
+from scal3r_ros.workers.packing import seal, unseal, upload
+from scal3r_ros.workers.snapshots import read_snapshot, snapshot_key
 
 WORKER = "/worker"
 
