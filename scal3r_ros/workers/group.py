@@ -8,6 +8,7 @@ broken group and enter the next one.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -52,8 +53,19 @@ class Place:
 def host_store(config: DistributedConfig) -> HostedStore:
     """Open the rendezvous store in this process, on `config.address` and no other; port 0 takes a
     free one (`store.port`)."""
+    _check_reachable(config.address)
     secret = group_secret(config.secret_file)
     return HostedStore(config.address, config.port, secret, config.store_timeout)
+
+
+def _check_reachable(address: str) -> None:
+    """Many systems give their own name the address 127.0.1.1, which no other machine reaches."""
+    found = str(socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)[0][4][0])
+    if found.startswith("127.") and not address.startswith(("127.", "localhost")):
+        raise ValueError(
+            f"distributed.address {address} means {found} on this machine, which no other machine "
+            f"reaches; set it to the address that the others use (hostname -I lists them)"
+        )
 
 
 def join_store(address: str, port: int, config: DistributedConfig) -> StoreClient:

@@ -15,7 +15,7 @@ from crew import CONFIG, Crew, make_chunk
 
 from scal3r_ros.workers import store as stores
 from scal3r_ros.workers.coordinator import Coordinator
-from scal3r_ros.workers.group import Place, connect, join_store
+from scal3r_ros.workers.group import Place, connect, host_store, join_store
 from scal3r_ros.workers.membership import IDLE, GroupBroken, Report
 from scal3r_ros.workers.secret import group_secret
 from scal3r_ros.workers.store import HostedStore, StoreClient, StoreError
@@ -127,6 +127,14 @@ def test_a_worker_without_the_secret_is_told(tmp_path):
     with pytest.raises(GroupBroken, match="does not share our secret"):
         join_store(said.address, said.port, replace(CONFIG, secret_file=str(file)))
     coordinator.close()
+
+
+def test_a_name_that_means_this_machine_only_is_refused(monkeypatch):
+    """As Debian writes it to /etc/hosts."""
+    found = socket.getaddrinfo("127.0.1.1", None, type=socket.SOCK_STREAM)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *names, **options: found)
+    with pytest.raises(ValueError, match="robot means 127.0.1.1 on this machine"):
+        host_store(replace(CONFIG, address="robot"))
 
 
 def test_generations_leave_no_keys_behind():
