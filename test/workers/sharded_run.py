@@ -8,11 +8,10 @@ import numpy as np
 from crew import make_chunk, of_mixed_sizes
 
 from scal3r_ros.config import load
-from scal3r_ros.reconstruct.factory import open_reconstructor
 from scal3r_ros.reconstruct.interface import ReconstructionFailed
 from scal3r_ros.reconstruct.scal3r import reconstructor as reconstructor_module
 from scal3r_ros.workers.sharded import serve
-from scal3r_ros.workers.torchrun import is_helper
+from scal3r_ros.workers.torchrun import is_helper, opened_reconstructor
 
 
 def failing_heads(chunk: int):
@@ -33,7 +32,11 @@ def main(options: str, out: str) -> int:
 
 
 def _run(config, out: str) -> int:
-    reconstructor = open_reconstructor(config)
+    with opened_reconstructor(config) as reconstructor:
+        return _reconstruct(reconstructor, out)
+
+
+def _reconstruct(reconstructor, out: str) -> int:
     chunks = [of_mixed_sizes(make_chunk(i, frames=3 + i % 2)) for i in range(5)]
     depths = []
     while chunks:
@@ -53,8 +56,6 @@ def _run(config, out: str) -> int:
     arrays = {f"depth_{i}": depth for i, depth in enumerate(depths)}
     np.savez(out, loop=loop.depth, first=first.depth, again=again.depth, after=after[-1].depth,
              **arrays, **{f"memory_{k}": v for k, v in kept.arrays.items()})  # fmt: skip
-    if hasattr(reconstructor, "close"):
-        reconstructor.close()
     return 0
 
 

@@ -88,7 +88,13 @@ def test_a_dead_helper_costs_a_restart_and_no_chunk(tmp_path, checkpoint):
     arguments = ["reconstruct", str(BAG), "--quiet", "--checkpoint", str(checkpoint), "--set"]
     arguments += ["gate.stride=18", "chunk.size=4", "chunk.overlap=2", "model.threads=1"]
     arguments += ["alignment.compat=true", "loop.enabled=false", "distributed.round_size=2"]
-    dying = [str(HERE / "dying_run.py"), *arguments, "--out", str(tmp_path / "two"), "--resume"]
+    dying = [
+        str(HERE.parent / "pipeline" / "dying_run.py"),
+        *arguments,
+        "--out",
+        str(tmp_path / "two"),
+        "--resume",
+    ]
     done = torchrun(*dying, options=["--max-restarts", "1"])
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("go on with the same command and --resume") == 1
