@@ -7,7 +7,8 @@ import threading
 
 import numpy as np
 import pytest
-from oracle_node import DEFAULTS, StampOracle
+from oracle_node import StampOracle
+from process_openers import OPTIONS, open_broken, open_quick, open_slow
 
 from scal3r_ros.config import Config
 from scal3r_ros.reconstruct import process
@@ -15,20 +16,6 @@ from scal3r_ros.reconstruct.interface import ReconstructionFailed
 from scal3r_ros.reconstruct.interruptible import Interrupted, InterruptibleReconstructor
 from scal3r_ros.reconstruct.process import ProcessLost, ProcessReconstructor
 from scal3r_ros.records import Chunk, Frame
-
-OPTIONS = {**DEFAULTS, "frames": 20}
-
-
-def open_quick(config):
-    return StampOracle(OPTIONS)
-
-
-def open_slow(config):
-    return StampOracle({**OPTIONS, "seconds": 60.0})
-
-
-def open_broken(config):
-    raise ValueError("the weights are missing")
 
 
 def chunk(index, frames):

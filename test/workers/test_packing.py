@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from children import host, write_for_ever
 from crew import CONFIG
 
 from scal3r_ros.workers.group import Place, connect, host_store, join_store
@@ -63,18 +64,13 @@ def test_the_previous_snapshot_is_used_when_the_newest_is_damaged(tmp_path):
         read_snapshot(path)
 
 
-def _write_for_ever(path, data):
-    while True:
-        write_snapshot(path, data)
-
-
 def test_killed_while_writing_a_whole_snapshot_is_there(tmp_path):
     path = tmp_path / "context.safetensors"
     data = seal({}, {"x": np.zeros(1 << 20, np.float32)})
     write_snapshot(path, data)
     context = multiprocessing.get_context("forkserver")
     for delay in (0.05, 0.11, 0.17):
-        process = context.Process(target=_write_for_ever, args=(path, data))
+        process = context.Process(target=write_for_ever, args=(path, data))
         process.start()
         time.sleep(delay + 0.3)
         process.kill()
@@ -92,17 +88,11 @@ def test_large_bytes_rest_in_the_store():
         download(store, "other", 0.2)
 
 
-def _host(pipe):
-    store = host_store(CONFIG)
-    pipe.send(store.port)
-    time.sleep(100)
-
-
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL], ids=["stopped", "killed"])
 def test_a_store_that_does_not_answer_holds_nobody_up(number):
     """A stopped host keeps its connections: the library alone would wait for ever."""
     here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("forkserver").Process(target=_host, args=(there,))
+    process = multiprocessing.get_context("forkserver").Process(target=host, args=(there,))
     process.start()
     port = here.recv()
     store = join_store("127.0.0.1", port, replace(CONFIG, store_timeout=5.0))
