@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from scal3r_ros.files import atomic_file
+from scal3r_ros.files import BadArchive, open_arrays, write_arrays
 
 VERSION = 1
 _FACTS = "facts"
@@ -23,21 +22,18 @@ class BadMapFile(ValueError):
 def write_map(path: str | Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
     """Write arrays and JSON-compatible facts; raises `SaveFailed` and keeps the older file."""
     text = json.dumps({"version": VERSION, **facts}, sort_keys=True)
-    with atomic_file(path) as file:
-        table = {_FACTS: np.frombuffer(text.encode(), np.uint8)}
-        np.savez(file, **table, **arrays)  # type: ignore[arg-type]  # none is called allow_pickle
+    write_arrays(path, {_FACTS: np.frombuffer(text.encode(), np.uint8), **arrays})
 
 
 def read_map(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read what `write_map` wrote; raises `BadMapFile`."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with open_arrays(path) as file:
+            arrays = dict(file)
         facts = json.loads(arrays.pop(_FACTS).tobytes())
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (BadArchive, OSError, KeyError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise BadMapFile(f"{path} is no saved map or is damaged: {error}") from error
-    if facts.get("version") != VERSION:
-        raise BadMapFile(
-            f"{path} has format {facts.get('version')}, this program reads {VERSION}; map again"
-        )
+    if not isinstance(facts, dict) or facts.get("version") != VERSION:
+        found = facts.get("version") if isinstance(facts, dict) else type(facts).__name__
+        raise BadMapFile(f"{path} has format {found}, this program reads {VERSION}; map again")
     return arrays, facts

@@ -142,10 +142,10 @@ class LoopVerifier:
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Wait for confirmation of what a saved verifier waited for."""
         poses = Sim3(arrays["scale"], arrays["rotation"], arrays["translation"])
+        reasons, sigmas = arrays["reason"].tolist(), np.array(arrays["sigma"])
         self._waiting = []
         for i, (a, b) in enumerate(arrays["ends"].tolist()):
-            reason, sigma = str(arrays["reason"][i]), np.array(arrays["sigma"][i])
-            verdict = LoopVerdict(False, reason, a, b, poses[2 * i], sigma)
+            verdict = LoopVerdict(False, reasons[i], a, b, poses[2 * i], sigmas[i])
             self._waiting.append((verdict, poses[2 * i + 1]))
 
     def follow(self, S_map_chunk: Mapping[int, Sim3]) -> None:

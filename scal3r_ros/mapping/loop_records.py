@@ -8,13 +8,14 @@ their images are stored without loss so that the same features are found again.
 from __future__ import annotations
 
 import io
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from scal3r_ros.files import BadArchive, open_arrays, write_arrays
 from scal3r_ros.records import ChunkPrediction, Frame
 
 STEP = 4
@@ -24,13 +25,8 @@ SPARSE = 0.05
 """A smaller share of valid pixels makes depth maps sparse."""
 
 
-class RecordDropped(LookupError):
-    """The chunk's record is gone: the disk quota was exceeded."""
-
-    def __init__(self, chunk_index: int) -> None:
-        super().__init__(
-            f"no record of chunk {chunk_index}: it was dropped to keep loop.max_megabytes; raise it"
-        )
+class NoRecord(LookupError):
+    """What a loop needs of a chunk is not there; the message says why."""
 
 
 class LoopRecords:
@@ -42,16 +38,16 @@ class LoopRecords:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._frame_ids: dict[int, tuple[int, ...]] = {}
         self._sizes: dict[int, int] = {}
-        for path in sorted(self.folder.glob("chunk_*.npz")):
-            with np.load(path, allow_pickle=False) as record:
-                index = int(record["chunk_index"])
-                self._frame_ids[index] = tuple(record["frame_ids"].tolist())
-            self._sizes[index] = path.stat().st_size
-
-    @property
-    def nbytes(self) -> int:
+        self.nbytes = 0
         """Bytes on disk."""
-        return sum(self._sizes.values())
+        self.damaged: list[str] = []
+        """What was found wrong with files that were there before, which are left out."""
+        for path in sorted(self.folder.glob("chunk_*.npz")):
+            try:
+                self._know(path)
+            except (BadArchive, KeyError, OSError, ValueError) as error:
+                self.damaged.append(f"{path.name}: {error}")
+                path.unlink()
 
     def __contains__(self, chunk_index: int) -> bool:
         return chunk_index in self._frame_ids
@@ -59,7 +55,10 @@ class LoopRecords:
     def frame_ids(self, chunk_index: int) -> tuple[int, ...]:
         """Frames that a recorded chunk reconstructed."""
         if chunk_index not in self._frame_ids:
-            raise RecordDropped(chunk_index)
+            raise NoRecord(
+                f"no record of chunk {chunk_index}: it was dropped to keep loop.max_megabytes; "
+                f"raise it"
+            )
         return self._frame_ids[chunk_index]
 
     def put(self, prediction: ChunkPrediction, frames: Mapping[int, Frame]) -> None:
@@ -81,14 +80,15 @@ class LoopRecords:
             "images": np.frombuffer(b"".join(images), np.uint8),
             "frame_intrinsics": np.array([np.zeros((3, 3)) if k is None else k for k in known]),
         }
-        self._write(prediction.chunk_index, arrays)
-        self._frame_ids[prediction.chunk_index] = prediction.frame_ids
+        path = self._path(prediction.chunk_index)
+        write_arrays(path, arrays)
+        self._know(path)
         self._drop_oldest()
 
     def prediction(self, chunk_index: int, frame_ids: Sequence[int]) -> ChunkPrediction:
         """The recorded geometry of some of a chunk's frames, on the reduced grid."""
+        positions = self._positions(chunk_index, frame_ids)
         with self._open(chunk_index) as record:
-            positions = self._positions(chunk_index, frame_ids)
             depth, confidence = (maps[positions] for maps in _unpack_maps(record))
             depth = depth * np.float32(record["unit"])
             return ChunkPrediction(
@@ -103,6 +103,7 @@ class LoopRecords:
 
     def frames(self, chunk_index: int, frame_ids: Sequence[int]) -> tuple[Frame, ...]:
         """The recorded images of some of a chunk's frames."""
+        positions = self._positions(chunk_index, frame_ids)
         with self._open(chunk_index) as record:
             ends, images = record["image_ends"], record["images"]
             stamps, intrinsics = record["stamps_ns"], record["frame_intrinsics"]
@@ -114,28 +115,35 @@ class LoopRecords:
                     rgb=_decode(images[starts[i] : ends[i]].tobytes()),
                     intrinsics=intrinsics[i] if intrinsics[i].any() else None,
                 )
-                for i, frame_id in zip(self._positions(chunk_index, frame_ids), frame_ids)
+                for i, frame_id in zip(positions, frame_ids)
             )
 
     def _positions(self, chunk_index: int, frame_ids: Sequence[int]) -> list[int]:
-        place = {frame_id: i for i, frame_id in enumerate(self._frame_ids[chunk_index])}
+        place = {frame_id: i for i, frame_id in enumerate(self.frame_ids(chunk_index))}
         return [place[frame_id] for frame_id in frame_ids]
 
-    def _open(self, chunk_index: int):
-        if chunk_index not in self._frame_ids:
-            raise RecordDropped(chunk_index)
-        return np.load(self._path(chunk_index), allow_pickle=False)
+    @contextmanager
+    def _open(self, chunk_index: int) -> Iterator[Mapping[str, np.ndarray]]:
+        self.frame_ids(chunk_index)
+        try:
+            with open_arrays(self._path(chunk_index)) as record:
+                yield record
+        except (BadArchive, OSError, KeyError, ValueError) as error:
+            raise NoRecord(f"the record of chunk {chunk_index} is damaged: {error}") from error
 
     def _path(self, chunk_index: int) -> Path:
         return self.folder / f"chunk_{chunk_index:08d}.npz"
 
-    def _write(self, chunk_index: int, arrays: Mapping[str, np.ndarray]) -> None:
-        path = self._path(chunk_index)
-        partial = path.with_suffix(".partial")
-        with open(partial, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
-        os.replace(partial, path)
-        self._sizes[chunk_index] = path.stat().st_size
+    def _know(self, path: Path) -> None:
+        """Take a file that is there into the books."""
+        with open_arrays(path) as record:
+            index = int(record["chunk_index"])
+            frame_ids = tuple(record["frame_ids"].tolist())
+        if path != self._path(index):
+            raise ValueError(f"it is of chunk {index}")
+        size = path.stat().st_size
+        self.nbytes += size - self._sizes.get(index, 0)
+        self._frame_ids[index], self._sizes[index] = frame_ids, size
 
     def _drop_oldest(self) -> None:
         while self.nbytes > self.max_megabytes * 1e6 and len(self._frame_ids) > 1:
@@ -143,7 +151,8 @@ class LoopRecords:
 
     def _delete(self, chunk_index: int) -> None:
         self._path(chunk_index).unlink(missing_ok=True)
-        del self._frame_ids[chunk_index], self._sizes[chunk_index]
+        self.nbytes -= self._sizes.pop(chunk_index)
+        del self._frame_ids[chunk_index]
 
 
 def reduce_prediction(

@@ -63,6 +63,11 @@ class Trajectory:
         return int(self._columns["chunk_index"][self._rows[frame_id]])
 
     @property
+    def chunks(self) -> set[int]:
+        """Indices of all chunks that own a frame."""
+        return set(np.unique(self._columns["chunk_index"][: len(self)]).tolist())
+
+    @property
     def frame_ids(self) -> tuple[int, ...]:
         """All frames in chronological order."""
         return tuple(sorted(self._rows))

@@ -11,7 +11,6 @@ import numpy as np
 from scal3r_ros.config import AlignmentConfig, LoopConfig
 from scal3r_ros.files import explained, link_or_copy
 from scal3r_ros.mapping.alignment import align
-from scal3r_ros.mapping.chunking import Chunker
 from scal3r_ros.mapping.loop_closure import (
     LoopCandidate,
     LoopDetector,
@@ -19,7 +18,7 @@ from scal3r_ros.mapping.loop_closure import (
     LoopVerifier,
     loop_window,
 )
-from scal3r_ros.mapping.loop_records import LoopRecords, RecordDropped, reduce_prediction
+from scal3r_ros.mapping.loop_records import LoopRecords, NoRecord, reduce_prediction
 from scal3r_ros.pipeline.live_map import LiveMap, MapChange
 from scal3r_ros.records import Chunk, ChunkPrediction, Event, Frame
 
@@ -115,9 +114,11 @@ class LoopSearch:
         _mirror(self.records.folder, folder / RECORDS)
 
     def fetch_records(self, folder: Path) -> None:
-        """Take over the records of a saved map."""
+        """Take over the records of a saved map, without those that are damaged."""
         _mirror(folder / RECORDS, self.records.folder)
         self.records = LoopRecords(self.records.folder, self._config.max_megabytes)
+        strange = [path.name for path in (folder / RECORDS).glob("*.npz") if not path.is_file()]
+        self.records.damaged += [f"{name} is no regular file" for name in strange]
 
     def trials(self, change: MapChange, live_map: LiveMap) -> list[LoopTrial]:
         """Remember frames whose owner is final; which older places do they look like?"""
@@ -132,22 +133,23 @@ class LoopSearch:
                     trials.append(trial)
         return trials
 
-    def chunk(self, trial: LoopTrial, chunker: Chunker, session: int) -> Chunk:
-        """The loop chunk: the frames of both windows in order of time."""
+    def chunk(
+        self, trial: LoopTrial, index: int, first_size: tuple[int, int] | None, session: int
+    ) -> Chunk:
+        """The loop chunk: the frames of both windows in order of time; raises `NoRecord`."""
         frames = [
             frame
             for end, window in zip(trial.ends, trial.windows)
             for frame in self.records.frames(end, window)
         ]
-        index, first_size = chunker.next_index(), chunker.first_size
         return Chunk(index, session, tuple(frames), kind="loop", first_size=first_size)
 
     def tie(self, trial: LoopTrial, prediction: ChunkPrediction, live_map: LiveMap) -> str:
         """Add the edges that a loop chunk proves; returns why it proves none, or nothing."""
         try:
             verdicts = self._judge(trial, prediction, live_map)
-        except RecordDropped as dropped:
-            return str(dropped)
+        except NoRecord as missing:
+            return str(missing)
         for verdict in verdicts:
             if verdict.accepted:
                 live_map.graph.add_edge(verdict.a, verdict.b, verdict.S_a_b, "loop", verdict.sigma)
@@ -197,7 +199,7 @@ def _mirror(source: Path, target: Path) -> None:
     """Make `target` hold the same records as `source`; files are never changed once written."""
     with explained(target):
         target.mkdir(parents=True, exist_ok=True)
-        wanted = {path.name: path for path in source.glob("*.npz")}
+        wanted = {path.name: path for path in source.glob("*.npz") if path.is_file()}
         for path in target.glob("*.npz"):
             if path.name not in wanted:
                 path.unlink()

@@ -12,6 +12,7 @@ from typing import cast
 import numpy as np
 
 from scal3r_ros.config import Config
+from scal3r_ros.mapping.loop_records import NoRecord
 from scal3r_ros.mapping.point_map import PointCloud
 from scal3r_ros.pipeline import save
 from scal3r_ros.pipeline.chunk_queue import Reconstructed
@@ -124,11 +125,9 @@ class Mapper:
             raise RuntimeError("a chunk is half integrated; go on from an earlier save")
         save.write_state(self._state, self.reconstructor, Path(folder), self._files)
 
-    def load(self, folder: str | Path) -> None:
-        """Continue a saved map; raises `BadMapFile`, or `ValueError` for another network's memory.
-
-        Nothing changes if it fails.
-        """
+    def load(self, folder: str | Path) -> list[Event]:
+        """Continue a saved map; raises `BadMapFile`, or `ValueError` for another network's memory,
+        and then nothing has changed. Returns what could not be taken over."""
         records = self._new_records()
         try:
             state = save.read_state(self.config, self.reconstructor, Path(folder), records)
@@ -136,6 +135,12 @@ class Mapper:
             shutil.rmtree(records, ignore_errors=True)
             raise
         self._replace(state)
+        events = [
+            Event("loop_record_damaged", f"{text}; no loop will be found there")
+            for text in state.loops.records.damaged
+        ]
+        self.counters.update(event.name for event in events)
+        return events
 
     def observe_odometry(self, stamp_ns: int, T_odom_base: np.ndarray) -> None:
         """A pose (4, 4) of the body in metres, for scale and to bridge failed alignments."""
@@ -321,20 +326,21 @@ class Mapper:
         device that cannot hold both gets half of the frames."""
         state = self._state
         for attempt in (trial, *trial.halved()):
-            chunk = state.loops.chunk(attempt, state.chunks.chunker, session)
+            index = state.chunks.chunker.next_index()
             try:
+                chunk = state.loops.chunk(attempt, index, state.chunks.chunker.first_size, session)
                 contribute = self.config.memory.loop_contributes
                 prediction = self.reconstructor.reconstruct(chunk, contribute)
             except OutOfDeviceMemory as error:
                 reason = str(error)
                 continue
-            except ReconstructionFailed as failure:
+            except (ReconstructionFailed, NoRecord) as failure:
                 reason = str(failure)
                 break
             reason = state.loops.tie(attempt, prediction, self.live_map)
             state.history.add(chunk.summary, attempt, proven=not reason)
             break
-        return trial.event(reason, chunk.index)
+        return trial.event(reason, index)
 
     def _tell(
         self,

@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -69,10 +69,13 @@ class _Journal:
     def note(self, updates: Sequence[MapUpdate]) -> None:
         for update in updates:
             self.loops += update.loops
-            for event in update.events:
-                level = logging.INFO if event.name in GOOD_NEWS else logging.WARNING
-                log.log(level, "%s: %s", event.name, event.message)
-                self.events.append(event)
+            self.note_events(update.events)
+
+    def note_events(self, events: Iterable[Event]) -> None:
+        for event in events:
+            level = logging.INFO if event.name in GOOD_NEWS else logging.WARNING
+            log.log(level, "%s: %s", event.name, event.message)
+            self.events.append(event)
         del self.events[:-_KEPT_EVENTS]
 
 
@@ -130,7 +133,7 @@ class _Session:
         if measurements is not None and measurements.T_base_camera is not None:
             self.mapper.set_camera_mount(measurements.T_base_camera)
         if resumes:
-            self.mapper.load(self._work)
+            self._journal.note_events(self.mapper.load(self._work))
             log.info("resuming after frame %d", self.mapper.next_frame_id - 1)
 
     def feed(self, progress: Progress | None, save_every: float) -> str:
@@ -236,14 +239,21 @@ class _Session:
         write_text(self._work / "run.json", json.dumps(journal))
 
     def _check_identity(self) -> None:
-        saved = json.loads((self._work / "run.json").read_text())
-        if saved["identity"] != self._identity:
+        try:
+            saved = json.loads((self._work / "run.json").read_text())
+            identity = saved["identity"]
+            self._journal.loops = [(int(first), int(second)) for first, second in saved["loops"]]
+            self._journal.events = [Event(*values) for values in saved["events"]]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise BadInput(
+                f"what {self._out} holds of an interrupted run is damaged ({error}); leave "
+                f"--resume out to start again"
+            ) from error
+        if identity != self._identity:
             raise BadInput(
                 f"{self._out} holds an interrupted run with other options or another input; give "
                 f"the same ones, or leave --resume out to start again"
             )
-        self._journal.loops = [tuple(pair) for pair in saved["loops"]]
-        self._journal.events = [Event(*values) for values in saved["events"]]
 
 
 def _identity(

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
+
 from scal3r_ros.config import Config
 from scal3r_ros.io.map_store import BadMapFile, read_map, write_map
 from scal3r_ros.pipeline.mapping_state import MappingState
@@ -59,9 +61,26 @@ def read_state(
         memory = unpack_memory(arrays, facts["memory"])
         beside = _files_of(folder, facts)
         state.history.read(facts)
+        _check(state)
     state.loops.fetch_records(beside)
     _restore(reconstructor, memory, state, beside)
     return state
+
+
+def _check(state: MappingState) -> None:
+    """Raise `BadMapFile` where parts of a map contradict each other."""
+    live_map = state.live_map
+    placed = np.array([S.matrix() for S in live_map.graph.nodes.values()])
+    if not np.isfinite(placed).all():
+        raise BadMapFile("a chunk of the map has no finite place")
+    unknown = live_map.trajectory.chunks - live_map.graph.nodes.keys()
+    if unknown:
+        raise BadMapFile(f"frames belong to chunks that the map has not: {sorted(unknown)[:5]}")
+    newest = max([-1, *live_map.trajectory.frame_ids, *(f.id for f in state.chunks.frames)])
+    if state.next_frame_id <= newest:
+        raise BadMapFile(f"frame {newest} is there, and {state.next_frame_id} would be the next")
+    if live_map.open is not None and live_map.open.summary.index not in live_map.graph.nodes:
+        raise BadMapFile(f"the open chunk {live_map.open.summary.index} has no place in the map")
 
 
 @contextmanager
@@ -87,9 +106,7 @@ def _named_damage(path: Path) -> Iterator[None]:
     """What reading says about values that nobody wrote is that the file is damaged."""
     try:
         yield
-    except BadMapFile:
-        raise
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         raise BadMapFile(
             f"{path} is damaged ({type(error).__name__}: {error}); go on from another save"
         ) from error
@@ -102,7 +119,8 @@ def _restore(
     before = reconstructor.state()
     reconstructor.restore(memory)
     try:
-        state.history.load_chunks(reconstructor, beside)
+        with _named_damage(beside):
+            state.history.load_chunks(reconstructor, beside)
     except BaseException:
         reconstructor.restore(before)
         raise

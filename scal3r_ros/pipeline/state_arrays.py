@@ -49,11 +49,12 @@ def unpack_state(state: MappingState, arrays: Mapping[str, np.ndarray], facts: M
     """Fill a new state."""
     unpack_live_map(state.live_map, arrays, facts["assembly"])
     unpack_frames(state.chunks, arrays, facts["frames"])
-    state.parallax.restore(arrays.get("parallax.kept"), facts["kept_ns"])
+    state.parallax.restore(arrays.get("parallax.kept"), int(facts["kept_ns"]))
     state.loops.restore(arrays)
-    state.counters.update(facts["counters"])
-    state.seconds.update(facts["seconds"])
-    state.next_frame_id, state.last_stamp_ns = facts["next_frame_id"], facts["last_stamp_ns"]
+    state.counters.update({name: int(count) for name, count in facts["counters"].items()})
+    state.seconds.update({name: float(spent) for name, spent in facts["seconds"].items()})
+    state.next_frame_id, last = int(facts["next_frame_id"]), facts["last_stamp_ns"]
+    state.last_stamp_ns = None if last is None else int(last)
 
 
 def pack_live_map(live_map: LiveMap) -> tuple[Arrays, dict[str, Any]]:

@@ -107,7 +107,9 @@ class KeepsChunks(Finalizes, Protocol):
         Raises `SaveFailed`."""
 
     def load_chunks(self, folder: Path, count: int) -> None:
-        """Take the first `count` chunks of `folder` instead of those kept so far."""
+        """Take the first `count` chunks of `folder` instead of those kept so far, which stay if
+        that fails. Raises `ValueError`, `LookupError`, `TypeError` or `OSError` for files that
+        nobody wrote."""
 
 
 def round_of_at_least(round_size: int | None, wanted: int) -> int | None:

@@ -10,7 +10,7 @@ from oracle import OracleReconstructor, Spoil, drive
 from scal3r_ros.config import AlignmentConfig, LoopConfig
 from scal3r_ros.mapping.alignment import Alignment, align
 from scal3r_ros.mapping.loop_closure import LoopDetector, LoopVerifier, loop_window
-from scal3r_ros.mapping.loop_records import LoopRecords, RecordDropped, reduce_prediction
+from scal3r_ros.mapping.loop_records import LoopRecords, NoRecord, reduce_prediction
 from scal3r_ros.mapping.sim3 import Sim3
 from scal3r_ros.records import Frame
 
@@ -250,7 +250,7 @@ def test_oldest_records_go_first_and_say_so(tmp_path):
         assert records.nbytes <= 0.2e6
     assert 0 not in records
     assert 11 in records
-    with pytest.raises(RecordDropped, match="no record of chunk 0"):
+    with pytest.raises(NoRecord, match="no record of chunk 0"):
         records.prediction(0, [0])
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scal3r_ros.mapping.loop_records import LoopRecords, RecordDropped, reduce_prediction
+from scal3r_ros.mapping.loop_records import LoopRecords, NoRecord, reduce_prediction
 from scal3r_ros.records import ChunkPrediction, Frame
 
 
@@ -57,5 +57,5 @@ def test_the_oldest_records_go_when_the_quota_is_full(tmp_path):
     for index in range(12):
         records.put(*make(index, 0.9, random))
     assert records.nbytes <= 0.1e6 and 11 in records and 0 not in records
-    with pytest.raises(RecordDropped, match="no record of chunk 0"):
+    with pytest.raises(NoRecord, match="no record of chunk 0"):
         records.frames(0, (0,))

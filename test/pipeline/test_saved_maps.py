@@ -1,6 +1,7 @@
 """Saved maps go on as if nothing had happened; damaged ones are refused."""
 
 import errno
+import os
 
 import numpy as np
 import pytest
@@ -137,3 +138,113 @@ def test_records_are_copied_once_where_they_cannot_be_linked(street, tmp_path, m
     found = Mapper(config(loop__enabled=True), OracleReconstructor(street))
     found.load(tmp_path)
     assert records_of(found) == records_of(mapper)
+
+
+def damages(arrays, facts):
+    """Damaged variants of a saved map, by name."""
+    for name in facts:
+        if name not in ("version", "files"):
+            yield f"without {name}", arrays, {k: v for k, v in facts.items() if k != name}
+            yield f"{name} is a word", arrays, facts | {name: "word"}
+    for part in ("assembly", "frames", "memory"):
+        for name in facts[part]:
+            less = {k: v for k, v in facts[part].items() if k != name}
+            if name != "first_size":
+                yield f"without {part} {name}", arrays, facts | {part: less}
+    for name in arrays:
+        if name not in ("graph.solved", "parallax.kept", "open.descriptors"):
+            yield f"without {name}", {k: v for k, v in arrays.items() if k != name}, facts
+    images = np.zeros_like(arrays["frames.images"])
+    yield "images", arrays | {"frames.images": images}, facts
+    chunks = arrays["trajectory.chunk_index"] + 100
+    yield "other chunks", arrays | {"trajectory.chunk_index": chunks}, facts
+    places = np.full_like(arrays["graph.node_translation"], np.nan)
+    yield "no places", arrays | {"graph.node_translation": places}, facts
+    yield "frames to come again", arrays, facts | {"next_frame_id": 5}
+    yield "files elsewhere", arrays, facts | {"files": "../../elsewhere"}
+
+
+def test_whatever_is_wrong_with_a_map_file_the_present_map_goes_on(street, tmp_path):
+    settings = config(loop__enabled=True)
+    saved = Mapper(settings, OracleReconstructor(street, REALISTIC))
+    run(street, saved, range(20))
+    for i in range(20, 30):
+        saved.add(street.frame(i))
+    saved.save(tmp_path)
+    variants = list(damages(*read_map(tmp_path / MAP_FILE)))
+    assert len(variants) > 50
+    present = Mapper(settings, OracleReconstructor(street, REALISTIC))
+    untouched = Mapper(settings, OracleReconstructor(street, REALISTIC))
+    for mapper in (present, untouched):
+        run(street, mapper, range(40))
+    loaded = []
+    for name, arrays, facts in variants:
+        write_map(tmp_path / MAP_FILE, arrays, facts)
+        try:
+            present.load(tmp_path)
+            loaded.append(name)
+        except BadMapFile:
+            pass
+    assert loaded == []
+    for mapper in (present, untouched):
+        run(street, mapper, range(40, 60))
+    for ours, theirs in zip(present.trajectory(), untouched.trajectory(), strict=True):
+        np.testing.assert_array_equal(ours.T_map_camera, theirs.T_map_camera)
+    assert present.counters == untouched.counters
+    assert present.reconstructor.version == untouched.reconstructor.version
+    assert records_of(present) == records_of(untouched)
+
+
+def test_another_reconstructors_memory_leaves_the_present_map(street, tmp_path):
+    class Other(OracleReconstructor):
+        def restore(self, state):
+            raise ValueError("the memory belongs to other weights")
+
+    saved = Mapper(config(), OracleReconstructor(street))
+    run(street, saved, range(20))
+    saved.save(tmp_path)
+    present = Mapper(config(), Other(street))
+    run(street, present, range(40))
+    with pytest.raises(ValueError, match="other weights"):
+        present.load(tmp_path)
+    assert len(present.trajectory()) == 40
+    run(street, present, range(40, 60))
+    assert [pose.frame_id for pose in present.trajectory()] == list(range(60))
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "pipe"])
+@pytest.mark.timeout(60)
+def test_a_damaged_loop_record_is_left_out_and_named(street, tmp_path, damage):
+    first = Mapper(config(loop__enabled=True), OracleReconstructor(street, REALISTIC))
+    run(street, first, range(40))
+    first.save(tmp_path)
+    record = sorted(tmp_path.rglob("chunk_*.npz"))[1]
+    data = record.read_bytes()
+    record.unlink()
+    if damage == "pipe":
+        os.mkfifo(record)
+    else:
+        record.write_bytes(data[: len(data) // 2] if damage == "cut" else b"")
+    second = Mapper(config(loop__enabled=True), OracleReconstructor(street, REALISTIC))
+    events = second.load(tmp_path)
+    assert [event.name for event in events] == ["loop_record_damaged"]
+    assert record.name in events[0].message
+    assert len(records_of(second)) == len(records_of(first)) - 1
+    run(street, second, range(40, 60))
+    assert len(second.trajectory()) == 60
+
+
+def test_a_save_removes_only_what_a_save_has_made(street, tmp_path):
+    photo = tmp_path / "files" / "holiday" / "photo.jpg"
+    photo.parent.mkdir(parents=True)
+    photo.write_bytes(b"dear")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "letter.txt").write_text("dear")
+    (tmp_path / "files" / ("0" * 32)).symlink_to(elsewhere)
+    for frames in (20, 40):
+        mapper = Mapper(config(loop__enabled=True), OracleReconstructor(street))
+        run(street, mapper, range(frames))
+        mapper.save(tmp_path)
+    assert photo.read_bytes() == b"dear" and (elsewhere / "letter.txt").read_text() == "dear"
+    assert len(list((tmp_path / "files").iterdir())) == 3

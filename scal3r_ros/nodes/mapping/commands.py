@@ -71,13 +71,13 @@ class MapCommands:
         folder = self.folder(path)
 
         def run(mapper: Any) -> dict:
-            mapper.load(folder)
+            events = mapper.load(folder)
             self._session.frames.clear()
             trajectory = mapper.trajectory()
             self._worker.follow(mapper.last_stamp_ns)
             self._worker.deliver(replaced=True, final=True)
             return {
-                "message": f"loaded {folder}",
+                "message": "; ".join([f"loaded {folder}", *(event.message for event in events)]),
                 "map_revision": mapper.map_revision,
                 "frames": len(trajectory),
                 "points": mapper.points_count,

@@ -92,12 +92,11 @@ class ParkedChunks:
         return self._committed
 
     def load(self, folder: Path, count: int) -> None:
-        """Take the first `count` chunks that `save` wrote, instead of those parked here."""
-        parked = [_Parked.read(_file(folder, number, "facts")) for number in range(count)]
-        self._committed = 0
-        self.rollback()
-        self._chunks = parked
+        """Take the first `count` chunks that `save` wrote, where none is parked yet. Raises
+        `ValueError`, `LookupError`, `TypeError` or `OSError` for files that nobody wrote."""
+        assert not self._chunks, "chunks of two runs do not mix"
         for number in range(count):
+            self._chunks.append(_Parked.read(_file(folder, number, "facts")))
             for kind in (_TOKENS, _IMAGES):
                 self._store.adopt((kind, number), _file(folder, number, kind))
         self.commit()

@@ -166,8 +166,10 @@ class Scal3RReconstructor:
 
     def load_chunks(self, folder: Path, count: int) -> None:
         """Mode `finalize`: take the first `count` chunks of `save_chunks` instead of the present
-        ones."""
-        self._parked.load(folder, count)
+        ones, which stay if that fails."""
+        parked = ParkedChunks(1e6 * self._config.host_megabytes, self._folder)
+        parked.load(folder, count)
+        self._parked = parked
 
     def state(self) -> MemoryState:
         """The committed memory as arrays; consistent also while another thread reconstructs."""

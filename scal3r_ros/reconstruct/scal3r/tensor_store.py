@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scal3r_ros.files import explained, link_or_copy, write_bytes
+from scal3r_ros.files import check_archive, explained, link_or_copy, write_bytes
 from scal3r_ros.scratch import ScratchFolder
 
 Tensors = Mapping[str, Tensor]
@@ -69,7 +69,9 @@ class TensorStore:
             write_bytes(path, _packed(self._resident[key]))
 
     def adopt(self, key: Hashable, path: Path) -> None:
-        """Take a group from a file of `copy_to`; it stays on disk, and `path` may go."""
+        """Take a group from a file of `copy_to`; it stays on disk, and `path` may go. Raises
+        `BadArchive`."""
+        check_archive(path)
         self.drop(key)
         own = self._new_file()
         link_or_copy(path, own)
