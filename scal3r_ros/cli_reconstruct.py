@@ -35,7 +35,7 @@ from scal3r_ros.io.static_transforms import mount_matrix
 from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.options import flatten, from_dict, walk_options
 from scal3r_ros.pipeline.mapper import Mapper
-from scal3r_ros.pipeline.offline import WORK, Outcome
+from scal3r_ros.pipeline.offline import WORK, RunResult
 from scal3r_ros.pipeline.offline import run as map_recording
 from scal3r_ros.reconstruct.factory import (
     PRESETS,
@@ -191,7 +191,7 @@ def _saved_when_terminated() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _conclude(outcome: Outcome, out: Path) -> int:
+def _conclude(outcome: RunResult, out: Path) -> int:
     if outcome.input_error:
         print(f"scal3r reconstruct: {outcome.input_error}", file=sys.stderr)
         print(f"{outcome.frames} frames read before are mapped in {out}", file=sys.stderr)

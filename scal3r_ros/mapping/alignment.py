@@ -25,9 +25,9 @@ from scal3r_ros.mapping.similarity_fit import (
 )
 from scal3r_ros.records import ChunkPrediction
 
-MAX_TURN = np.radians(15.0)
+MAX_DISAGREEMENT = np.radians(15.0)
 """Largest accepted median rotation between the two chunks' poses of the same frames."""
-FLOOR = np.array([0.004, 0.002, 0.004])
+LEAST_SIGMA = np.array([0.004, 0.002, 0.004])
 """Smallest believed standard deviation of an alignment: translation (of the scene distance),
 rotation (rad), log-scale."""
 
@@ -103,7 +103,7 @@ def least_covariance(prediction: ChunkPrediction) -> np.ndarray:
     more."""
     valid = valid_pixels(prediction.depth, prediction.confidence)
     typical = float(np.median(prediction.depth[valid])) if valid.any() else 1.0
-    return np.diag(np.square([FLOOR[0] * typical] * 3 + [FLOOR[1]] * 3))
+    return np.diag(np.square([LEAST_SIGMA[0] * typical] * 3 + [LEAST_SIGMA[1]] * 3))
 
 
 def shared_positions(
@@ -248,7 +248,7 @@ def _failure(result: Alignment, disagreement: np.ndarray, config: AlignmentConfi
         return "large_residual"
     if abs(np.log(result.S_previous_current.scale)) > config.max_log_scale:
         return "scale_jump"
-    if np.median(np.linalg.norm(disagreement[:, 3:], axis=1)) > MAX_TURN:
+    if np.median(np.linalg.norm(disagreement[:, 3:], axis=1)) > MAX_DISAGREEMENT:
         return "rotation_disagreement"
     return ""
 
@@ -278,7 +278,7 @@ def _covariance(disagreement: np.ndarray, S: Sim3, typical: float) -> np.ndarray
     in_current = disagreement.copy()
     in_current[:, :3] = in_current[:, :3] @ S.rotation / S.scale
     spread = in_current.T @ in_current / len(in_current)
-    floor = [FLOOR[0] * typical / S.scale] * 3 + [FLOOR[1]] * 3
+    floor = [LEAST_SIGMA[0] * typical / S.scale] * 3 + [LEAST_SIGMA[1]] * 3
     return spread + np.diag(np.square(floor))
 
 
@@ -289,7 +289,7 @@ def _log_scales(matches: Matches) -> np.ndarray:
 
 
 def _sigma(matches: Matches, S: Sim3, disagreement: np.ndarray, typical: float) -> np.ndarray:
-    """Standard deviations of the alignment itself, never below FLOOR."""
+    """Standard deviations of the alignment itself, never below LEAST_SIGMA."""
     of_frame = _log_scales(matches) - np.log(S.scale)
     measured = np.array(
         [
@@ -298,5 +298,5 @@ def _sigma(matches: Matches, S: Sim3, disagreement: np.ndarray, typical: float) 
             np.sqrt((of_frame**2).mean()),
         ]
     )
-    floor = FLOOR * np.array([typical / S.scale, 1.0, 1.0])
+    floor = LEAST_SIGMA * np.array([typical / S.scale, 1.0, 1.0])
     return np.sqrt(measured**2 + floor**2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from scal3r_ros.mapping.sim3 import Sim3
 
 MARGIN = 2.0
 """Correction always allowed, in scene distances: short paths have little drift to correct."""
-MAX_TURN = np.radians(60.0)
+MAX_CORRECTED_TURN = np.radians(60.0)
 """Largest rotation that a loop may correct."""
 AGREEMENT = (0.1, np.radians(5.0), 0.1)
 """Two loops agree within: translation (share of the correction), rotation (rad), log-scale."""
@@ -181,7 +182,7 @@ class LoopVerifier:
         reason = "consistent"
         if abs(change[6]) > np.log(self.config.max_scale_change):
             reason = "scale_change"
-        elif np.linalg.norm(change[3:6]) > MAX_TURN:
+        elif np.linalg.norm(change[3:6]) > MAX_CORRECTED_TURN:
             reason = "rotation"
         elif moved > allowed:
             reason = "drift"
@@ -241,8 +242,15 @@ def _renamed(verdict: LoopVerdict, accepted: bool, reason: str) -> LoopVerdict:
 def _compact(descriptors: np.ndarray) -> np.ndarray:
     """Project to at most WIDTH numbers (fixed random directions) and restore unit length."""
     if descriptors.shape[1] > WIDTH:
-        random = np.random.default_rng(descriptors.shape[1])
-        directions = random.standard_normal((descriptors.shape[1], WIDTH)).astype(np.float32)
-        descriptors = descriptors @ directions
+        descriptors = descriptors @ _directions(descriptors.shape[1])
     lengths = np.linalg.norm(descriptors, axis=1, keepdims=True)
     return descriptors / np.maximum(lengths, 1e-12)
+
+
+@lru_cache(maxsize=2)
+def _directions(length: int) -> np.ndarray:
+    """(length, WIDTH) fixed random directions: tens of milliseconds to draw, so drawn once."""
+    random = np.random.default_rng(length)
+    directions = random.standard_normal((length, WIDTH)).astype(np.float32)
+    directions.flags.writeable = False
+    return directions

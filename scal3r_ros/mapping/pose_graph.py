@@ -24,7 +24,7 @@ from scal3r_ros.mapping.sim3 import Sim3
 
 
 @dataclass(frozen=True)
-class Edge:
+class GraphEdge:
     """A measured relative transform and how far it is believed."""
 
     a: int
@@ -42,7 +42,7 @@ class PoseGraph:
     def __init__(self) -> None:
         self._nodes: dict[int, Sim3] = {}
         self._parts: dict[int, int] = {}
-        self.edges: list[Edge] = []
+        self.edges: list[GraphEdge] = []
         self._solved = (0, 0)
         """Number of nodes and edges when the graph was solved last."""
         self._united = False
@@ -72,7 +72,7 @@ class PoseGraph:
             self._join(a, b, S_a_b)
             self._united |= kind == "loop"
         believed = np.ones(3) if sigma is None else np.asarray(sigma, dtype=np.float64)
-        self.edges.append(Edge(a, b, S_a_b, kind, believed))
+        self.edges.append(GraphEdge(a, b, S_a_b, kind, believed))
 
     def components(self) -> dict[int, int]:
         """The connected part that each chunk belongs to, named by the first chunk in it."""
@@ -83,7 +83,7 @@ class PoseGraph:
         self._nodes = {index: S_new_old @ node for index, node in self._nodes.items()}
 
     @property
-    def pending(self) -> list[Edge]:
+    def pending(self) -> list[GraphEdge]:
         """Loops that the nodes do not know of yet, because the graph was not solved since."""
         return [edge for edge in self.edges[self._solved[1] :] if edge.kind == "loop"]
 
@@ -155,7 +155,7 @@ class PoseGraph:
         graph._nodes = {int(index): nodes[i] for i, index in enumerate(arrays["node_index"])}
         for i, (a, b) in enumerate(arrays["edge_ends"].tolist()):
             kind, sigma = str(arrays["edge_kind"][i]), arrays["edge_sigma"][i]
-            graph.edges.append(Edge(a, b, measured[i], kind, sigma))
+            graph.edges.append(GraphEdge(a, b, measured[i], kind, sigma))
         graph._parts = {int(i): int(p) for i, p in zip(arrays["node_index"], arrays["node_part"])}
         everything = np.array([len(graph._nodes), len(graph.edges), 0])
         known = arrays.get("solved", everything)  # absent from maps of older versions
@@ -195,5 +195,5 @@ class PoseGraph:
             self._parts[index] = self._parts[stays]
 
 
-def _reversed(edge: Edge) -> Edge:
-    return Edge(edge.b, edge.a, edge.S_a_b.inverse(), edge.kind, edge.sigma)
+def _reversed(edge: GraphEdge) -> GraphEdge:
+    return GraphEdge(edge.b, edge.a, edge.S_a_b.inverse(), edge.kind, edge.sigma)

@@ -43,12 +43,12 @@ _SCALE_HINTS = {
 }
 log = logging.getLogger(__name__)
 
-Progress = Callable[[int, Mapper], None]
+OnImage = Callable[[int, Mapper], None]
 """Called after every image with the number of images read."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunResult:
     """How a run ended."""
 
     frames: int
@@ -85,10 +85,10 @@ def run(
     reconstructor: Reconstructor,
     out: str | Path,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: OnImage | None = None,
     save_every: float = 30.0,
     measurements: Measurements | None = None,
-) -> Outcome:
+) -> RunResult:
     """Map `source` and write the results to the folder `out`; `measurements` tell scale and level.
 
     With `resume` an interrupted run into the same folder goes on. On an interrupt the state is
@@ -136,7 +136,7 @@ class _Session:
             self._journal.note_events(self.mapper.load(self._work))
             log.info("resuming after frame %d", self.mapper.next_frame_id - 1)
 
-    def feed(self, progress: Progress | None, save_every: float) -> str:
+    def feed(self, progress: OnImage | None, save_every: float) -> str:
         """Read to the end; returns the error that ended reading early."""
         self._saved_at, self._pause = time.monotonic(), save_every
         kept = 0
@@ -185,7 +185,7 @@ class _Session:
                     last = (prediction.rgb[-1], prediction.depth[-1], prediction.confidence[-1])
                     draw_depth(path, *last)
 
-    def finish(self, input_error: str) -> Outcome:
+    def finish(self, input_error: str) -> RunResult:
         """Write the results, then forget what resuming needed."""
         self._say_if_scale_is_unknown()
         for reason, text in _BAD_STAMPS.items():
@@ -204,7 +204,7 @@ class _Session:
         files = export(self.mapper, self._out, facts)
         shutil.rmtree(self._work, ignore_errors=True)
         frames = sum(1 for line in files[0].read_text().splitlines() if line[:1] != "#")
-        return Outcome(frames, tuple(files), tuple(self._journal.events), input_error)
+        return RunResult(frames, tuple(files), tuple(self._journal.events), input_error)
 
     def _say_if_scale_is_unknown(self) -> None:
         """A source of scale that was asked for and gave no metres must not pass in silence."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from scal3r_ros.files import atomic_file
 
 if TYPE_CHECKING:
     from scal3r_ros.train.learner import Learner
@@ -37,12 +38,8 @@ def save_run(folder: Path, learner: Learner, progress: Progress) -> None:
         "optimizers": [optimizer.state_dict() for optimizer in learner.optimizers],
         "progress": asdict(progress),
     }
-    temporary = folder / f"{FILE}.{os.getpid()}.tmp"
-    with temporary.open("wb") as file:
+    with atomic_file(folder / FILE) as file:
         torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, folder / FILE)
 
 
 def read_run(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

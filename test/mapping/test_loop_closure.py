@@ -9,7 +9,14 @@ from oracle import OracleReconstructor, Spoil, drive
 
 from scal3r_ros.config import AlignmentConfig, LoopConfig
 from scal3r_ros.mapping.alignment import Alignment, align
-from scal3r_ros.mapping.loop_closure import LoopDetector, LoopVerifier, loop_window
+from scal3r_ros.mapping.descriptor_store import WIDTH
+from scal3r_ros.mapping.loop_closure import (
+    LoopDetector,
+    LoopVerifier,
+    _compact,
+    _directions,
+    loop_window,
+)
 from scal3r_ros.mapping.loop_records import LoopRecords, NoRecord, reduce_prediction
 from scal3r_ros.mapping.sim3 import Sim3
 from scal3r_ros.records import Frame
@@ -259,3 +266,12 @@ def test_look_alike_places_hallucinate_a_loop_that_geometry_rejects(city):
     oracle = OracleReconstructor(city, spoil)
     found = feed(LoopDetector(CONFIG), oracle.descriptors(np.arange(300)))
     assert any(abs(c.match_id - 50) < 15 and abs(c.frame_id - 250) < 15 for c in found)
+
+
+def test_directions_of_the_projection_are_drawn_once():
+    directions = _directions(2048)
+    assert _directions(2048) is directions and not directions.flags.writeable
+    vectors = np.random.default_rng(0).standard_normal((40, 2048)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    kept = _compact(vectors)
+    np.testing.assert_allclose(kept @ kept.T, vectors @ vectors.T, atol=5 / np.sqrt(WIDTH))

@@ -18,6 +18,7 @@ class MapCommands:
         self._saved = (0, 0)
         """Revision and next frame id of the map last saved."""
         self._saved_at = time.monotonic()
+        self._autosave: Future | None = None
         self.saved_at_end = False
         """Whether the save on shutdown was written."""
 
@@ -105,13 +106,17 @@ class MapCommands:
             self._session.node.get_logger().info(answer["message"])
 
     def autosave_if_due(self) -> None:
-        """Save every `autosave.period` seconds while the map changes."""
+        """Save every `autosave.period` seconds while the map changes; none while one waits for a
+        long chunk to end."""
         period, mapper = self._session.config.autosave.period, self._worker.mapper
         if not period or mapper is None or time.monotonic() - self._saved_at < period:
             return
+        if self._autosave is not None and not self._autosave.done():
+            return
         self._saved_at = time.monotonic()
         if (mapper.map_revision, mapper.next_frame_id) != self._saved:
-            self.save("").add_done_callback(self._report_autosave)
+            self._autosave = self.save("")
+            self._autosave.add_done_callback(self._report_autosave)
 
     def folder(self, path: str) -> Path:
         """The folder that a request means; empty is `autosave.path`, or one under ~/.ros."""

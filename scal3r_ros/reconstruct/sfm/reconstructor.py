@@ -130,8 +130,8 @@ class SfmReconstructor:
             raise ReconstructionFailed(f"frame {frame.id} has no intrinsics, unlike others")
         if frame.rgb.shape[:2] != (calibration.height, calibration.width):
             raise ReconstructionFailed(f"frame {frame.id} has another size than those before")
-        rgb = frame.rgb if frame.id in self._features else calibration.rectify(frame.rgb)
-        return Frame(frame.id, frame.stamp_ns, rgb, calibration.intrinsics)
+        rectified = calibration.rectify(frame.rgb)
+        return Frame(frame.id, frame.stamp_ns, rectified, calibration.intrinsics)
 
     def _features_of(self, frame: Frame) -> Features:
         if frame.id not in self._features:

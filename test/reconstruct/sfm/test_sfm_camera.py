@@ -9,7 +9,7 @@ import pytest
 
 from scal3r_ros.config import SfmConfig
 from scal3r_ros.io.inputs import open_source
-from scal3r_ros.reconstruct.interface import ReconstructionFailed
+from scal3r_ros.reconstruct.interface import MemoryState, ReconstructionFailed
 from scal3r_ros.records import Chunk, Frame
 
 pytest.importorskip("pycolmap", reason="pycolmap is absent")
@@ -42,3 +42,23 @@ def test_a_frame_of_another_size_without_intrinsics_fails_the_chunk_by_name(fram
     mixed = (*frames[:3], odd, *frames[4:])
     with pytest.raises(ReconstructionFailed, match="frame 3 has no intrinsics"):
         SfmReconstructor(SfmConfig()).reconstruct(Chunk(0, 0, mixed))
+
+
+def test_frames_that_two_chunks_share_have_the_colours_of_rectified_images_in_both(frames):
+    """The calibration found in the first chunk holds for the frames whose features are known."""
+    from scal3r_ros.reconstruct.sfm.calibration import SelfCalibration
+    from scal3r_ros.reconstruct.sfm.reconstructor import SfmReconstructor
+
+    height, width = frames[0].rgb.shape[:2]
+    found = SelfCalibration(frames[0].intrinsics[0, 0], -0.15, width, height)
+    memory = {"words": np.zeros((0, 128)), "calibration": [found.focal, -0.15, width, height]}
+    reconstructor = SfmReconstructor(SfmConfig())
+    reconstructor.restore(MemoryState("sfm", "sift-vlad", 0, memory))
+    unknown = tuple(replace(frame, intrinsics=None) for frame in frames)
+    first = reconstructor.reconstruct(Chunk(0, 0, unknown[:7]))
+    second = reconstructor.reconstruct(Chunk(1, 0, unknown[3:], (3, 4, 5, 6)))
+    shared = [i for i in (3, 4, 5, 6) if i in first.frame_ids and i in second.frame_ids]
+    assert len(shared) >= 2
+    for i in shared:
+        ours, theirs = (p.rgb[p.frame_ids.index(i)] for p in (first, second))
+        np.testing.assert_array_equal(ours, theirs)
