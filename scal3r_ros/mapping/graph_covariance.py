@@ -17,24 +17,38 @@ def placement_covariances(nodes: Sim3, ends: np.ndarray, sigma: np.ndarray) -> n
 
     Summed along the most certain path through the graph: an upper bound of the marginal that costs
     one Dijkstra run. Edges: `ends` (M, 2) positions of nodes, `sigma` (M, 3) in frames of the
-    second end. The sums run in the map's frame, where covariances along a path simply add up.
+    second end.
     """
     count = len(nodes.scale)
-    spread = np.zeros((len(ends), 7))
-    spread[:] = np.repeat(sigma**2, (3, 3, 1), axis=1)
-    edges, distance, before = _most_certain_paths(ends, spread.sum(axis=1), count)
-    adjoint = nodes.adjoint()
-    turned = adjoint[ends[:, 1]]
-    in_map = (turned * spread[:, None]) @ np.swapaxes(turned, 1, 2)
-    summed = np.zeros((count, 7, 7))
+    variance = (np.repeat(sigma**2, (3, 3, 1), axis=1)).sum(axis=1)
+    edges, distance, before = _most_certain_paths(ends, variance, count)
+    covariance = np.zeros((count, 7, 7))
     order = np.argsort(distance, kind="stable")
     for i in order[np.isfinite(distance[order])][1:].tolist():
         j = int(before[i])
-        summed[i] = summed[j] + in_map[edges[(j, i) if j < i else (i, j)]]
-    back = nodes.inverse().adjoint()
-    covariance = back @ summed @ np.swapaxes(back, 1, 2)
-    covariance[~np.isfinite(distance)] = np.diag(np.full(7, DISCONNECTED))
+        edge = edges[(j, i) if j < i else (i, j)]
+        step = placed_after if ends[edge, 1] == i else _placed_before
+        covariance[i] = step(covariance[j], nodes[j], nodes[i], sigma[edge])
+    covariance[~np.isfinite(distance)] = unplaced()
     return covariance
+
+
+def placed_after(of_a: np.ndarray, S_map_a: Sim3, S_map_b: Sim3, sigma: np.ndarray) -> np.ndarray:
+    """(7, 7) covariance of S_map_b by an edge from a, whose own covariance is `of_a`; `sigma` (3,)
+    in frames of b."""
+    carry = (S_map_b.inverse() @ S_map_a).adjoint()
+    return carry @ of_a @ carry.T + np.diag(np.repeat(sigma**2, (3, 3, 1)))
+
+
+def unplaced() -> np.ndarray:
+    """(7, 7) covariance of a chunk that nothing ties to the map's first one."""
+    return np.diag(np.full(7, DISCONNECTED))
+
+
+def _placed_before(of_b: np.ndarray, S_map_b: Sim3, S_map_a: Sim3, sigma: np.ndarray) -> np.ndarray:
+    """As `placed_after`, from b back to a."""
+    carry = (S_map_a.inverse() @ S_map_b).adjoint()
+    return carry @ (of_b + np.diag(np.repeat(sigma**2, (3, 3, 1)))) @ carry.T
 
 
 def _most_certain_paths(

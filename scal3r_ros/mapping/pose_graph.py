@@ -13,7 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from scal3r_ros.config import GraphConfig
-from scal3r_ros.mapping.graph_covariance import placement_covariances
+from scal3r_ros.mapping.graph_covariance import (
+    placed_after,
+    placement_covariances,
+    unplaced,
+)
 from scal3r_ros.mapping.graph_solver import (
     GraphProblem,
     GraphSolution,
@@ -46,6 +50,8 @@ class PoseGraph:
         self._solved = (0, 0)
         """Number of nodes and edges when the graph was solved last."""
         self._united = False
+        self._covariances: dict[int, np.ndarray] | None = None
+        """As `covariances` gave it last, if that holds still."""
 
     @property
     def nodes(self) -> Mapping[int, Sim3]:
@@ -57,6 +63,8 @@ class PoseGraph:
             raise ValueError(f"chunk {index} is already in the graph")
         self._nodes[index] = S_map_chunk
         self._parts[index] = index
+        if self._covariances is not None:
+            self._covariances[index] = unplaced() if self._covariances else np.zeros((7, 7))
 
     def add_edge(
         self, a: int, b: int, S_a_b: Sim3, kind: str = "sequence", sigma: np.ndarray | None = None
@@ -68,10 +76,12 @@ class PoseGraph:
         missing = [index for index in (a, b) if index not in self._nodes]
         if missing:
             raise ValueError(f"edge ({a}, {b}): chunk {missing[0]} is not in the graph")
+        alone = self._parts[b] == b == next(reversed(self._nodes)) and a != b
         if self._parts[a] != self._parts[b]:
             self._join(a, b, S_a_b)
             self._united |= kind == "loop"
         believed = np.ones(3) if sigma is None else np.asarray(sigma, dtype=np.float64)
+        self._extend_covariances(a, b, believed, alone)
         self.edges.append(GraphEdge(a, b, S_a_b, kind, believed))
 
     def components(self) -> dict[int, int]:
@@ -80,6 +90,7 @@ class PoseGraph:
 
     def transform(self, S_new_old: Sim3) -> None:
         """Express the whole map in another frame."""
+        self._covariances = None
         self._nodes = {index: S_new_old @ node for index, node in self._nodes.items()}
 
     @property
@@ -105,6 +116,7 @@ class PoseGraph:
 
     def solve(self, config: GraphConfig) -> GraphSolution:
         """Optimise all nodes in place, starting from the chained constraints in compat mode."""
+        self._covariances = None
         if config.compat:
             self._rechain()
             solution = solve_published(self._problem(reverse_chain=True), config.max_iterations)
@@ -117,14 +129,22 @@ class PoseGraph:
         self._solved, self._united = (len(self._nodes), len(self.edges)), False
         return solution
 
-    def covariances(self) -> dict[int, np.ndarray]:
+    @property
+    def connected(self) -> bool:
+        """Whether the newest chunk hangs together with the first one."""
+        parts = self._parts.values()
+        return not parts or next(iter(parts)) == next(reversed(parts))
+
+    def covariances(self) -> Mapping[int, np.ndarray]:
         """(7, 7) covariance of each S_map_chunk relative to the first chunk, right perturbations,
-        by chunk index."""
-        if not self._nodes:
-            return {}
-        problem = self._problem()
-        found = placement_covariances(problem.nodes, problem.ends, problem.sigma)
-        return dict(zip(self._nodes, found))
+        by chunk index. At the end of a chain one more chunk costs one step."""
+        if self._covariances is None:
+            self._covariances = {}
+            if self._nodes:
+                problem = self._problem()
+                found = placement_covariances(problem.nodes, problem.ends, problem.sigma)
+                self._covariances = dict(zip(self._nodes, found))
+        return self._covariances
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything as arrays, to save and restore."""
@@ -161,6 +181,16 @@ class PoseGraph:
         known = arrays.get("solved", everything)  # absent from maps of older versions
         graph._solved, graph._united = (int(known[0]), int(known[1])), bool(known[2])
         return graph
+
+    def _extend_covariances(self, a: int, b: int, sigma: np.ndarray, alone: bool) -> None:
+        """What an edge from a tells about b, if b is new and has no other; otherwise paths through
+        the graph may change."""
+        if self._covariances is None or not alone:
+            self._covariances = None
+            return
+        of_a, places = self._covariances[a], (self._nodes[a], self._nodes[b])
+        unknown = np.array_equal(of_a, unplaced())
+        self._covariances[b] = of_a if unknown else placed_after(of_a, *places, sigma)
 
     def _problem(self, reverse_chain: bool = False) -> GraphProblem:
         """The graph as arrays; with `reverse_chain` sequence residuals live in chunk a, as

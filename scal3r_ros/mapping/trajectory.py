@@ -72,6 +72,11 @@ class Trajectory:
         """All frames in chronological order."""
         return tuple(sorted(self._rows))
 
+    def newest(self, count: int) -> tuple[int, ...]:
+        """Ids of the `count` newest frames in chronological order; frames arrive in order."""
+        rows = slice(max(0, len(self) - count), len(self))
+        return tuple(np.sort(self._columns["frame_id"][rows]).tolist())
+
     def matrices(
         self, S_map_chunk: Mapping[int, Sim3], frame_ids: Iterable[int] | None = None
     ) -> np.ndarray:

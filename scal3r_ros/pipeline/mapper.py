@@ -209,6 +209,15 @@ class Mapper:
         """All poses at the present revision, in order of time."""
         return self.live_map.poses()
 
+    def newest_poses(self, count: int) -> tuple[TrajectoryPose, ...]:
+        """The last `count` poses; costs the same however long the trajectory is."""
+        return self.live_map.poses(self.live_map.trajectory.newest(count))
+
+    @property
+    def connected(self) -> bool:
+        """Whether the newest chunk hangs together with the one that holds the map's origin."""
+        return self.live_map.graph.connected
+
     def cloud(self, max_points: int | None = None) -> PointCloud:
         """All points at the present revision."""
         return self.live_map.points.export(max_points)

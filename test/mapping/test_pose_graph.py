@@ -274,3 +274,30 @@ def test_covariances_are_sums_along_the_chain_whatever_the_order_of_its_chunks()
         backwards.add_edge(edge.a, edge.b, edge.S_a_b, sigma=NOISE)
     for k, covariance in backwards.covariances().items():
         np.testing.assert_allclose(covariance, found[k], rtol=1e-7, atol=1e-9)
+
+
+def test_covariances_that_grow_with_the_chain_are_those_of_the_whole_graph():
+    """Two parts, a loop between them, and a chain that goes on."""
+    random = np.random.default_rng(3)
+    graph = PoseGraph()
+
+    def check():
+        grown, whole = graph.covariances(), PoseGraph.restore(graph.state()).covariances()
+        assert list(grown) == list(whole)
+        for index in whole:
+            np.testing.assert_array_equal(grown[index], whole[index])
+
+    for index in range(12):
+        graph.add_node(index, Sim3.exp(0.3 * random.standard_normal(7)))
+        check()
+        if index not in (0, 6):
+            S = Sim3.exp(0.2 * random.standard_normal(7))
+            graph.add_edge(index - 1, index, S, sigma=random.uniform(0.01, 0.1, 3))
+            check()
+    assert not graph.connected
+    graph.add_edge(2, 9, Sim3.exp(0.2 * random.standard_normal(7)), "loop", np.full(3, 0.02))
+    check()
+    assert graph.connected
+    graph.add_node(12, Sim3.identity())
+    graph.add_edge(11, 12, Sim3.exp(0.1 * random.standard_normal(7)), sigma=np.full(3, 0.01))
+    check()

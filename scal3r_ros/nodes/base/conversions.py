@@ -148,21 +148,13 @@ def odometry_message(
     return message
 
 
-def path_message(
-    poses: np.ndarray, stamps_ns: list[int], frame_id: str, max_poses: int = 0
-) -> Path:
-    """Path of (N, 4, 4) poses, each with its own stamp, thinned evenly to `max_poses` unless 0.
-
-    The first and the newest pose are always kept.
-    """
-    kept: range | np.ndarray = range(len(poses))
-    if max_poses and len(poses) > max_poses:
-        kept = np.unique(np.linspace(0, len(poses) - 1, max_poses).round().astype(int))
+def path_message(poses: np.ndarray, stamps_ns: list[int], frame_id: str) -> Path:
+    """Path of (N, 4, 4) poses, each with its own stamp."""
     newest = stamps_ns[-1] if len(poses) else 0
     message = Path(header=header(frame_id, newest))
     message.poses = [
         PoseStamped(header=header(frame_id, stamps_ns[i]), pose=matrix_to_pose(poses[i]))
-        for i in kept
+        for i in range(len(poses))
     ]
     return message
 

@@ -179,7 +179,12 @@ class PublishConfig(Section):
     map_growth: float = option(
         0.1, "With no subscriber `~/map` is renewed after growing by this share.", minimum=0.0
     )
-    path_poses: int = option(5000, "Most poses in `~/path`; longer ones are thinned.", minimum=2)
+    path_poses: int = option(
+        1000,
+        "Newest poses in `~/path`, which is sent with every chunk; after `~/flush`, `~/finalize` "
+        "and `~/load_map` it holds all of them once.",
+        minimum=2,
+    )
     depth: bool = option(True, "Publish `~/depth` of the newest frame of each chunk.")
     graph: bool = option(True, "Publish `~/graph` markers.")
 

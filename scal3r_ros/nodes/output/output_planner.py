@@ -15,7 +15,7 @@ import numpy as np
 from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.nodes.mapping.worker import Output
 from scal3r_ros.nodes.output.publisher import DepthView, MapPublisher, Publication
-from scal3r_ros.records import ChunkPrediction, MapUpdate
+from scal3r_ros.records import ChunkPrediction, MapUpdate, TrajectoryPose
 
 
 class OutputPlanner:
@@ -36,14 +36,13 @@ class OutputPlanner:
         self._map_listeners = map_listeners
         self._published = (-1, 0)
         """Revision and size of the map last published."""
-        self._published_at = 0.0
+        self._published_at = self._graph_at = 0.0
 
     def __call__(self, output: Output) -> None:
         mapper = output.mapper
         with_cloud = self._map_due(output)
         if not (output.updates or output.replaced or with_cloud):
             return
-        changed = bool(output.updates) or output.replaced
         cloud = None
         if with_cloud:
             cloud = mapper.cloud(self.config.publish.map_points)
@@ -54,14 +53,32 @@ class OutputPlanner:
                 map_revision=mapper.map_revision,
                 updates=output.updates,
                 camera_frame=self._camera_frame(),
-                trajectory=mapper.trajectory(),
+                trajectory=self._path(output),
                 cloud=None if cloud is None else (cloud.points, cloud.colors, cloud.confidence),
-                graph=graph_arrays(mapper) if changed and self.config.publish.graph else None,
+                graph=graph_arrays(mapper) if self._graph_due(output) else None,
                 depth=self._depth(mapper, output.updates),
                 replaced=output.replaced,
-                connected=_newest_is_connected(mapper),
+                connected=mapper.connected,
             )
         )
+
+    def _path(self, output: Output) -> tuple[TrajectoryPose, ...]:
+        """The newest poses, so that a long run costs no more than a short one; all of them when
+        nothing more is to come soon."""
+        if output.final or output.replaced:
+            return output.mapper.trajectory()
+        return output.mapper.newest_poses(self.config.publish.path_poses)
+
+    def _graph_due(self, output: Output) -> bool:
+        """With every correction, otherwise no more often than the map: it is sent as a whole."""
+        if not (self.config.publish.graph and (output.updates or output.replaced)):
+            return False
+        at_once = output.final or output.replaced or any(u.corrected for u in output.updates)
+        now = time.monotonic()
+        if not at_once and now - self._graph_at < self.config.publish.map_interval:
+            return False
+        self._graph_at = now
+        return True
 
     def _map_due(self, output: Output) -> bool:
         revision, size = self._published
@@ -89,12 +106,6 @@ class OutputPlanner:
         scale = mapper.chunk_scale(prediction.chunk_index)
         depth = np.where(prediction.depth[-1] > 0, prediction.depth[-1] * scale, np.nan)
         return DepthView(stamps[newest], depth.astype(np.float32), prediction.intrinsics[-1])
-
-
-def _newest_is_connected(mapper: Any) -> bool:
-    """Whether the newest chunk hangs together with the one that holds the map's origin."""
-    parts = mapper.graph().parts
-    return not parts or parts[-1] == parts[0]
 
 
 def graph_arrays(mapper: Any) -> tuple[np.ndarray, list, list]:

@@ -56,7 +56,7 @@ class Publication:
     updates: tuple[MapUpdate, ...] = ()
     camera_frame: str = ""
     trajectory: tuple[TrajectoryPose, ...] | None = None
-    """The whole trajectory, for the path."""
+    """Poses for the path: the newest, or all."""
     cloud: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
     """The whole map: points, colours, confidence."""
     graph: tuple[np.ndarray, list, list] | None = None
@@ -192,15 +192,9 @@ class MapPublisher:
             )
 
     def _publish_path(self, trajectory: Sequence[TrajectoryPose]) -> None:
-        limit = self.config.publish.path_poses
-        kept: range | np.ndarray = range(len(trajectory))
-        if len(trajectory) > limit:
-            kept = np.unique(np.linspace(0, len(trajectory) - 1, limit).round().astype(int))
-        some = [trajectory[i] for i in kept]
-        poses = np.stack([pose.T_map_camera for pose in some]) if some else np.zeros((0, 4, 4))
-        self.publishers.path.publish(
-            path_message(poses, [pose.stamp_ns for pose in some], self.config.tf.map)
-        )
+        poses = np.array([pose.T_map_camera for pose in trajectory]).reshape(-1, 4, 4)
+        stamps = [pose.stamp_ns for pose in trajectory]
+        self.publishers.path.publish(path_message(poses, stamps, self.config.tf.map))
 
     def _publish_cloud(self, update: MapUpdate, stamp_ns: int) -> None:
         size = self.config.publish.slice_points

@@ -107,14 +107,6 @@ def test_path_poses_have_their_own_stamps():
     assert cv.path_message(poses[:0], [], "map").poses == []
 
 
-def test_thinned_path_keeps_its_ends():
-    stamps = list(range(100))
-    path = cv.path_message(random_poses(100), stamps, "map", max_poses=10)
-    kept = [cv.stamp_to_ns(p.header.stamp) for p in path.poses]
-    assert len(kept) == 10 and kept[0] == 0 and kept[-1] == 99
-    assert max(np.diff(kept)) <= 12
-
-
 def test_unknown_covariance_is_large_but_finite():
     covariance = np.diag([np.inf, 1.0, np.nan, 0.1, 0.1, 0.1])
     message = cv.pose_message(np.eye(4), covariance, "map", 0)

@@ -1,0 +1,40 @@
+"""What is published after a chunk does not grow with the run."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="ROS is absent")
+from oracle import OracleReconstructor, drive  # noqa: E402
+
+from scal3r_ros.nodes.base.node_config import NodeConfig  # noqa: E402
+from scal3r_ros.nodes.mapping.worker import Output  # noqa: E402
+from scal3r_ros.nodes.output.output_planner import OutputPlanner  # noqa: E402
+from scal3r_ros.options import from_dict  # noqa: E402
+from scal3r_ros.pipeline.mapper import Mapper  # noqa: E402
+
+OPTIONS = {"chunk.size": 12, "chunk.overlap": 6, "loop.enabled": False, "publish.path_poses": 10}
+
+
+def test_the_path_holds_the_newest_poses_and_all_when_nothing_follows_soon():
+    config, city = from_dict(NodeConfig, OPTIONS), drive(width=32, height=12)
+    said = []
+    planner = OutputPlanner(
+        config, SimpleNamespace(put=said.append), lambda: "camera", lambda: None, lambda: 0
+    )
+    mapper = Mapper(config, OracleReconstructor(city))
+    for i in range(36):
+        updates = tuple(mapper.add(city.frame(i)))
+        if updates:
+            planner(Output(mapper, updates))
+            path = [pose.frame_id for pose in said[-1].trajectory]
+            assert path == list(range(i - 9, i + 1))
+            newest = mapper.trajectory()[-1]
+            assert (said[-1].trajectory[-1].T_map_camera == newest.T_map_camera).all()
+    assert len(said) == 5
+    assert sum(item.graph is not None for item in said) < len(said), "the whole graph now and then"
+    planner(Output(mapper, tuple(mapper.flush()), final=True))
+    assert [pose.frame_id for pose in said[-1].trajectory] == list(range(36))
+    assert len(said[-1].graph[0]) == 5 and said[-1].connected
+    assert np.isfinite([pose.covariance for pose in said[-1].trajectory]).all()
