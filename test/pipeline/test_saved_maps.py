@@ -140,6 +140,9 @@ def test_records_are_copied_once_where_they_cannot_be_linked(street, tmp_path, m
     assert records_of(found) == records_of(mapper)
 
 
+IN_NEW_MAPS_ONLY = ("graph.solved", "parallax.kept", "open.descriptors", "scale.stretches")
+
+
 def damages(arrays, facts):
     """Damaged variants of a saved map, by name."""
     for name in facts:
@@ -152,7 +155,7 @@ def damages(arrays, facts):
             if name != "first_size":
                 yield f"without {part} {name}", arrays, facts | {part: less}
     for name in arrays:
-        if name not in ("graph.solved", "parallax.kept", "open.descriptors"):
+        if name not in IN_NEW_MAPS_ONLY:
             yield f"without {name}", {k: v for k, v in arrays.items() if k != name}, facts
     images = np.zeros_like(arrays["frames.images"])
     yield "images", arrays | {"frames.images": images}, facts
