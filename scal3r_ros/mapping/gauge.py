@@ -13,7 +13,7 @@ import numpy as np
 
 from scal3r_ros.config import AlignmentConfig
 from scal3r_ros.mapping.alignment import (
-    FLOOR,
+    LEAST_SIGMA,
     Alignment,
     align,
     collect_matches,
@@ -45,7 +45,7 @@ def join(previous: ChunkPrediction, current: ChunkPrediction, config: AlignmentC
     judged = judge(previous, current, config, current.gauge, matches, fit)
     sigma = judged.sigma.copy()
     if not current.starts_segment:
-        sigma[2] = FLOOR[2]
+        sigma[2] = LEAST_SIGMA[2]
     against = judged.failure and _against(judged, align(previous, current, config))
     return replace(judged, accepted=True, failure="", sigma=sigma, contradiction=against)
 
@@ -60,7 +60,7 @@ def step_of_first_shared(previous: ChunkPrediction, current: ChunkPrediction) ->
 def _unchecked(S: Sim3, current: ChunkPrediction, reason: str) -> Alignment:
     covariance = least_covariance(current)
     spread = np.sqrt(covariance.diagonal())
-    sigma = np.array([spread[0], spread[3], FLOOR[2]])
+    sigma = np.array([spread[0], spread[3], LEAST_SIGMA[2]])
     return Alignment(
         S, True, current.gauge, sigma=sigma, covariance=covariance, contradiction=reason
     )

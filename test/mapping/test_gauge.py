@@ -7,7 +7,7 @@ import pytest
 from clouds import TRUTH, error, prediction, seen_from
 
 from scal3r_ros.config import AlignmentConfig
-from scal3r_ros.mapping.alignment import FLOOR, align
+from scal3r_ros.mapping.alignment import LEAST_SIGMA, align
 from scal3r_ros.mapping.gauge import join
 from scal3r_ros.mapping.sim3 import Sim3
 
@@ -33,7 +33,7 @@ def test_a_gauge_that_holds_is_exact_and_uncontradicted(gauge, truth):
     found = join(previous, seen_from(truth, previous, gauge=gauge), CONFIG)
     assert found.accepted and found.method == gauge and not found.contradiction
     assert error(found.S_previous_current, truth).max() < 1e-9
-    assert found.sigma[2] == FLOOR[2]
+    assert found.sigma[2] == LEAST_SIGMA[2]
 
 
 @pytest.mark.parametrize("gauge", ["common", "rigid"])
@@ -65,7 +65,7 @@ def test_scale_is_certain_inside_a_segment_and_as_sure_as_depth_at_its_start():
     inside = join(previous, seen_from(drifted, previous, gauge="rigid"), CONFIG)
     start = seen_from(drifted, previous, gauge="rigid", starts_segment=True)
     across = join(previous, start, CONFIG)
-    assert inside.sigma[2] == FLOOR[2]
+    assert inside.sigma[2] == LEAST_SIGMA[2]
     assert across.sigma[2] > np.log(1.05)
 
 
