@@ -158,7 +158,8 @@ def what_others_start(given):
     words = ["ros2 launch scal3r_ros multi_gpu.launch.py", f"workers:={given['workers']}"]
     words += [f"namespace:={given['namespace']}"] if given["namespace"] else []
     command = " ".join(words)
-    return [LogInfo(msg=f"on {host}, with the same parameters: {command}") for host in hosts]
+    same = "with the same parameters and the same distributed.secret_file"
+    return [LogInfo(msg=f"on {host}, {same}: {command}") for host in hosts]
 
 
 def mapping_node(given, workers):

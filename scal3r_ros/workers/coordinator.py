@@ -14,8 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from scal3r_ros.config import DistributedConfig
 from scal3r_ros.workers.group import host_store, join_store
 from scal3r_ros.workers.membership import (
@@ -26,8 +24,13 @@ from scal3r_ros.workers.membership import (
     Plan,
     Report,
 )
-from scal3r_ros.workers.packing import BadSnapshot, discard, download, unseal, upload
-from scal3r_ros.workers.snapshots import read_snapshot, snapshot_key, write_snapshot
+from scal3r_ros.workers.packing import BadSnapshot, discard, download, upload
+from scal3r_ros.workers.snapshots import (
+    Snapshot,
+    read_snapshot,
+    snapshot_key,
+    write_snapshot,
+)
 
 MEMBERS = Origin()
 OF_A_GENERATION = ("generation", "deltas", "memory")
@@ -60,17 +63,6 @@ class Operation:
 
     def finish(self, success: bool, message: str) -> None:
         self.success, self.message, self.done = success, message, True
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A committed memory, packed."""
-
-    data: bytes
-    chunks: int
-    round: int
-    fingerprint: str
-    """Of the weights it belongs to."""
 
 
 class Coordinator:
@@ -155,8 +147,11 @@ class Coordinator:
                 data, refused = read_snapshot(Path(path or self.config.snapshot_path))
                 self.refused += refused
                 operation.message = "; ".join(refused)
-            snapshot = _snapshot(data)
-            self._refuse_other_weights(snapshot)
+            snapshot = Snapshot.of(data)
+            reports = self._membership.alive()
+            for name in self.plan.workers:
+                if name in reports:
+                    snapshot.check_weights(reports[name].fingerprint)
             self.snapshot = snapshot
             origin = self._stored_origin(snapshot)
             self._renew(origin, "memory loaded", now, operation, snapshot.chunks)
@@ -206,7 +201,7 @@ class Coordinator:
     def _collect(self, operation: Operation, source: str, path: str, key: str) -> None:
         data = self._ask_store(lambda store, wait: download(store, source, wait))
         self._ask_store(lambda store, wait: discard(store, source, wait))
-        snapshot = self.snapshot = _snapshot(data)  # a reset may come before the end of this
+        snapshot = self.snapshot = Snapshot.of(data)  # a reset may come before the end of this
         if path:
             write_snapshot(Path(path), data)
         if key:
@@ -231,16 +226,6 @@ class Coordinator:
             self._load.finish(False, f"the group did not form again: {self.plan.reason}")
             self._load, self._origin = None, MEMBERS
             self._membership.renew("the memory was not taken over")
-
-    def _refuse_other_weights(self, snapshot: Snapshot) -> None:
-        reports = self._membership.alive()
-        for name in self.plan.workers:
-            found = reports[name].fingerprint if name in reports else snapshot.fingerprint
-            if found != snapshot.fingerprint:
-                raise BadSnapshot(
-                    f"the snapshot belongs to weights {snapshot.fingerprint[:12]}, the workers "
-                    f"have {found[:12]}; load the checkpoint it was made with"
-                )
 
     def _renew(
         self,
@@ -287,7 +272,7 @@ class Coordinator:
     def _read_last(self, path: Path) -> None:
         try:
             data, self.refused = read_snapshot(path)
-            self.snapshot = _snapshot(data)
+            self.snapshot = Snapshot.of(data)
         except FileNotFoundError:
             return
         except BadSnapshot as error:
@@ -311,19 +296,3 @@ class Coordinator:
                 operation.finish(False, str(error) or type(error).__name__)
 
         threading.Thread(target=run, name="snapshot", daemon=True).start()
-
-
-def _snapshot(data: bytes) -> Snapshot:
-    """Raises `BadSnapshot` for what no worker can take over."""
-    header, arrays = unseal(data)
-    for name, values in arrays.items():
-        if not np.isfinite(values).all():
-            raise BadSnapshot(f"the snapshot holds numbers that are not finite in {name}")
-    try:
-        version, committed = int(header["version"]), int(header["committed"])
-        return Snapshot(data, version, committed, header["fingerprint"])
-    except (KeyError, ValueError) as error:
-        raise BadSnapshot(
-            f"the snapshot's header {header} lacks fingerprint, version or committed ({error!r}); "
-            f"take one that save_context has written"
-        ) from error

@@ -19,10 +19,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from scal3r_ros.config import DistributedConfig
+from scal3r_ros.workers.admission import StoreError
 from scal3r_ros.workers.deadline import within
 from scal3r_ros.workers.membership import GroupBroken
 from scal3r_ros.workers.secret import group_secret
-from scal3r_ros.workers.store import HostedStore, StoreClient, StoreError
+from scal3r_ros.workers.store import HostedStore, StoreClient
 
 T = TypeVar("T")
 

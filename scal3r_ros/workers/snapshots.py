@@ -2,10 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from scal3r_ros.files import link_or_copy, write_bytes
 from scal3r_ros.workers.packing import BadSnapshot, unseal
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A committed memory, packed."""
+
+    data: bytes
+    chunks: int
+    round: int
+    fingerprint: str
+    """Of the weights it belongs to."""
+
+    @classmethod
+    def of(cls, data: bytes) -> Snapshot:
+        """Raises `BadSnapshot` for what no worker can take over."""
+        header, arrays = unseal(data)
+        for name, values in arrays.items():
+            if not np.isfinite(values).all():
+                raise BadSnapshot(f"the snapshot holds numbers that are not finite in {name}")
+        try:
+            version, committed = int(header["version"]), int(header["committed"])
+            return cls(data, version, committed, header["fingerprint"])
+        except (KeyError, ValueError) as error:
+            raise BadSnapshot(
+                f"the snapshot's header {header} lacks fingerprint, version or committed "
+                f"({error!r}); take one that save_context has written"
+            ) from error
+
+    def check_weights(self, fingerprint: str) -> None:
+        """Raises `BadSnapshot` if a worker has other weights."""
+        if fingerprint != self.fingerprint:
+            raise BadSnapshot(
+                f"the snapshot belongs to weights {self.fingerprint[:12]}, the workers have "
+                f"{fingerprint[:12]}; load the checkpoint it was made with"
+            )
 
 
 def snapshot_key(request: int) -> str:

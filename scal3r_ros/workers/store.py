@@ -3,16 +3,10 @@
 Takes the place of torch's TCPStore, which listens on all addresses and lets everybody in. This one
 listens on one address, closes the connection of whoever does not know the group's secret before
 it reads anything of what they say, bounds all sizes, and bounds every wait.
-
-Admission (HMAC-SHA256 over both sides' random numbers, so nothing secret travels):
-server: nonce of 32 bytes; client: nonce of 32 bytes and proof; server: proof. Then requests
-follow, each one frame: length (4 bytes), operation (1), length of the key (4), key, value.
 """
 
 from __future__ import annotations
 
-import hmac
-import secrets
 import socket
 import struct
 import threading
@@ -23,19 +17,19 @@ from datetime import timedelta
 
 import torch.distributed as dist
 
-MAX_FRAME = 8 << 20
-"""Bytes of one request or answer; larger values travel in parts (`packing.upload`)."""
+from scal3r_ros.workers.admission import (
+    StoreError,
+    admitted,
+    introduced,
+    receive_frame,
+    send_frame,
+)
+
 MAX_TOTAL = 4 << 30
 MAX_KEYS = 100_000
 MAX_CONNECTIONS = 1024
-_ADMISSION_TIME = 5.0  # seconds in which a client has to prove itself
-_NONCE = 32
 _SET, _GET, _ADD, _DELETE, _CHECK, _WAIT, _COMPARE, _COUNT = range(8)
 _DONE, _ABSENT, _REFUSED = range(3)
-
-
-class StoreError(RuntimeError):
-    """The store refused a request, is gone, or did not answer in time."""
 
 
 class StoreServer:
@@ -90,12 +84,12 @@ class StoreServer:
     def _serve(self, connection: socket.socket) -> None:
         try:
             with connection:
-                if not _admitted(connection, self._secret):
+                if not admitted(connection, self._secret):
                     self.refused += 1
                     return
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 while True:
-                    _send(connection, self._answer(_receive(connection)))
+                    send_frame(connection, self._answer(receive_frame(connection)))
         except (OSError, StoreError):
             pass  # gone, or sends what is no request: its connection ends
         finally:
@@ -154,7 +148,7 @@ class StoreClient(dist.Store):
         try:
             self._socket = socket.create_connection((address, port), timeout)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            known = _introduced(self._socket, secret)
+            known = introduced(self._socket, secret)
         except OSError as error:
             raise StoreError(f"no store at {address}:{port}: {error}") from error
         if not known:
@@ -212,8 +206,8 @@ class StoreClient(dist.Store):
         with self._lock:
             try:
                 self._socket.settimeout(max(self._wait, 1.0) + patience)
-                _send(self._socket, request)
-                answer = _receive(self._socket)
+                send_frame(self._socket, request)
+                answer = receive_frame(self._socket)
             except OSError as error:
                 self.close()  # an answer that comes late would be taken for the next one's
                 raise StoreError(f"the store does not answer about {key!r}: {error}") from error
@@ -235,59 +229,6 @@ class HostedStore(StoreClient):
     def close(self) -> None:
         super().close()
         self.server.close()
-
-
-def _admitted(connection: socket.socket, secret: bytes) -> bool:
-    connection.settimeout(_ADMISSION_TIME)
-    ours = secrets.token_bytes(_NONCE)
-    try:
-        connection.sendall(ours)
-        theirs, proof = _exactly(connection, _NONCE), _exactly(connection, _NONCE)
-        if not hmac.compare_digest(proof, _proof(secret, b"client", ours, theirs)):
-            return False
-        connection.sendall(_proof(secret, b"server", ours, theirs))
-    except OSError:
-        return False
-    connection.settimeout(None)
-    return True
-
-
-def _introduced(connection: socket.socket, secret: bytes) -> bool:
-    theirs, ours = _exactly(connection, _NONCE), secrets.token_bytes(_NONCE)
-    connection.sendall(ours + _proof(secret, b"client", theirs, ours))
-    try:
-        proof = _exactly(connection, _NONCE)
-    except ConnectionError:
-        return False
-    return hmac.compare_digest(proof, _proof(secret, b"server", theirs, ours))
-
-
-def _proof(secret: bytes, role: bytes, server: bytes, client: bytes) -> bytes:
-    return hmac.digest(secret, role + server + client, "sha256")
-
-
-def _send(connection: socket.socket, body: bytes) -> None:
-    if len(body) > MAX_FRAME:
-        raise StoreError(f"{len(body)} bytes are more than one message may have ({MAX_FRAME})")
-    connection.sendall(struct.pack("!I", len(body)) + body)
-
-
-def _receive(connection: socket.socket) -> bytes:
-    (length,) = struct.unpack("!I", _exactly(connection, 4))
-    if not 0 < length <= MAX_FRAME:
-        raise StoreError(f"a message of {length} bytes; at most {MAX_FRAME} are taken")
-    return _exactly(connection, length)
-
-
-def _exactly(connection: socket.socket, count: int) -> bytes:
-    parts, missing = [], count
-    while missing:
-        part = connection.recv(min(missing, 1 << 20))
-        if not part:
-            raise ConnectionError("the other side has closed the connection")
-        parts.append(part)
-        missing -= len(part)
-    return b"".join(parts)
 
 
 def _split(request: bytes) -> tuple[int, str, bytes]:

@@ -13,12 +13,14 @@ import pytest
 import torch
 from crew import CONFIG, Crew, make_chunk
 
+from scal3r_ros.workers import admission
 from scal3r_ros.workers import store as stores
+from scal3r_ros.workers.admission import StoreError
 from scal3r_ros.workers.coordinator import Coordinator
 from scal3r_ros.workers.group import Place, connect, host_store, join_store
 from scal3r_ros.workers.membership import IDLE, GroupBroken, Report
 from scal3r_ros.workers.secret import group_secret
-from scal3r_ros.workers.store import HostedStore, StoreClient, StoreError
+from scal3r_ros.workers.store import HostedStore, StoreClient
 
 SECRET = b"known to members"
 
@@ -59,7 +61,7 @@ def test_it_listens_where_it_says_and_nowhere_else(store):
 
 @pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\n\r\n", b"\0" * 64, b"\xff" * 4096])
 def test_a_stranger_is_sent_away_and_holds_nobody_up(store, monkeypatch, said):
-    monkeypatch.setattr(stores, "_ADMISSION_TIME", 0.5)
+    monkeypatch.setattr(admission, "ADMISSION_TIME", 0.5)
     with socket.create_connection(("127.0.0.1", store.port), 5.0) as stranger:
         stranger.sendall(said)
         join(store).set("key", "of a member")
@@ -86,7 +88,7 @@ def test_a_member_that_sends_too_much_ends_its_own_connection(store, monkeypatch
     with pytest.raises(StoreError):
         member.get("key")
     with pytest.raises(StoreError, match="more than one message"):
-        store.set("key", b"0" * (stores.MAX_FRAME + 1))
+        store.set("key", b"0" * (admission.MAX_FRAME + 1))
     monkeypatch.setattr(stores, "MAX_TOTAL", 100)
     store.set("key", b"0" * 60)
     with pytest.raises(StoreError, match="full"):
