@@ -39,6 +39,8 @@ class BagSource:
                 if camera_info
                 else _find_camera_info(reader, self.topic)
             )
+        parts = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
+        self.files = tuple(parts)
         known = f"intrinsics from {self._calibration.name}" if self._calibration else ""
         self.description = (
             f"bag topic {self.topic}, {self._count} images, {known or 'no intrinsics'}"

@@ -51,6 +51,7 @@ class FolderSource:
                 f"{folder} holds no images ({' '.join(IMAGE_SUFFIXES)}) and no rgb.txt that "
                 f"names some"
             )
+        self.files = tuple(path for _, path in self._images)
         known = f"intrinsics from {Path(self._calibration.name).name}" if self._calibration else ""
         self.description = f"{len(self._images)} images, {stamps}, {known or 'no intrinsics'}"
 

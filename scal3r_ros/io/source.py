@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from scal3r_ros.files import open_regular
 from scal3r_ros.records import Frame
+
+_SAMPLE = 65536
+"""Bytes of a file's beginning and end that tell it from others."""
 
 
 class BadInput(ValueError):
@@ -32,6 +38,8 @@ class FrameSource(Protocol):
 
     description: str
     """For the report: what is read, and where stamps and intrinsics come from."""
+    files: tuple[Path, ...]
+    """What is read, for `content_of`."""
 
     def __len__(self) -> int:
         """Number of images, 0 when it is not known in advance."""
@@ -58,3 +66,17 @@ class SizeCheck:
                 f"must have one size"
             )
         return rgb
+
+
+def content_of(files: Iterable[Path]) -> str:
+    """Hash of where files are, how long they are, and how each begins and ends: tells another
+    recording from the same one without reading all of it."""
+    digest = hashlib.sha256()
+    for path in files:
+        size = path.stat().st_size
+        digest.update(f"{path.absolute()} {size}\n".encode())
+        with open_regular(path) as file:
+            digest.update(file.read(_SAMPLE))
+            file.seek(max(0, size - _SAMPLE))
+            digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()

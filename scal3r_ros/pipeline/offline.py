@@ -18,7 +18,7 @@ from scal3r_ros.config import Config
 from scal3r_ros.files import write_text
 from scal3r_ros.io.measurements import MeasurementFeed, Measurements
 from scal3r_ros.io.pictures import draw_depth
-from scal3r_ros.io.source import BadInput, FrameSource
+from scal3r_ros.io.source import BadInput, FrameSource, content_of
 from scal3r_ros.mapping.frame_gate import FrameGate
 from scal3r_ros.options import to_dict
 from scal3r_ros.pipeline.export import export
@@ -262,7 +262,7 @@ def _identity(
     reconstructor: Reconstructor,
     measurements: Measurements | None,
 ) -> str:
-    facts = [to_dict(config), source.description, reconstructor.name]
+    facts = [to_dict(config), source.description, content_of(source.files), reconstructor.name]
     facts += [measurements.description] if measurements is not None else []
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

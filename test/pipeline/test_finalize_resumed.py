@@ -35,6 +35,7 @@ class Recording:
     """Noise images; reading them ends with `error` at frame `stop`."""
 
     description = "noise"
+    files = ()
 
     def __init__(self, stop=None, error=None):
         self.images, self.stop, self.error = frames(FRAMES), stop, error

@@ -37,6 +37,7 @@ class Drive:
     """A source of the city's frames that can stop in the middle, as the test wants."""
 
     description = "a drive"
+    files = ()
 
     def __init__(self, city, stop=None, error=None):
         self.city, self.stop, self.error = city, stop, error
@@ -161,6 +162,38 @@ def test_resuming_with_other_options_is_refused(city, tmp_path):
     with pytest.raises(BadInput, match="interrupted run with other options"):
         run(city, tmp_path, config=other, resume=True)
     assert (tmp_path / offline.WORK / "map_state.npz").exists()
+
+
+def test_resuming_with_another_recording_is_refused(city, tmp_path):
+    """Another path, and other content under the same path."""
+    recordings = [tmp_path / name for name in ("one.bag", "two.bag")]
+    for path in recordings:
+        path.write_bytes(b"the same")
+
+    def drive_of(path, *stop):
+        source = Drive(city, *stop)
+        source.files = (path,)
+        return source
+
+    with pytest.raises(KeyboardInterrupt):
+        run(city, tmp_path, source=drive_of(recordings[0], 30, KeyboardInterrupt()))
+    with pytest.raises(BadInput, match="another input"):
+        run(city, tmp_path, source=drive_of(recordings[1]), resume=True)
+    recordings[0].write_bytes(b"another!")
+    with pytest.raises(BadInput, match="another input"):
+        run(city, tmp_path, source=drive_of(recordings[0]), resume=True)
+    recordings[0].write_bytes(b"the same")
+    assert run(city, tmp_path, source=drive_of(recordings[0]), resume=True).frames == FRAMES
+
+
+@pytest.mark.parametrize("name", ["run.json", "map_state.npz"])
+def test_a_damaged_interrupted_run_is_refused_with_what_to_do(city, tmp_path, name):
+    with pytest.raises(KeyboardInterrupt):
+        run(city, tmp_path, source=Drive(city, 30, KeyboardInterrupt()))
+    path = tmp_path / offline.WORK / name
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(ValueError, match="damaged"):
+        run(city, tmp_path, resume=True)
 
 
 def test_without_resume_an_interrupted_run_starts_again(city, tmp_path):
