@@ -14,7 +14,9 @@ from scal3r_ros.io.calibration import Calibration
 from scal3r_ros.io.source import BadInput
 
 _COEFFICIENTS = {"plumb_bob": (4, 5), "rational_polynomial": (4, 5, 8), "equidistant": (4,)}
-"""How many coefficients each distortion model of ROS may have; more may follow if they are zero."""
+"""How many coefficients each distortion model of ROS has."""
+_PADDED = (5, 8, 12, 14)
+"""Counts that drivers fill up to with zeros: those that OpenCV knows."""
 
 
 def calibration_from_info(message: Any, name: str, rectified: bool = False) -> Calibration | None:
@@ -95,7 +97,7 @@ def lens(values: Any, model: Any, name: str) -> tuple[np.ndarray, str]:
         )
     allowed = _COEFFICIENTS[model]
     if coefficients.size not in allowed:
-        if coefficients.size < max(allowed) or coefficients[max(allowed) :].any():
+        if coefficients.size not in _PADDED or coefficients[max(allowed) :].any():
             counts = " or ".join(map(str, allowed))
             raise BadInput(
                 f"{name}: {model} has {counts} distortion coefficients, found {coefficients.size}"

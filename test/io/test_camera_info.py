@@ -63,7 +63,7 @@ def test_zero_coefficients_mean_no_distortion_whatever_the_model(model, count):
 )  # fmt: skip
 def test_coefficients_that_a_model_has_are_applied(model, count):
     lens = np.resize(LENS, count)
-    found = calibration(distortion_model=model, d=np.r_[lens, np.zeros(3)])
+    found = calibration(distortion_model=model, d=np.r_[lens, np.zeros(12 - count)])
     plain = calibration(distortion_model=model, d=lens)
     image = np.random.default_rng(1).integers(0, 256, (480, 640, 3), np.uint8)
     undistort = cv2.fisheye.undistortImage if model == "equidistant" else cv2.undistort
@@ -89,6 +89,7 @@ def test_coefficients_that_a_model_has_are_applied(model, count):
         ({"distortion_model": "plumb_bob", "d": np.resize(LENS, 12)}, "4 or 5 .* found 12"),
         ({"distortion_model": "rational_polynomial", "d": np.resize(LENS, 12)}, "found 12"),
         ({"distortion_model": "rational_polynomial", "d": np.resize(LENS, 6)}, "found 6"),
+        ({"distortion_model": "rational_polynomial", "d": np.r_[LENS, np.zeros(5)]}, "found 10"),
         ({"distortion_model": "equidistant", "d": LENS}, "has 4 .* found 5"),
     ],
 )
