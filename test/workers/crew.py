@@ -53,14 +53,14 @@ def tiny_network(seed: int = 0):
     return network
 
 
-def tiny_engine(seed: int = 0, decay: float = 1.0, window: int = 0):
+def tiny_engine(seed: int = 0, decay: float = 1.0, window: int = 0, mode: str = "stream"):
     """A reconstructor with `tiny_network`."""
     from scal3r_ros.config import MemoryConfig
     from scal3r_ros.networks.scal3r.checkpoint import LoadedNetwork
     from scal3r_ros.reconstruct.scal3r.reconstructor import Scal3RReconstructor
 
     loaded = LoadedNetwork(tiny_network(seed), f"random weights of seed {seed}")
-    return Scal3RReconstructor(loaded, MemoryConfig(decay=decay, window=window))
+    return Scal3RReconstructor(loaded, MemoryConfig(mode=mode, decay=decay, window=window))
 
 
 def make_chunk(index: int, frames: int = 3) -> Chunk:

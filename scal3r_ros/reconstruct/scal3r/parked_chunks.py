@@ -105,9 +105,12 @@ class ParkedChunks:
         """Chunks that the memory absorbed, or those that it did not."""
         return [i for i, chunk in enumerate(self._chunks) if chunk.contributed == contributed]
 
-    def states(self, numbers: Sequence[int]) -> ParkedStates:
-        """The states of some chunks, to be taken on from where they were parked."""
-        return ParkedStates(self._store, {i: self._chunks[i].shell for i in numbers})
+    def states(self) -> ParkedStates:
+        """The states of all chunks as they were parked, to be taken on from there; those given
+        before are of no use any more."""
+        for number in range(len(self._chunks)):
+            self._store.drop((_MOVED, number))
+        return ParkedStates(self._store, {i: c.shell for i, c in enumerate(self._chunks)})
 
     def take(self, states: ParkedStates, number: int) -> ChunkJob:
         """A chunk as `states` left it, whose tensors are not needed there any more."""

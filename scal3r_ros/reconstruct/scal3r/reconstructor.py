@@ -144,20 +144,29 @@ class Scal3RReconstructor:
     @torch.no_grad()
     def finalize(self) -> Iterator[Outcome]:
         """Mode `finalize`: all chunks again from the first memory layer on, with the memory of the
-        whole sequence; equal to mode `batch`. In the order given, decoded as they are asked for."""
+        whole sequence; equal to mode `batch`. In the order given, decoded as they are asked for. A
+        chunk whose gradients turn out not to be finite only reads."""
         if self._config.mode != "finalize":
             raise ValueError(f"finalize needs memory.mode finalize, found {self._config.mode}")
         self._parked.rollback()
-        memory, absorbed = self._empty_memory(), self._parked.numbers(contributed=True)
-        states = self._parked.states(range(len(self._parked)))
+        absorbed = self._parked.numbers(contributed=True)
         with self._device_errors([]):
-            whole = memory.round(len(absorbed))
-            self._advance(states.only(absorbed), whole)
+            while True:
+                memory, states = self._empty_memory(), self._parked.states()
+                whole = memory.round(len(absorbed))
+                try:
+                    self._advance(states.only(absorbed), whole)
+                except NotFinite as error:
+                    if not error.places:
+                        raise
+                    absorbed = [n for i, n in enumerate(absorbed) if i not in error.places]
+                else:
+                    break
             whole.commit()
-            for number in self._parked.numbers(contributed=False):
+            for number in sorted(set(range(len(self._parked))) - set(absorbed)):
                 self._advance(states.only([number]), memory.round(1, contribute=False))
         self.memory = memory
-        return self._decoded(states, memory.chunks)
+        return self._decoded(states, absorbed)
 
     def save_chunks(self, folder: Path) -> int:
         """Mode `finalize`: write the committed chunks that `folder` does not hold yet; returns the
@@ -225,10 +234,11 @@ class Scal3RReconstructor:
             job.seconds["layers"] = (time.perf_counter() - started) / len(jobs)
 
     @torch.no_grad()
-    def _decoded(self, states: ParkedStates, version: int) -> Iterator[Outcome]:
+    def _decoded(self, states: ParkedStates, absorbed: Sequence[int]) -> Iterator[Outcome]:
         for number in range(len(states)):
             with self._device_errors([]):
-                yield self._finish(self._parked.take(states, number), version, absorbed=True)
+                job = self._parked.take(states, number)
+                yield self._finish(job, len(absorbed), number in absorbed)
 
     def _rest(self, chunks: Sized) -> str | None:
         """Where chunks wait for their turn: one alone stays on the device."""

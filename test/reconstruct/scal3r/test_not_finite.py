@@ -72,3 +72,33 @@ def test_no_way_in_lets_them_pass(value):
         engine.restore(type(before)(before.kind, before.fingerprint, before.version, arrays))
     for name, array in engine.state().arrays.items():
         np.testing.assert_array_equal(array, before.arrays[name])
+
+
+def test_finalize_lets_such_a_chunk_only_read():
+    """Found in the second pass, after the stream had absorbed it."""
+    engine, expected = tiny_engine(mode="finalize"), tiny_engine(mode="finalize")
+    for chunk in CHUNKS:
+        engine.reconstruct(chunk)
+    spoil(engine, "gradients", call=1)
+    found = list(engine.finalize())
+    for chunk in (CHUNKS[0], CHUNKS[2]):
+        expected.reconstruct(chunk)
+    first, last = expected.finalize()
+    np.testing.assert_array_equal(found[0].depth, first.depth)
+    np.testing.assert_array_equal(found[2].depth, last.depth)
+    assert np.isfinite(found[1].depth).all() and found[1].memory_version == 2
+    assert_same_memory(engine, expected)
+
+
+def test_finalize_begins_anew_after_it_was_broken_off(monkeypatch):
+    engine = tiny_engine(mode="finalize")
+    for chunk in CHUNKS:
+        engine.reconstruct(chunk)
+    expected = [prediction.depth for prediction in engine.finalize()]
+    unit = engine.network.agg_regator.memory_unit(2)
+    with monkeypatch.context() as broken:
+        broken.setattr(unit, "gradient", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            engine.finalize()
+    for found, want in zip(engine.finalize(), expected, strict=True):
+        np.testing.assert_array_equal(found.depth, want)
