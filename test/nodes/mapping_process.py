@@ -183,12 +183,15 @@ class Robot:
         self.spin(0.3)
 
     def camera_is_heard_well(self) -> bool:
-        """The node has found out that it may ask all cameras for reliability."""
+        """The node has found out that it may ask all cameras for reliability.
+
+        Its former subscription stays until the new one has heard something.
+        """
         publishers = self.node.get_publishers_info_by_topic(self.image.topic_name)
         subscriptions = self.node.get_subscriptions_info_by_topic(self.image.topic_name)
         offers = {info.qos_profile.reliability for info in publishers}
         asked = {info.qos_profile.reliability for info in subscriptions}
-        return offers != {ReliabilityPolicy.RELIABLE} or asked == offers
+        return offers != {ReliabilityPolicy.RELIABLE} or offers <= asked
 
     def image_message(self, index: int, stamp_ns: int | None = None) -> Image:
         frame = self.city.frame(index)

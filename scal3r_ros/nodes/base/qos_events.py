@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 try:
-    from rclpy.event_handler import SubscriptionEventCallbacks
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 except ImportError:  # Humble
-    from rclpy.qos_event import SubscriptionEventCallbacks
+    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
-
-def silent_events() -> SubscriptionEventCallbacks:
-    """No callbacks, not even the default ones that log."""
-    return SubscriptionEventCallbacks(use_default_callbacks=False)
+__all__ = ["SubscriptionEventCallbacks", "UnsupportedEventTypeError", "describe_mismatch"]
 
 
 def describe_mismatch(node, topic: str, policy_kind) -> str:

@@ -55,6 +55,8 @@ class InputHealth:
     recent_drops: int = 0
     recent_malformed: Mapping[str, int] = field(default_factory=dict)
     """By kind, messages that were left out since the last report."""
+    recent_lost: Mapping[str, int] = field(default_factory=dict)
+    """By kind, messages that the middleware lost since the last report."""
     failed_callbacks: int = 0
 
 
@@ -75,6 +77,9 @@ def input_concern(health: InputHealth) -> Concern:
         findings.append(_calibration_finding(health))
     for kind, count in sorted(health.recent_malformed.items()):
         findings.append((WARN, f"{count} messages could not be used ({kind}); the log says why"))
+    for kind, count in sorted(health.recent_lost.items()):
+        findings.append((WARN, f"{count} messages were lost on the way ({kind}): let the publisher "
+                         "offer reliable, or raise net.core.rmem_max"))  # fmt: skip
     if health.failed_callbacks:
         findings.append((ERROR, f"{health.failed_callbacks} callbacks failed; the log says where"))
     values = {

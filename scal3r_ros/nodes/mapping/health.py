@@ -87,6 +87,7 @@ class HealthReport:
                 and not session.worker.statistics.calibration_problem,
                 recent_drops=new["dropped"],
                 recent_malformed={k: n for k, n in new.items() if k.startswith("malformed")},
+                recent_lost={k: n for k, n in new.items() if k.startswith("lost_")},
                 failed_callbacks=self._node.failed_callbacks,
             )
         )
