@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,8 +138,8 @@ def _open_sfm(config: Config) -> Reconstructor:
         with kept_signal_handlers():
             import pycolmap  # noqa: F401
     except ImportError as error:
-        raise MissingLibrary(
-            "reconstructor sfm needs the library pycolmap: pip install pycolmap"
+        raise _missing(
+            "pycolmap", "reconstructor sfm needs the library pycolmap: pip install pycolmap", error
         ) from error
     from scal3r_ros.reconstruct.sfm.reconstructor import SfmReconstructor
 
@@ -156,10 +157,22 @@ def _require_torch(reconstructor: str) -> None:
     try:
         import torch  # noqa: F401
     except ImportError as error:
-        raise MissingLibrary(
+        raise _missing(
+            "torch",
             f"reconstructor {reconstructor} needs the library torch: pip install torch "
-            f"(docs/install.md), or use --reconstructor sfm, which needs pycolmap only"
+            f"(docs/install.md), or use --reconstructor sfm, which needs pycolmap only",
+            error,
         ) from error
+
+
+def _missing(library: str, advice: str, error: ImportError) -> MissingLibrary:
+    """What is installed and cannot be loaded, for lack of memory say, needs other advice."""
+    if importlib.util.find_spec(library) is None:
+        return MissingLibrary(advice)
+    return MissingLibrary(
+        f"{library} is installed but cannot be loaded: {error}; if memory is short, free some or "
+        f"raise the limit (ulimit -v), else install {library} again"
+    )
 
 
 def _open_scal3r(config: Config, folder: Path | None) -> Reconstructor:

@@ -1,5 +1,8 @@
 """What a user is told about the reconstructor that was chosen."""
 
+import os
+import subprocess
+import sys
 from dataclasses import fields
 
 import pytest
@@ -72,3 +75,25 @@ def test_a_memory_that_passes_on_is_not_shared_among_processes(name, monkeypatch
     with pytest.raises(ValueError, match="torchrun wants several"):
         with opened_reconstructor(Config(model=model)):
             pass
+
+
+CRAMPED = """
+import resource
+from scal3r_ros.config import Config
+from scal3r_ros.reconstruct.factory import MissingLibrary, open_reconstructor
+resource.setrlimit(resource.RLIMIT_AS, (300 << 20, 300 << 20))
+try:
+    open_reconstructor(Config())
+except MissingLibrary as error:
+    print(error)
+"""
+
+
+def test_a_library_that_memory_is_too_short_for_is_not_called_absent():
+    pytest.importorskip("torch")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", CRAMPED], env=environment, capture_output=True, text=True
+    )
+    assert "torch is installed but cannot be loaded" in done.stdout, done.stderr
+    assert "pip install" not in done.stdout
