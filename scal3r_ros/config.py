@@ -83,8 +83,11 @@ class ChunkConfig(Section):
 class AlignmentConfig(Section):
     """Sim(3) between neighbouring chunks and its quality gate."""
 
-    compat: bool = option(
-        False, "Use the published constants: float32, absolute Huber delta, every pixel, no gate."
+    method: str = option(
+        "robust",
+        "robust, with a quality gate, or vggt_long: float32, absolute Huber delta, every pixel, no "
+        "gate, for comparison with published numbers.",
+        choices=("robust", "vggt_long"),
     )
     estimator: str = option(
         "points",
@@ -96,12 +99,12 @@ class AlignmentConfig(Section):
     huber_delta: float = option(
         0.1,
         "Residual below which a match is an inlier, relative to the typical scene distance of the "
-        "chunk; with compat Huber's threshold in chunk units.",
+        "chunk; with method vggt_long Huber's threshold in chunk units.",
         minimum=0.0,
     )
     iterations: int = option(
         5,
-        "Rounds of iterative reweighting; twice as many without compat, where outliers get no"
+        "Rounds of iterative reweighting; twice as many with method robust, where outliers get no"
         " weight at all.",
         minimum=0,
     )
@@ -169,8 +172,11 @@ class LoopConfig(Section):
 class GraphConfig(Section):
     """Sim(3) pose graph."""
 
-    compat: bool = option(
-        False, "The published recipe: additive update, free gauge, no robust kernel."
+    method: str = option(
+        "robust",
+        "robust, or vggt_long: additive update, free gauge, no robust kernel, for comparison with "
+        "published numbers.",
+        choices=("robust", "vggt_long"),
     )
     max_iterations: int = option(30, "Levenberg-Marquardt iterations.", minimum=1)
     loop_kernel: float = option(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from scal3r_ros.config import AlignmentConfig
+from scal3r_ros.mapping import vggt_long
 from scal3r_ros.mapping.camera import unproject, valid_pixels
 from scal3r_ros.mapping.pose_fit import similarity_of_poses
 from scal3r_ros.mapping.sim3 import Sim3, rotation_log
@@ -21,7 +22,6 @@ from scal3r_ros.mapping.similarity_fit import (
     SimilarityFit,
     distances,
     robust_similarity,
-    sim3_wet,
 )
 from scal3r_ros.records import ChunkPrediction
 
@@ -87,6 +87,8 @@ def align(
 
     With the estimator `poses`, the poses of the shared frames come before all of these.
     """
+    if config.method == "vggt_long":
+        return _as_vggt_long(previous, current, config)
     attempts: list[str] = []
     refused = Alignment(Sim3.identity(), False, "none")
     for method, estimate in _methods(previous, current, config):
@@ -161,18 +163,6 @@ def collect_matches(
     )
 
 
-def fit_published(matches: Matches, config: AlignmentConfig) -> SimilarityFit:
-    """The published recipe: float32, every pixel, delta in chunk units."""
-    return sim3_wet(
-        matches.source.astype(np.float32),
-        matches.target.astype(np.float32),
-        matches.confidence_source.astype(np.float32),
-        matches.confidence_target.astype(np.float32),
-        delta=config.huber_delta,
-        iterations=config.iterations,
-    )
-
-
 def fit_robust(matches: Matches, config: AlignmentConfig) -> SimilarityFit:
     """Outlier-proof similarity in float64; residuals relative to each point's distance."""
     return robust_similarity(*_robust_input(matches), iterations=2 * config.iterations)
@@ -196,8 +186,6 @@ def fit_poses(
 
 
 def _methods(previous, current, config) -> Sequence[tuple[str, Callable]]:
-    if config.compat:
-        return [("depth", fit_published)]
     methods: list[tuple[str, Callable]] = []
     if config.estimator == "poses":
         methods.append(("poses", lambda matches, _: fit_poses(previous, current, matches)))
@@ -208,9 +196,9 @@ def _methods(previous, current, config) -> Sequence[tuple[str, Callable]]:
 
 
 def _attempt(previous, current, config, method, estimate) -> Alignment:
-    limit = 0 if config.compat else config.max_points
     try:
-        matches = collect_matches(previous, current, limit, use_points=method == "points")
+        use_points = method == "points"
+        matches = collect_matches(previous, current, config.max_points, use_points)
         fit = estimate(matches, config)
     except DegenerateOverlap as error:
         return Alignment(Sim3.identity(), False, method, failure=str(error))
@@ -219,15 +207,43 @@ def _attempt(previous, current, config, method, estimate) -> Alignment:
 
 def judge(previous, current, config, method, matches: Matches, fit: SimilarityFit) -> Alignment:
     """Quality gate of a fit, and its uncertainty from what the two chunks disagree about."""
+    delta = config.huber_delta * float(np.median(matches.depth_target))
+    result = _described(previous, current, method, matches, fit, delta)
+    disagreement = _pose_disagreement(previous, current, fit.S_target_source)
+    failure = _failure(result, disagreement, config)
+    return replace(result, accepted=not failure, failure=failure)
+
+
+def _as_vggt_long(previous, current, config) -> Alignment:
+    """Every pixel of the shared frames in float32, Huber's threshold in chunk units, no gate."""
+    try:
+        matches = collect_matches(previous, current)
+        fit = vggt_long.sim3_wet(
+            matches.source.astype(np.float32),
+            matches.target.astype(np.float32),
+            matches.confidence_source.astype(np.float32),
+            matches.confidence_target.astype(np.float32),
+            delta=config.huber_delta,
+            iterations=config.iterations,
+        )
+    except DegenerateOverlap as error:
+        failure = str(error)
+        return Alignment(Sim3.identity(), False, "none", failure, (f"depth: {failure}",))
+    return _described(previous, current, "depth", matches, fit, config.huber_delta)
+
+
+def _described(
+    previous, current, method, matches: Matches, fit: SimilarityFit, delta: float
+) -> Alignment:
+    """A fit and its uncertainty; matches closer than `delta` (previous chunk's units) are in."""
     typical = float(np.median(matches.depth_target))
-    delta = config.huber_delta * (1.0 if config.compat else typical)
     inside = fit.residuals <= delta
     weights = np.sqrt(matches.confidence_source * matches.confidence_target)[inside]
     squares = fit.residuals[inside] ** 2
     rms = float(np.sqrt((weights * squares).sum() / weights.sum())) if inside.any() else np.inf
     S = fit.S_target_source
     disagreement = _pose_disagreement(previous, current, S)
-    result = Alignment(
+    return Alignment(
         S,
         accepted=True,
         method=method,
@@ -237,8 +253,6 @@ def judge(previous, current, config, method, matches: Matches, fit: SimilarityFi
         sigma=_sigma(matches, S, disagreement, typical),
         covariance=_covariance(disagreement, S, typical),
     )
-    failure = "" if config.compat else _failure(result, disagreement, config)
-    return replace(result, accepted=not failure, failure=failure)
 
 
 def _failure(result: Alignment, disagreement: np.ndarray, config: AlignmentConfig) -> str:

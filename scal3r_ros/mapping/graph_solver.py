@@ -1,4 +1,4 @@
-"""Sparse Levenberg-Marquardt on Sim(3): ours, and the published recipe."""
+"""Sparse Levenberg-Marquardt on Sim(3): held gauge, robust loops."""
 
 from __future__ import annotations
 
@@ -86,45 +86,6 @@ def solve_levenberg_marquardt(
     return GraphSolution(nodes, initial, cost, spent, weights)
 
 
-def solve_published(problem: GraphProblem, max_iterations: int) -> GraphSolution:
-    """The published recipe: variables log(S^-1), additive update, identity weights, free gauge.
-
-    Sequence constraints are replaced by the chained initial values, which they equal.
-    """
-    variables = problem.nodes.inverse().log()
-    history, damping, iterations = [], 1e-6, 0
-    residuals, jacobian = _published_system(variables, problem)
-    initial = cost = float((residuals**2).mean()) if len(residuals) else 0.0
-    while iterations < max_iterations and len(residuals):
-        history.append(cost)
-        iterations += 1
-        if cost < 1e-5 and iterations > 5 and history[-6] < 1.5 * cost:
-            break
-        step = _solve_damped(jacobian, residuals.ravel(), damping)
-        candidate = variables + step.reshape(variables.shape)
-        trial = edge_residuals(Sim3.exp(candidate).inverse(), problem)
-        if (trial**2).mean() < cost:
-            variables, damping = candidate, damping / 2.0
-            residuals, jacobian = _published_system(variables, problem)
-            cost = float((residuals**2).mean())
-        else:
-            damping *= 2.0
-    solved = Sim3.exp(variables).inverse()
-    first = int(problem.held[0]) if len(problem.held) else 0
-    S_fixed = problem.nodes[first] @ solved[first].inverse()
-    nodes = Sim3.stack([S_fixed @ solved[i] for i in range(len(solved.scale))])
-    return GraphSolution(nodes, initial, cost, iterations, np.ones(len(problem.ends)))
-
-
-def _published_system(variables: np.ndarray, problem: GraphProblem):
-    nodes = Sim3.exp(variables).inverse()
-    residuals, by_a, by_b = edge_jacobians(nodes, problem)
-    # exp(x + d)^-1 = exp(x)^-1 exp(-J d) with J the left Jacobian: chain it to the group's.
-    left = -np.linalg.inv(right_jacobian_inverse(-variables))
-    by_a, by_b = by_a @ left[problem.ends[:, 0]], by_b @ left[problem.ends[:, 1]]
-    return residuals, _sparse_jacobian(problem, by_a, by_b, np.ones_like(residuals))
-
-
 def _kernel_widths(squares: np.ndarray, loop: np.ndarray, final: float) -> list[float]:
     """Shrinking kernel widths that end with `final`."""
     if final <= 0 or not loop.any():
@@ -144,10 +105,10 @@ def _minimise(nodes, problem, whitening, width, free, max_iterations) -> tuple[S
         residuals, by_a, by_b = edge_jacobians(nodes, problem)
         squares = ((residuals * whitening) ** 2).sum(axis=1)
         rows = whitening * np.sqrt(_kernel_weights(squares, problem.loop, width))[:, None]
-        jacobian = _sparse_jacobian(problem, by_a, by_b, rows)[:, columns]
+        jacobian = sparse_jacobian(problem, by_a, by_b, rows)[:, columns]
         step, trial = np.zeros((len(nodes.scale), 7)), np.inf
         while not trial <= cost and damping < 1e8:
-            step[free] = _solve_damped(jacobian, (residuals * rows).ravel(), damping).reshape(-1, 7)
+            step[free] = solve_damped(jacobian, (residuals * rows).ravel(), damping).reshape(-1, 7)
             moved = nodes @ Sim3.exp(step)
             trial = _cost(_squares(moved, problem, whitening), problem.loop, width)
             damping *= 0.1 if trial <= cost else 10.0
@@ -164,7 +125,7 @@ def _squares(nodes: Sim3, problem: GraphProblem, whitening: np.ndarray) -> np.nd
     return ((edge_residuals(nodes, problem) * whitening) ** 2).sum(axis=1)
 
 
-def _solve_damped(jacobian: csr_matrix, residuals: np.ndarray, damping: float) -> np.ndarray:
+def solve_damped(jacobian: csr_matrix, residuals: np.ndarray, damping: float) -> np.ndarray:
     normal = (jacobian.T @ jacobian).tocsc()
     diagonal = normal.diagonal()
     system = normal + diags(damping * diagonal + 1e-12 * max(diagonal.max(), 1e-12))
@@ -175,7 +136,7 @@ def _solve_damped(jacobian: csr_matrix, residuals: np.ndarray, damping: float) -
     return -factors.solve(jacobian.T @ residuals)
 
 
-def _sparse_jacobian(problem: GraphProblem, by_a, by_b, row_weights) -> csr_matrix:
+def sparse_jacobian(problem: GraphProblem, by_a, by_b, row_weights) -> csr_matrix:
     edges, count = len(problem.ends), len(problem.nodes.scale)
     rows = np.broadcast_to(np.arange(7 * edges).reshape(edges, 7, 1), (edges, 7, 7))
     parts = []

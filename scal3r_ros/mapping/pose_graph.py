@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scal3r_ros.config import GraphConfig
+from scal3r_ros.mapping import vggt_long
 from scal3r_ros.mapping.graph_covariance import (
     placed_after,
     placement_covariances,
@@ -22,7 +23,6 @@ from scal3r_ros.mapping.graph_solver import (
     GraphProblem,
     GraphSolution,
     solve_levenberg_marquardt,
-    solve_published,
 )
 from scal3r_ros.mapping.sim3 import Sim3
 
@@ -115,11 +115,12 @@ class PoseGraph:
         return (S_a_b.inverse() @ self._nodes[a].inverse() @ self._nodes[b]).log()
 
     def solve(self, config: GraphConfig) -> GraphSolution:
-        """Optimise all nodes in place, starting from the chained constraints in compat mode."""
+        """Optimise all nodes in place; VGGT-Long starts from the chained constraints."""
         self._covariances = None
-        if config.compat:
+        if config.method == "vggt_long":
             self._rechain()
-            solution = solve_published(self._problem(reverse_chain=True), config.max_iterations)
+            problem = self._problem(reverse_chain=True)
+            solution = vggt_long.solve_graph(problem, config.max_iterations)
         else:
             problem = self._problem()
             solution = solve_levenberg_marquardt(problem, config.max_iterations, config.loop_kernel)

@@ -1,8 +1,6 @@
-"""Similarity between matched points: weighted closed form, the published IRLS, and a robust
-estimator.
+"""Similarity between matched points: weighted closed form, and a robust estimator.
 
-`sim3_wet` is the published algorithm to the letter. `robust_similarity` keeps its closed form and
-weights but starts from a
+`robust_similarity` keeps closed form and weights of VGGT-Long (vggt_long.py) but starts from a
 consensus of minimal samples and ends with a kernel that ignores gross outliers instead of bounding
 their pull.
 """
@@ -66,38 +64,6 @@ def weighted_similarity(
     return Sim3(np.asarray(scale), rotation, mean_target - scale * (rotation @ mean_source))
 
 
-def sim3_wet(
-    source: np.ndarray,
-    target: np.ndarray,
-    confidence_source: np.ndarray,
-    confidence_target: np.ndarray,
-    delta: float = 0.1,
-    iterations: int = 5,
-    scale: float | None = None,
-) -> SimilarityFit:
-    """Confidence-weighted similarity with Huber reweighting, as published, in the points' dtype.
-
-    source, target: (N, 3) matched points; delta in target units.
-    """
-    tau = 0.1 * min(np.median(confidence_source), np.median(confidence_target))
-    keep = (confidence_source > tau) & (confidence_target > tau)
-    base = np.sqrt(confidence_source[keep] * confidence_target[keep])
-    points, goal = source[keep], target[keep]
-    best = weighted_similarity(points, goal, base, scale)
-    previous_cost, rounds = np.inf, 0
-    for _ in range(iterations):
-        residual = distances(best, points, goal)
-        huber = np.where(residual <= delta, 1.0, delta / np.maximum(residual, 1e-30))
-        loss = np.where(residual <= delta, 0.5 * residual**2, delta * (residual - 0.5 * delta))
-        cost = float((base * loss).sum())
-        weights = (base * huber).astype(base.dtype)
-        fitted = weighted_similarity(points, goal, weights / (weights.sum() + 1e-12), scale)
-        if _settled(best, fitted) or abs(previous_cost - cost) < 1e-9 * previous_cost:
-            break
-        best, previous_cost, rounds = fitted, cost, rounds + 1
-    return SimilarityFit(best, distances(best, source, target), rounds)
-
-
 def robust_similarity(
     source: np.ndarray,
     target: np.ndarray,
@@ -114,13 +80,13 @@ def robust_similarity(
     if len(source) < SAMPLE:
         raise DegenerateOverlap(f"{len(source)} matched points, expected at least {SAMPLE}")
     best = _consensus(source, target, weights, distance, scale)
-    base, settled, rounds = weights / distance**2, False, 0
-    while rounds < iterations and not settled:
+    base, done, rounds = weights / distance**2, False, 0
+    while rounds < iterations and not done:
         relative = distances(best, source, target) / distance
         sigma = max(1.4826 * float(np.median(relative)), 1e-7)
         kernel = np.clip(1.0 - (relative / (TUKEY * sigma)) ** 2, 0.0, None) ** 2
         fitted = weighted_similarity(source, target, base * kernel / base.sum(), scale)
-        settled, best, rounds = _settled(best, fitted), fitted, rounds + 1
+        done, best, rounds = settled(best, fitted), fitted, rounds + 1
     return SimilarityFit(best, distances(best, source, target), rounds)
 
 
@@ -129,13 +95,6 @@ def distances(S_target_source: Sim3, source: np.ndarray, target: np.ndarray) -> 
     missed = S_target_source.apply(source)
     missed -= target
     return np.sqrt(np.einsum("ni,ni->n", missed, missed))
-
-
-def _settled(before: Sim3, after: Sim3) -> bool:
-    moved = abs(after.scale - before.scale)
-    moved += np.linalg.norm(after.translation - before.translation)
-    cosine = (np.trace(before.rotation.T @ after.rotation) - 1.0) / 2.0
-    return bool(moved < 1e-9 and np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))) < 0.1)
 
 
 def _consensus(source, target, weights, distance, scale) -> Sim3:
@@ -169,3 +128,11 @@ def _minimal_fits(source: np.ndarray, target: np.ndarray, scale: float | None) -
     rotation = np.swapaxes(left @ right, 1, 2)
     turned = (rotation @ mean_source[usable][..., None])[..., 0]
     return Sim3(ratio, rotation, mean_target[usable] - ratio[:, None] * turned)
+
+
+def settled(before: Sim3, after: Sim3) -> bool:
+    """Whether a round of reweighting has changed nothing that counts."""
+    moved = abs(after.scale - before.scale)
+    moved += np.linalg.norm(after.translation - before.translation)
+    cosine = (np.trace(before.rotation.T @ after.rotation) - 1.0) / 2.0
+    return bool(moved < 1e-9 and np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0))) < 0.1)

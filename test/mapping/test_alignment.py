@@ -12,7 +12,8 @@ from scal3r_ros.config import AlignmentConfig
 from scal3r_ros.mapping.alignment import align
 from scal3r_ros.mapping.odometry_bridge import bridge_by_odometry
 from scal3r_ros.mapping.sim3 import Sim3
-from scal3r_ros.mapping.similarity_fit import DegenerateOverlap, sim3_wet, weighted_similarity
+from scal3r_ros.mapping.similarity_fit import DegenerateOverlap, weighted_similarity
+from scal3r_ros.mapping.vggt_long import sim3_wet
 from scal3r_ros.records import ChunkPrediction
 
 CONFIG = AlignmentConfig()
@@ -98,7 +99,7 @@ def test_one_wrong_pose_is_refused_and_the_pixels_outvote_it():
 
 def test_poses_are_not_asked_by_the_published_recipe():
     previous = prediction()
-    config = AlignmentConfig(compat=True, estimator="poses")
+    config = AlignmentConfig(method="vggt_long", estimator="poses")
     assert align(previous, rough_depth(seen_from(TRUTH, previous)), config).method == "depth"
 
 
@@ -108,7 +109,7 @@ def test_published_recipe_against_a_plain_reading_of_it():
     current = seen_from(TRUTH, previous, confidence=previous.confidence[::-1].copy())
     noise = np.exp(0.02 * random.standard_normal(previous.depth.shape)).astype(np.float32)
     current = with_outliers(replace(current, depth=current.depth * noise), 0.05)
-    found = align(previous, current, AlignmentConfig(compat=True)).S_previous_current
+    found = align(previous, current, AlignmentConfig(method="vggt_long")).S_previous_current
     scale, rotation, translation = plain_sim3_wet(current, previous)
     assert found.scale == pytest.approx(scale, rel=2e-5)
     np.testing.assert_allclose(found.rotation, rotation, atol=2e-5)

@@ -111,7 +111,7 @@ def test_wrong_loops_among_true_ones_are_ignored(seed):
 def test_published_recipe_closes_the_same_loops():
     graph, true = ring(100, 10)
     before = position_error(graph, true)
-    graph.solve(GraphConfig(compat=True))
+    graph.solve(GraphConfig(method="vggt_long"))
     assert position_error(graph, true) < before / 2
     np.testing.assert_allclose(graph.nodes[0].matrix(), true[0].matrix(), atol=1e-9)
 
@@ -119,7 +119,7 @@ def test_published_recipe_closes_the_same_loops():
 def test_published_recipe_minimises_the_published_sum():
     graph, _ = ring(12, 2, seed=5)
     chained = dict(graph.nodes)
-    graph.solve(GraphConfig(compat=True))
+    graph.solve(GraphConfig(method="vggt_long"))
 
     def published_cost(nodes: dict[int, Sim3]) -> float:
         total = 0.0

@@ -23,7 +23,7 @@ OPTIONS = {
     "chunk.size": 6,
     "chunk.overlap": 3,
     "memory.mode": "finalize",
-    "alignment.compat": True,  # random weights pass no gate
+    "alignment.method": "vggt_long",  # random weights pass no gate
     "loop.threshold": -1.0,  # everything looks alike
     "loop.min_gap": 8,
     "loop.window": 3,

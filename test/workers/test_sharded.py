@@ -64,7 +64,7 @@ def test_the_command_line_maps_the_recording_alike(tmp_path, checkpoint):
 
     arguments = ["reconstruct", str(BAG), "--quiet", "--checkpoint", str(checkpoint), "--set"]
     arguments += ["gate.stride=24", "chunk.size=6", "chunk.overlap=3", "model.threads=1"]
-    arguments += ["alignment.compat=true", "loop.enabled=false"]  # random weights pass no gate
+    arguments += ["alignment.method=vggt_long", "loop.enabled=false"]  # random weights pass no gate
     batch = [*arguments, "memory.mode=batch"]
     done = torchrun("-m", "scal3r_ros.cli", *batch, "--out", str(tmp_path / "two"))
     assert done.returncode == 0, done.stderr
@@ -87,7 +87,7 @@ def test_a_dead_helper_costs_a_restart_and_no_chunk(tmp_path, checkpoint):
 
     arguments = ["reconstruct", str(BAG), "--quiet", "--checkpoint", str(checkpoint), "--set"]
     arguments += ["gate.stride=18", "chunk.size=4", "chunk.overlap=2", "model.threads=1"]
-    arguments += ["alignment.compat=true", "loop.enabled=false", "distributed.round_size=2"]
+    arguments += ["alignment.method=vggt_long", "loop.enabled=false", "distributed.round_size=2"]
     dying = [
         str(HERE.parent / "pipeline" / "dying_run.py"),
         *arguments,

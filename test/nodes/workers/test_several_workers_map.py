@@ -34,7 +34,7 @@ OPTIONS = {
     "qos.image.reliability": "reliable",
     "qos.image.depth": 100,
     "loop.enabled": False,
-    "alignment.compat": True,  # without the gate, which random weights would not pass
+    "alignment.method": "vggt_long",  # without the gate, which random weights would not pass
 }
 PATIENCE = 120.0
 
