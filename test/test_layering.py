@@ -60,6 +60,62 @@ def test_imports_point_down(path):
         assert not roots & {"torch", "scipy", "cv2"}
 
 
+def test_no_circles():
+    """Not even through imports inside functions or for types: each module can be read alone."""
+    modules = {module_name(path): path for path in PACKAGE.rglob("*.py")}
+    imports = {
+        name: {n for n in imported_modules(path) if n in modules and n != name}
+        for name, path in modules.items()
+    }
+    circles = [sorted(circle) for circle in strongly_connected(imports) if len(circle) > 1]
+    assert not circles, f"modules that import each other: {circles}"
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def strongly_connected(graph: dict[str, set[str]]) -> list[set[str]]:
+    """Groups of nodes that reach each other, by Kosaraju's two sweeps."""
+    order: list[str] = []
+    seen: set[str] = set()
+    backwards: dict[str, set[str]] = {node: set() for node in graph}
+    for node, targets in graph.items():
+        for target in targets:
+            backwards[target].add(node)
+
+    def visit(node: str, edges: dict[str, set[str]], done: list[str]) -> None:
+        stack = [(node, iter(edges[node]))]
+        seen.add(node)
+        while stack:
+            current, targets = stack[-1]
+            following = next((t for t in targets if t not in seen), None)
+            if following is None:
+                done.append(stack.pop()[0])
+            else:
+                seen.add(following)
+                stack.append((following, iter(edges[following])))
+
+    for node in graph:
+        if node not in seen:
+            visit(node, graph, order)
+    seen.clear()
+    groups = []
+    for node in reversed(order):
+        if node not in seen:
+            group: list[str] = []
+            visit(node, backwards, group)
+            groups.append(set(group))
+    return groups
+
+
+def test_circles_are_found():
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": {"e"}, "e": set(), "f": {"f"}}
+    assert {"a", "b", "c"} in strongly_connected(graph)
+    assert sorted(map(len, strongly_connected(graph))) == [1, 1, 1, 3]
+
+
 def test_importing_the_package_is_light():
     script = (
         "import sys, scal3r_ros, scal3r_ros.config, scal3r_ros.records, scal3r_ros.pipeline\n"
