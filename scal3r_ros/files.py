@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 
@@ -160,7 +160,7 @@ def _check_members(archive: zipfile.ZipFile, size: int) -> None:
         raise ValueError(f"it declares {declared} bytes and has {size}")
 
 
-def _read_array(member: BinaryIO, size: int) -> np.ndarray:
+def _read_array(member: IO[bytes], size: int) -> np.ndarray:
     """One array in numpy's own format, of plain values, that fills its member of `size` bytes."""
     version = np.lib.format.read_magic(member)
     readers = {

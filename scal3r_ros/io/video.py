@@ -27,7 +27,7 @@ class VideoSource:
         capture.release()
         if not 0.1 <= self._fps <= 1000:
             raise BadInput(f"{path} states {self._fps} frames per second; re-encode it")
-        self.files = (path,)
+        self.files: tuple[Path, ...] = (path,)
         known = "intrinsics from camera_info.yaml" if self._calibration else "no intrinsics"
         self.description = f"video of {self._count} frames at {self._fps:g} Hz, {known}"
 
