@@ -22,7 +22,14 @@ from scal3r_ros.msg import ContextState, WorkerState
 from scal3r_ros.nodes.base import parameters
 from scal3r_ros.nodes.base.managed_node import ManagedNode, TransitionRefused, run
 from scal3r_ros.nodes.base.node_config import NodeConfig
-from scal3r_ros.nodes.mapping.diagnostics import ERROR, OK, WARN, Concern, diagnostic_array
+from scal3r_ros.nodes.mapping.diagnostics import (
+    ERROR,
+    OK,
+    WARN,
+    Concern,
+    diagnostic_array,
+    status_name,
+)
 from scal3r_ros.nodes.workers.context_messages import (
     HEARTBEAT_QOS,
     STATE_QOS,
@@ -204,7 +211,7 @@ class ContextSyncNode(ManagedNode):
         if self.coordinator is not None and self._announced is not None:
             self._publish()
         stamp = self.get_clock().now().to_msg()
-        array = diagnostic_array(self.get_name(), "", [self._sync_concern()], stamp)
+        array = diagnostic_array(status_name(self), "", [self._sync_concern()], stamp)
         self._diagnostics.publish(array)
 
     def _sync_concern(self) -> Concern:

@@ -20,7 +20,14 @@ from scal3r_ros.msg import Chunk, ChunkPrediction, ContextState, WorkerState
 from scal3r_ros.nodes.base import parameters
 from scal3r_ros.nodes.base.managed_node import ManagedNode, TransitionRefused, run
 from scal3r_ros.nodes.base.node_config import NodeConfig
-from scal3r_ros.nodes.mapping.diagnostics import ERROR, OK, WARN, Concern, diagnostic_array
+from scal3r_ros.nodes.mapping.diagnostics import (
+    ERROR,
+    OK,
+    WARN,
+    Concern,
+    diagnostic_array,
+    status_name,
+)
 from scal3r_ros.nodes.workers.context_messages import (
     BULK_QOS,
     HEARTBEAT_QOS,
@@ -159,7 +166,7 @@ class ReconstructionNode(ManagedNode):
     def _report_health(self) -> None:
         concern = _sync_concern(self.loop, self._state, self.get_fully_qualified_name())
         stamp = self.get_clock().now().to_msg()
-        array = diagnostic_array(self.get_name(), self.config.model.device, [concern], stamp)
+        array = diagnostic_array(status_name(self), self.config.model.device, [concern], stamp)
         self._diagnostics.publish(array)
 
 

@@ -49,6 +49,7 @@ class ImageInput:
         calibration that was asked for."""
         self.guard = TimeGuard(config.time)
         self.gate = FrameGate(config.gate)
+        self.unstamped_in_row = 0
         self.camera_frame = ""
         self.encoding = ""
         self.calibration: Calibration | None = None
@@ -143,6 +144,7 @@ class ImageInput:
             return
         self._note_source(message)
         stamp_ns = stamp_to_ns(message.header.stamp)
+        self.unstamped_in_row = 0 if stamp_ns > 0 else self.unstamped_in_row + 1
         self._newest = (stamp_ns, self._node.get_clock().now().nanoseconds)
         self._admit(self.guard.push(stamp_ns, (message, self.calibration)))
 

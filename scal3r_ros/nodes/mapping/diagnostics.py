@@ -11,6 +11,8 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from scal3r_ros.records import ScaleEstimate
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+IN_ROW = 3
+"""So many failures one after the other are no accident but a state: an error with its remedy."""
 HOPS = ("received", "unaccepted", "gated", "queued", "dropped", "decoded", "malformed", "processed")
 
 
@@ -58,6 +60,9 @@ class InputHealth:
     recent_lost: Mapping[str, int] = field(default_factory=dict)
     """By kind, messages that the middleware lost since the last report."""
     failed_callbacks: int = 0
+    unstamped_in_row: int = 0
+    malformed_in_row: int = 0
+    malformed_reason: str = ""
 
 
 def input_concern(health: InputHealth) -> Concern:
@@ -70,6 +75,12 @@ def input_concern(health: InputHealth) -> Concern:
                          "remapped?"))  # fmt: skip
     elif health.age > health.timeout:
         findings.append((ERROR, f"no image for {health.age:.1f} s on {health.topic}"))
+    if health.unstamped_in_row >= IN_ROW:
+        findings.append((ERROR, f"no image on {health.topic} has a time stamp; the camera's driver "
+                         "must fill header.stamp"))  # fmt: skip
+    if health.malformed_in_row >= IN_ROW:
+        findings.append((ERROR, f"no image can be used, the last because: "
+                         f"{health.malformed_reason}"))  # fmt: skip
     if health.recent_drops:
         findings.append((WARN, f"{health.recent_drops} frames dropped since the last report; raise "
                          "gate.stride or lower gate.max_rate"))  # fmt: skip
@@ -112,6 +123,8 @@ def inference_concern(
     failures_in_row: int,
     events: Mapping[str, int],
     limits: str = "",
+    unmapped_in_row: int = 0,
+    unmapped_reason: str = "",
 ) -> Concern:
     """Speed and trouble of the worker; `limits` is what its network is known not to do."""
     findings: list[tuple[bytes, str]] = [(WARN, limits)] if limits else []
@@ -125,6 +138,10 @@ def inference_concern(
         findings.append((ERROR, reason))
     if failures_in_row:
         findings.append((WARN, f"{failures_in_row} chunks failed in a row"))
+    if unmapped_in_row >= IN_ROW:
+        findings.append((ERROR, f"{unmapped_in_row} chunks in a row could not be mapped, the last "
+                         f"because: {unmapped_reason}; move slower, look at texture, or lower "
+                         "gate.stride"))  # fmt: skip
     values: dict[str, object] = {"state": state, "queue depth": queued, **events}
     if chunk_seconds:
         values["last chunk [s]"] = f"{chunk_seconds[-1]:.3f}"
@@ -212,6 +229,11 @@ def tf_concern(
         "correction left [rad]": f"{radians:.4f}",
     }
     return Concern("tf", findings, values)
+
+
+def status_name(node) -> str:
+    """Name of a node in statuses, with its namespace: of two robots or workers each has its own."""
+    return node.get_fully_qualified_name().lstrip("/")
 
 
 def diagnostic_array(

@@ -29,7 +29,7 @@ class HealthReport:
         hardware = session.input.camera_frame if session is not None else ""
         self._publisher.publish(
             diagnostics.diagnostic_array(
-                self._node.get_name(),
+                diagnostics.status_name(self._node),
                 hardware,
                 concerns,
                 self._node.get_clock().now().to_msg(),
@@ -89,6 +89,9 @@ class HealthReport:
                 recent_malformed={k: n for k, n in new.items() if k.startswith("malformed")},
                 recent_lost={k: n for k, n in new.items() if k.startswith("lost_")},
                 failed_callbacks=self._node.failed_callbacks,
+                unstamped_in_row=session.input.unstamped_in_row,
+                malformed_in_row=session.worker.statistics.malformed_in_row,
+                malformed_reason=session.worker.statistics.malformed_reason,
             )
         )
 
@@ -109,6 +112,8 @@ class HealthReport:
             statistics.failures_in_row,
             events,
             worker.reconstructor.limits if worker.reconstructor else "",
+            statistics.unmapped_in_row,
+            statistics.unmapped_reason,
         )
 
     def _map(self, session) -> Concern:

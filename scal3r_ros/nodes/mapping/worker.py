@@ -41,6 +41,11 @@ class WorkerStatistics:
     video_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=100))
     """Length of new video that each of these chunks added."""
     failures_in_row: int = 0
+    malformed_in_row: int = 0
+    malformed_reason: str = ""
+    unmapped_in_row: int = 0
+    """Chunks that could not be reconstructed, since the last one that could."""
+    unmapped_reason: str = ""
     calibration_problem: str = ""
     """Why the newest frame is mapped without the calibration that came with it."""
 
@@ -228,12 +233,15 @@ class MappingWorker:
         except ValueError as error:
             self._session_due = starts_session
             self.counts["malformed"] += 1
+            self.statistics.malformed_in_row += 1
+            self.statistics.malformed_reason = str(error)
             self._logger.warning(f"dropped a malformed image: {error}", throttle_duration_sec=5.0)
             return
         self._session_due, self._last_stamp = False, ticket.stamp_ns
         self._hand_over_observations()
         frame = decoded.frame
         self.counts["decoded"] += 1
+        self.statistics.malformed_in_row = 0
         self._note_calibration(decoded.calibration_problem)
         started = time.monotonic()
         try:
@@ -285,6 +293,11 @@ class MappingWorker:
         new = [p.stamp_ns for p in update.poses if p.chunk_index == update.chunk_index]
         if new:
             self.statistics.video_seconds.append((max(new) - min(new)) * 1e-9)
+            self.statistics.unmapped_in_row = 0
+        for event in update.events:
+            if event.name == "chunk_failed":
+                self.statistics.unmapped_in_row += 1
+                self.statistics.unmapped_reason = event.message
 
     def _count_failure(self, error: Exception) -> None:
         self.counts["failed"] += 1

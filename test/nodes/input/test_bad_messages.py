@@ -116,3 +116,21 @@ def test_images_that_declare_too_much_or_hold_nothing(start_mapping, make_robot,
     answer = robot.call("save_map", path=str(tmp_path / "map"))
     assert answer.success, answer.message
     assert process.stop() == 0 and "Traceback" not in process.output
+
+
+def test_a_camera_without_stamps_and_one_without_pictures_are_errors(start_mapping, make_robot):
+    process, robot = start_mapping({"frames": 60}), make_robot({"frames": 60})
+    robot.until_active()
+    for index in range(4):
+        robot.image.publish(robot.image_message(index, stamp_ns=0))
+    robot.until_status("input", level=2, message="no image on /image has a time stamp")
+    for index in range(5, 9):
+        message = robot.image_message(index)
+        message.encoding = "hsv9"
+        robot.image.publish(message)
+        robot.spin(0.05)
+    robot.until_status("input", level=2, message="no image can be used")
+    robot.show(range(9, 20))
+    robot.until_status("input", decoded="10")  # one is held for sorting
+    assert "no image" not in robot.fresh_status("input")["message"]
+    assert process.stop() == 0 and "Traceback" not in process.output

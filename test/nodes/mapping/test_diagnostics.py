@@ -29,6 +29,9 @@ def health(**changes):
         ({"incompatible": ["cannot be heard"], "age": None}, ERROR, "cannot be heard"),
         ({"recent_malformed": {"malformed_tf": 2}}, WARN, "2 messages could not be used"),
         ({"recent_lost": {"lost_image": 3}}, WARN, "3 messages were lost on the way (lost_image)"),
+        ({"unstamped_in_row": 2}, OK, "ok"),
+        ({"unstamped_in_row": 3}, ERROR, "no image on /image has a time stamp"),
+        ({"malformed_in_row": 3, "malformed_reason": "cut off"}, ERROR, "cut off"),
         ({"failed_callbacks": 1}, ERROR, "1 callbacks failed"),
         ({"calibration_problem": "NaN"}, ERROR, "NaN; images are mapped as they come"),
         ({"calibration_problem": "NaN", "calibrated": True}, WARN, "last good calibration stays"),
@@ -38,6 +41,16 @@ def test_input(changes, level, words):
     concern = diagnostics.input_concern(health(**changes))
     assert concern.level == level and words in concern.message
     assert concern.values["received"] == 3 and concern.values["late"] == 1
+
+
+def test_chunks_that_all_fail_are_an_error():
+    def concern(count: int) -> Concern:
+        return diagnostics.inference_concern(
+            "ready", "", [], [], 0, 0, {"chunk_failed": count}, "", count, "no matches"
+        )
+
+    assert concern(2).level == OK
+    assert concern(3).level == ERROR and "no matches; move slower" in concern(3).message
 
 
 def test_scale_is_unknown_until_it_is_known():
