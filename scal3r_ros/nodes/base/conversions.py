@@ -38,6 +38,11 @@ def stamp_to_ns(stamp: Time) -> int:
     return stamp.sec * 10**9 + stamp.nanosec
 
 
+def frame_name(name: str) -> str:
+    """Name of a frame without the leading slash that old drivers write; TF knows none."""
+    return name.lstrip("/")
+
+
 def required_stamp_ns(stamp: Time) -> int:
     """Integer nanoseconds of a stamp that must be set; `ValueError` if it is not or is negative."""
     stamp_ns = stamp_to_ns(stamp)

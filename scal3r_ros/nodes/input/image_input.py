@@ -12,9 +12,10 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from scal3r_ros.io.calibration import Calibration
 from scal3r_ros.io.camera_info import calibration_from_info, is_rectified_topic
+from scal3r_ros.io.image_decoding import ENCODINGS
 from scal3r_ros.io.source import BadInput
 from scal3r_ros.mapping.frame_gate import FrameGate
-from scal3r_ros.nodes.base.conversions import stamp_to_ns
+from scal3r_ros.nodes.base.conversions import frame_name, stamp_to_ns
 from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.nodes.base.time_guard import Released, TimeGuard
 from scal3r_ros.nodes.base.trouble import InputTrouble
@@ -51,7 +52,7 @@ class ImageInput:
         self.gate = FrameGate(config.gate)
         self.unstamped_in_row = 0
         self.camera_frame = ""
-        self.encoding = ""
+        self.encoding = self.encoding_problem = ""
         self.calibration: Calibration | None = None
         self.calibration_problem = ""
         self.trouble = InputTrouble(node.get_logger())
@@ -205,8 +206,8 @@ class ImageInput:
         self.frames.put(ticket)
 
     def _note_source(self, message: Image | CompressedImage) -> None:
-        self.encoding = message.encoding if isinstance(message, Image) else message.format
-        name = message.header.frame_id or self.config.tf.camera_frame
+        self._note_encoding(message)
+        name = frame_name(message.header.frame_id) or self.config.tf.camera_frame
         if name == self.camera_frame:
             return
         if self.camera_frame:
@@ -219,6 +220,19 @@ class ImageInput:
                 "right, y down), whose name usually ends in _optical_frame"
             )
         self.camera_frame = name
+
+    def _note_encoding(self, message: Image | CompressedImage) -> None:
+        """Told at the first image, long before the network is loaded and one is decoded."""
+        encoding = message.encoding if isinstance(message, Image) else message.format
+        if encoding == self.encoding:
+            return
+        self.encoding, self.encoding_problem = encoding, ""
+        if isinstance(message, Image) and encoding not in ENCODINGS:
+            self.encoding_problem = (
+                f"image encoding {encoding!r} is not supported; let the driver send one of "
+                f"{', '.join(ENCODINGS)}"
+            )
+            self._node.get_logger().error(self.encoding_problem)
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         """A usable one replaces the one before; others, empty or wrong, leave it in force."""

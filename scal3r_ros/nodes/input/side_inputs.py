@@ -11,7 +11,7 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from sensor_msgs.msg import Image, Imu
 
 from scal3r_ros.io.depth_image import depth_in_metres, thinned
-from scal3r_ros.nodes.base.conversions import pose_to_matrix, required_stamp_ns
+from scal3r_ros.nodes.base.conversions import frame_name, pose_to_matrix, required_stamp_ns
 from scal3r_ros.nodes.base.node_config import NodeConfig, TopicQosConfig
 from scal3r_ros.nodes.base.trouble import InputTrouble
 from scal3r_ros.nodes.input.adaptive_subscription import AdaptiveSubscription
@@ -90,7 +90,7 @@ class SideInputs:
             raise ValueError(f"acceleration {vector} is not finite")
         try:
             T_camera_imu = self._transforms.sensor_to_camera(
-                message.header.frame_id, self._camera_frame(), stamp_ns
+                frame_name(message.header.frame_id), self._camera_frame(), stamp_ns
             )
         except NotKnownYet as missing:
             self._node.get_logger().warning(f"gravity: {missing}", throttle_duration_sec=5.0)

@@ -60,6 +60,7 @@ class InputHealth:
     recent_lost: Mapping[str, int] = field(default_factory=dict)
     """By kind, messages that the middleware lost since the last report."""
     failed_callbacks: int = 0
+    encoding_problem: str = ""
     unstamped_in_row: int = 0
     malformed_in_row: int = 0
     malformed_reason: str = ""
@@ -75,6 +76,8 @@ def input_concern(health: InputHealth) -> Concern:
                          "remapped?"))  # fmt: skip
     elif health.age > health.timeout:
         findings.append((ERROR, f"no image for {health.age:.1f} s on {health.topic}"))
+    if health.encoding_problem:
+        findings.append((ERROR, health.encoding_problem))
     if health.unstamped_in_row >= IN_ROW:
         findings.append((ERROR, f"no image on {health.topic} has a time stamp; the camera's driver "
                          "must fill header.stamp"))  # fmt: skip

@@ -89,6 +89,7 @@ class HealthReport:
                 recent_malformed={k: n for k, n in new.items() if k.startswith("malformed")},
                 recent_lost={k: n for k, n in new.items() if k.startswith("lost_")},
                 failed_callbacks=self._node.failed_callbacks,
+                encoding_problem=session.input.encoding_problem,
                 unstamped_in_row=session.input.unstamped_in_row,
                 malformed_in_row=session.worker.statistics.malformed_in_row,
                 malformed_reason=session.worker.statistics.malformed_reason,

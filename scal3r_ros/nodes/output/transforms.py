@@ -15,7 +15,12 @@ from rclpy.duration import Duration
 from rclpy.time import Time
 
 from scal3r_ros import rigid
-from scal3r_ros.nodes.base.conversions import matrix_to_transform, stamp_to_ns, transform_to_matrix
+from scal3r_ros.nodes.base.conversions import (
+    frame_name,
+    matrix_to_transform,
+    stamp_to_ns,
+    transform_to_matrix,
+)
 from scal3r_ros.nodes.base.node_config import TfConfig
 from scal3r_ros.nodes.base.ros_compat import (
     Buffer,
@@ -62,8 +67,9 @@ class WatchedBuffer(Buffer):
         self._take(transform, authority, super().set_transform_static, float("inf"))
 
     def _checked(self, transform, authority, pass_on: Callable, until: float) -> None:
-        parent, child = transform.header.frame_id, transform.child_frame_id
-        if not parent.strip("/") or not child.strip("/") or parent.strip("/") == child.strip("/"):
+        parent = frame_name(transform.header.frame_id)
+        child = frame_name(transform.child_frame_id)
+        if not parent or not child or parent == child:
             raise ValueError(f"a transform from {parent!r} to {child!r} makes no sense")
         if stamp_to_ns(transform.header.stamp) < 0:
             raise ValueError(f"the transform from {parent} to {child} has a negative time stamp")
@@ -78,8 +84,8 @@ class WatchedBuffer(Buffer):
         return {parent for parent, until in heard if until > now}
 
     def _note(self, transform, until: float) -> None:
-        parents = self._heard.setdefault(transform.child_frame_id, {})
-        parent = transform.header.frame_id
+        parents = self._heard.setdefault(frame_name(transform.child_frame_id), {})
+        parent = frame_name(transform.header.frame_id)
         parents[parent] = max(until, parents.get(parent, 0.0))
 
 

@@ -126,11 +126,14 @@ def test_a_camera_without_stamps_and_one_without_pictures_are_errors(start_mappi
     robot.until_status("input", level=2, message="no image on /image has a time stamp")
     for index in range(5, 9):
         message = robot.image_message(index)
-        message.encoding = "hsv9"
+        message.encoding, message.header.frame_id = "hsv9", "/camera_optical_frame"
         robot.image.publish(message)
         robot.spin(0.05)
+    robot.until_status("input", level=2, message="encoding 'hsv9' is not supported")
     robot.until_status("input", level=2, message="no image can be used")
     robot.show(range(9, 20))
     robot.until_status("input", decoded="10")  # one is held for sorting
-    assert "no image" not in robot.fresh_status("input")["message"]
+    told = robot.fresh_status("input")["message"]
+    assert "no image" not in told and "not supported" not in told
+    assert "changed their frame" not in process.output, "a leading slash means the same frame"
     assert process.stop() == 0 and "Traceback" not in process.output
