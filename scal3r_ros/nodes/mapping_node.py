@@ -26,8 +26,11 @@ from scal3r_ros.nodes.mapping.session import MappingSession
 from scal3r_ros.options import from_dict, to_dict
 from scal3r_ros.reconstruct.factory import preset_options
 
-LIVE = ("publish", "autosave", "input.timeout")
-"""Parameters that take effect at once; the others at the next configure."""
+LIVE = (
+    "publish", "autosave", "input.timeout", "gate.stride", "gate.max_rate", "gate.max_gap",
+    "queue.max_frames", "queue.max_megabytes", "worker.stop_timeout", "worker.max_failures",
+)  # fmt: skip
+"""Parameters, and sections of them, that take effect at once; the others at the next configure."""
 
 
 class MappingNode(ManagedNode):
@@ -139,9 +142,7 @@ class MappingNode(ManagedNode):
             return answer
         known = {option.name for option in parameters.walk_options(NodeConfig())}
         late = [
-            change.name
-            for change in changes
-            if change.name in known and not change.name.startswith(LIVE)
+            change.name for change in changes if change.name in known and not is_live(change.name)
         ]
         if late:
             reason = f"{', '.join(late)} can only change while unconfigured; trigger cleanup first"
@@ -154,6 +155,11 @@ class MappingNode(ManagedNode):
         if self.session is not None:
             self.session.keep_house()
         self._health.publish()
+
+
+def is_live(name: str) -> bool:
+    """Whether a parameter can be changed while the node maps."""
+    return any(name == live or name.startswith(f"{live}.") for live in LIVE)
 
 
 def _all_but_start() -> tuple[str, ...]:

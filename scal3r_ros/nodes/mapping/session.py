@@ -83,6 +83,8 @@ class MappingSession:
         self.config = config
         for part in (self.input, self.publisher, self.planner, self.worker):
             part.config = config
+        self.input.gate.config = config.gate
+        self.frames.config = config.queue
 
     def keep_house(self) -> None:
         """Once a second: autosave, foreign parents in the TF tree, status of the view."""
