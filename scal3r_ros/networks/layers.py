@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,21 @@ class Rotary(NamedTuple):
     cos: Tensor
     sin: Tensor
     """Already carries the sign of the rotation."""
+
+
+def products_in(number_format: str, device: torch.device) -> AbstractContextManager[None]:
+    """Compute matrix products in `bfloat16` or, whatever a caller has set, in `float32`.
+
+    On the meta device, where only sizes are counted, there is nothing to choose.
+    """
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(
+        device.type,
+        dtype=torch.bfloat16,
+        enabled=number_format == "bfloat16",
+        cache_enabled=False,  # weights are used once or a few times, a cache costs memory
+    )
 
 
 def grid_positions(grid: tuple[int, int], special: int, device: torch.device) -> Tensor:

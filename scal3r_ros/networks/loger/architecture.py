@@ -12,11 +12,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from scal3r_ros.networks.feature_encoder import PATCH as XFEAT_PATCH
+
 
 @dataclass(frozen=True)
 class Architecture:
     """Everything that decides the keys and shapes of a checkpoint. Defaults are LoGeR's."""
 
+    encoder: str = "dinov2"
+    """What turns a frame into patch tokens: `dinov2`, or `xfeat`, convolutions for small
+    networks."""
     pos_embed_image_size: int = 518
     """Side of the square image whose patch grid the stored position embedding covers, pixels."""
     patch_size: int = 14
@@ -148,6 +153,10 @@ def _check_widths(a: Architecture) -> None:
             )
     if a.embed_dim % a.ttt_head_dim:
         raise ValueError(f"ttt_head_dim ({a.ttt_head_dim}) must divide embed_dim ({a.embed_dim})")
+    if a.encoder not in ("dinov2", "xfeat"):
+        raise ValueError(f"encoder must be dinov2 or xfeat, found {a.encoder!r}")
+    if a.encoder == "xfeat" and a.patch_size != XFEAT_PATCH:
+        raise ValueError(f"encoder xfeat needs a patch_size of 8, found {a.patch_size}")
     if a.pos_embed_image_size % a.patch_size:
         raise ValueError(
             f"pos_embed_image_size ({a.pos_embed_image_size}) must be a multiple of patch_size "
@@ -158,25 +167,25 @@ def _check_widths(a: Architecture) -> None:
 LOGER = Architecture()
 LOGER_STAR = replace(LOGER, ttt_pre_norm=False, se3=True)
 TINY = Architecture(
-    pos_embed_image_size=224,
-    embed_dim=192,
-    encoder_depth=4,
-    encoder_num_heads=6,
-    decoder_depth=12,
-    decoder_num_heads=6,
+    encoder="xfeat",
+    pos_embed_image_size=96,
+    patch_size=8,
+    embed_dim=80,
+    decoder_depth=6,
+    decoder_num_heads=4,
     layer_scale=1.0,
-    num_register_tokens=4,
-    ttt_insert_after=(0, 2, 4, 6, 8, 10),
-    attn_insert_after=(6, 10),
-    ttt_head_dim=96,
+    num_register_tokens=2,
+    ttt_insert_after=(0, 2, 4),
+    attn_insert_after=(4,),
+    ttt_head_dim=40,
     ttt_inter_multi=2,
-    head_embed_dim=96,
-    head_num_heads=6,
+    head_embed_dim=40,
+    head_num_heads=2,
     head_depth=1,
-    camera_dim=96,
+    camera_dim=40,
     pixel_limit=224 * 168,
 )
-"""The size of the embedded Scal3R, for our own training."""
+"""For our own training: fit for two CPU cores and for a package."""
 
 PRESETS: Mapping[str, Architecture] = {
     "loger": LOGER,

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scal3r_ros.networks.layers import Block, Rotary, rotary_table
+from scal3r_ros.networks.layers import Block, Rotary, products_in, rotary_table
 from scal3r_ros.networks.loger.architecture import Architecture, Numerics
 from scal3r_ros.networks.loger.fast_memory import FastMemory
 from scal3r_ros.networks.loger.state import WindowState
@@ -120,7 +120,7 @@ class Decoder(nn.Module):
         if window.remember:
             g = memory.gradient(x, weights, size)
             dtype = getattr(torch, self.numerics.newton_schulz)
-            with torch.autocast(x.device.type, enabled=False):
+            with products_in("float32", x.device):
                 window.after.weights[layer] = memory.update(weights, g, dtype)
         gated = x + F.silu(self.ttt_gate_projs[layer](x)).float() * answer
         window.tokens = gated.view_as(window.tokens)

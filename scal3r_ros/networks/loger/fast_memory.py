@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scal3r_ros.networks.fast_weights import FastWeights, apply_weights, gradient, update
+from scal3r_ros.networks.layers import products_in
 from scal3r_ros.networks.loger.architecture import Architecture
 
 _EPS = 1e-5
@@ -84,7 +85,7 @@ class FastMemory(nn.Module):
 
     def rates(self, x: Tensor) -> Tensor:
         """Step sizes (B * heads, L, 3) of tokens, one for each of the three matrices; float32."""
-        with torch.autocast(x.device.type, enabled=False):
+        with products_in("float32", x.device):
             rates = F.softplus(self.lr_fc(self.pre_norm(x.float())) + self.rate_offset)
         return rates.unflatten(-1, (3, self.heads)).permute(0, 3, 1, 2).flatten(0, 1)
 

@@ -7,13 +7,15 @@ the calls in `torch.inference_mode`.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from scal3r_ros.networks.dinov2 import ImageEncoder
-from scal3r_ros.networks.layers import grid_positions
+from scal3r_ros.networks.feature_encoder import FeatureEncoder
+from scal3r_ros.networks.layers import grid_positions, products_in
 from scal3r_ros.networks.loger.architecture import Architecture, Numerics
 from scal3r_ros.networks.loger.decoder import Decoder, WindowPass, device_of
 from scal3r_ros.networks.loger.heads import CameraHead, HeadDecoder, PatchHead, local_points
@@ -38,19 +40,13 @@ class Prediction:
 class LoGeR(Decoder):
     """Attribute names are the key prefixes of the released checkpoints."""
 
+    image_mean: Tensor
+    image_std: Tensor
+
     def __init__(self, architecture: Architecture, numerics: Numerics | None = None):
         super().__init__(architecture, numerics or Numerics())
         a = architecture
-        self.encoder = ImageEncoder(
-            a.embed_dim,
-            a.encoder_depth,
-            a.encoder_num_heads,
-            patch_size=a.patch_size,
-            pos_embed_grid=a.pos_embed_grid,
-            num_register_tokens=a.encoder_register_tokens,
-            mlp_ratio=a.mlp_ratio,
-            mask_token=False,
-        )
+        self.encoder = _encoder(a)
         self.register_token = nn.Parameter(
             torch.randn(1, 1, a.num_register_tokens, a.embed_dim) * 0.02
         )
@@ -115,9 +111,13 @@ class LoGeR(Decoder):
             batch = batch.to(self.device)
             batch = batch.float() / 255 if batch.dtype == torch.uint8 else batch.float()
             with self.block_precision():
-                normalised = (batch - self.image_mean) / self.image_std
-                tokens.append(self.encoder.encode_normalised(normalised).float())
+                tokens.append(self._patch_tokens(batch).float())
         return torch.cat(tokens)
+
+    def _patch_tokens(self, images: Tensor) -> Tensor:
+        if isinstance(self.encoder, FeatureEncoder):
+            return self.encoder(images)[..., : self.architecture.embed_dim]
+        return self.encoder.encode_normalised((images - self.image_mean) / self.image_std)
 
     def begin(
         self,
@@ -177,7 +177,7 @@ class LoGeR(Decoder):
             self.features(decoder, hidden, window)[:, special:]
             for decoder in (self.point_decoder, self.conf_decoder, self.camera_decoder)
         )
-        with torch.autocast(hidden.device.type, enabled=False):
+        with products_in("float32", hidden.device):
             return (
                 self.camera_head(camera),
                 local_points(self.point_head(points, window.grid)),
@@ -198,11 +198,21 @@ class LoGeR(Decoder):
         cache = {i: Shape(sizes, device_of(block)) for i, block in enumerate(self.swa_layers)}
         return WindowShapes(weights, cache)
 
-    def block_precision(self) -> torch.autocast:
+    def block_precision(self) -> AbstractContextManager[None]:
         """Number format of matrix products in everything but the last layers of the heads."""
-        return torch.autocast(
-            self.device.type,
-            dtype=torch.bfloat16,
-            enabled=self.numerics.blocks == "bfloat16",
-            cache_enabled=False,  # weights are used a few times a window, a cache costs memory
-        )
+        return products_in(self.numerics.blocks, self.device)
+
+
+def _encoder(a: Architecture) -> ImageEncoder | FeatureEncoder:
+    if a.encoder == "xfeat":
+        return FeatureEncoder(a.embed_dim, a.pos_embed_grid)
+    return ImageEncoder(
+        a.embed_dim,
+        a.encoder_depth,
+        a.encoder_num_heads,
+        patch_size=a.patch_size,
+        pos_embed_grid=a.pos_embed_grid,
+        num_register_tokens=a.encoder_register_tokens,
+        mlp_ratio=a.mlp_ratio,
+        mask_token=False,
+    )

@@ -8,6 +8,7 @@ import torch
 from small_loger import SMALL, random_frames, random_loger
 
 from scal3r_ros.mapping.chunking import partition
+from scal3r_ros.networks.loger.architecture import TINY
 from scal3r_ros.networks.loger.merge import by_block, merged, rigid
 from scal3r_ros.networks.loger.network import Prediction
 from scal3r_ros.networks.loger.state import WindowState, state_of
@@ -173,6 +174,18 @@ def test_slices_and_batches_change_rounding_only():
     for layer, weights in after.weights.items():
         for a, b in zip(cut.weights[layer], weights):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_the_tiny_preset_computes_and_remembers():
+    """Another encoder, which brings no projection and no normalisation of ours."""
+    network = random_loger(TINY)
+    images = torch.randint(0, 256, (2, 3, 3, 48, 64), dtype=torch.uint8)
+    with torch.inference_mode():
+        _, state = network(images[:1], WINDOW, OVERLAP)
+        out, _ = network(images[1:], WINDOW, OVERLAP, state)
+        alone, _ = network(images[1:], WINDOW, OVERLAP)
+    assert out.local_points.shape == (1, 3, 48, 64, 3)
+    assert torch.isfinite(out.local_points).all() and not same(out, alone)
 
 
 def test_autograd_reaches_the_memory_through_the_next_window():
