@@ -9,6 +9,7 @@ from pathlib import Path
 
 PARTS = {
     "model": "scal3r_ros.bench.model",
+    "loger": "scal3r_ros.bench.loger",
     "mapping": "scal3r_ros.bench.mapping",
     "fusion": "scal3r_ros.bench.fusion",
     "places": "scal3r_ros.bench.places",
