@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 REPOSITORY = "xbillowy/Scal3R"
 OFFICIAL_FILE = "scal3r.pt"
+LOGER_WEIGHTS = (
+    "no public place of LoGeR's weights is known to this package for certain, and they come without "
+    "a licence: get latest.pt and the yaml beside it from the authors' project page, put both into "
+    "a folder of their own and name the file in model.checkpoint (docs/loger.md)"
+)
 _BLOCK = 16 << 20
 
 
@@ -55,6 +60,13 @@ def download(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `scal3r download`."""
+    parser.add_argument(
+        "network",
+        nargs="?",
+        default="scal3r",
+        choices=("scal3r", "loger", "loger-star"),
+        help="whose weights (default: scal3r); for the others it is said where to put the file",
+    )
     parser.add_argument("--out", type=Path, default=None, help="file to write")
     parser.add_argument("--sha256", default="", help="expected checksum")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -62,6 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Path:
     """`scal3r download`; returns the path of the checkpoint."""
+    if args.network != "scal3r":
+        raise DownloadFailed(LOGER_WEIGHTS)
     return download(args.out, args.sha256, progress=not args.quiet)
 
 

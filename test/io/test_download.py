@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from scal3r_ros.cli import main
 from scal3r_ros.io.download import OFFICIAL_FILE, REPOSITORY
 
 BLOCK = 16 << 20
@@ -175,3 +176,10 @@ def test_offline_is_one_clear_sentence(tmp_path):
     assert line.startswith("FAILED cannot fetch") and str(target) in line
     assert "connect to the internet" in line
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("network", ["loger", "loger-star"])
+def test_where_other_weights_go_is_said_in_a_sentence(network, capsys):
+    assert main(["download", network]) == 1
+    told = capsys.readouterr().err
+    assert "latest.pt" in told and "model.checkpoint" in told and "licence" in told

@@ -69,6 +69,8 @@ def test_a_memory_that_passes_on_is_not_shared_among_processes(name, monkeypatch
     node = NodeConfig(model=model, worker=WorkerConfig(count=2))
     with pytest.raises(ValueError, match=f"worker.count 2 .*{name} goes.*model.devices"):
         check_prerequisites(node)
+    with pytest.raises(ValueError, match=f"{name} needs weights"):
+        check_prerequisites(NodeConfig(model=model))
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("MASTER_ADDR", "localhost")
     monkeypatch.setenv("RANK", "0")

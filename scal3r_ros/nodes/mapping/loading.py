@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from scal3r_ros.nodes.base.node_config import NodeConfig
-from scal3r_ros.reconstruct.factory import check_processes
+from scal3r_ros.reconstruct.factory import SEQUENTIAL, check_processes
 from scal3r_ros.reconstruct.interruptible import InterruptibleReconstructor
+from scal3r_ros.reconstruct.loger.options import check_options
 
 TORCH_MISSING = (
     "model.reconstructor {} needs PyTorch, which is not installed for this Python: "
@@ -24,7 +25,10 @@ def check_prerequisites(config: NodeConfig) -> None:
     if config.model.reconstructor != "sfm":
         if importlib.util.find_spec("torch") is None:
             raise ValueError(TORCH_MISSING.format(config.model.reconstructor))
-        _check_checkpoint(config)
+        if config.model.reconstructor in SEQUENTIAL:
+            check_options(config.model, config.memory)
+        else:
+            _check_checkpoint(config)
         if config.model.device.startswith("cuda"):
             _check_cuda(config.model.device)
     elif importlib.util.find_spec("pycolmap") is None:

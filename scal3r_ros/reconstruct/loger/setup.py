@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from scal3r_ros.config import ChunkConfig, MemoryConfig, ModelConfig
@@ -11,12 +9,8 @@ from scal3r_ros.networks.loger.architecture import Numerics
 from scal3r_ros.networks.loger.checkpoint import load_network
 from scal3r_ros.networks.loger.placement import place
 from scal3r_ros.reconstruct.devices import resolve_device, resolve_precision
+from scal3r_ros.reconstruct.loger.options import check_options
 from scal3r_ros.reconstruct.loger.reconstructor import LoGeRReconstructor, WindowSettings
-
-WHERE = (
-    "the authors publish no package of the weights: put latest.pt, and the yaml that came with it, "
-    "into a folder and name the file in model.checkpoint (docs/loger.md)"
-)
 
 
 def open_loger(model: ModelConfig, memory: MemoryConfig, chunk: ChunkConfig) -> LoGeRReconstructor:
@@ -43,20 +37,6 @@ def open_loger(model: ModelConfig, memory: MemoryConfig, chunk: ChunkConfig) -> 
         model.point_head,
     )
     return LoGeRReconstructor(loaded, settings, stages)
-
-
-def check_options(model: ModelConfig, memory: MemoryConfig) -> None:
-    """Refuse what has no meaning for this network."""
-    if not model.checkpoint:
-        raise ValueError(f"model.reconstructor {model.reconstructor} needs weights; {WHERE}")
-    if not Path(model.checkpoint).expanduser().exists():
-        raise ValueError(f"model.checkpoint {model.checkpoint} does not exist; {WHERE}")
-    if memory.mode not in ("stream", "off"):
-        raise ValueError(
-            f"memory.mode {memory.mode} needs a memory that is a sum over chunks; that of "
-            f"{model.reconstructor} goes from one chunk to the next, set it to stream, which is "
-            f"the released offline algorithm too, or to off"
-        )
 
 
 def resolve_devices(model: ModelConfig) -> list[torch.device]:

@@ -188,8 +188,8 @@ def test_lack_of_device_memory_is_named(checkpoint):
 @pytest.mark.parametrize(
     ("model", "memory", "text"),
     [
-        ({"checkpoint": ""}, {}, "loger needs weights; the authors publish no package"),
-        ({"checkpoint": "none.pt"}, {}, "none.pt does not exist; the authors"),
+        ({"checkpoint": ""}, {}, "loger needs weights; no public place"),
+        ({"checkpoint": "none.pt"}, {}, "none.pt does not exist; no public place"),
         ({}, {"mode": "finalize"}, "finalize needs a memory that is a sum.*set it to stream"),
         ({"devices": "cpu,cuda:99"}, {}, "model.devices is cuda:99"),
         (
