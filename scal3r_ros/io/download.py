@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 REPOSITORY = "xbillowy/Scal3R"
 OFFICIAL_FILE = "scal3r.pt"
 LOGER_WEIGHTS = (
-    "no public place of LoGeR's weights is known to this package for certain, and they come without "
-    "a licence: get latest.pt and the yaml beside it from the authors' project page, put both into "
-    "a folder of their own and name the file in model.checkpoint (docs/loger.md)"
+    "no public place of LoGeR's weights is known to this package for certain, and they come "
+    "without a licence: get latest.pt and the yaml beside it from the authors' project page, put "
+    "both into a folder of their own and name the file in model.checkpoint (docs/loger.md)"
 )
 _BLOCK = 16 << 20
 

@@ -3,7 +3,7 @@
     python test/nodes/oracle_node.py '{"frames": 60}' --ros-args -p chunk.size:=8
 
 The JSON text says which city is driven through and how long a chunk takes; `constant` gives the
-same large chunk every time.
+same large chunk every time, `configured` takes the network that the parameters name.
 """
 
 import json
@@ -18,6 +18,7 @@ from scal3r_ros.bench.oracle import OracleReconstructor, Spoil
 from scal3r_ros.nodes.base.managed_node import run
 from scal3r_ros.nodes.bench.stub import ConstantReconstructor
 from scal3r_ros.nodes.input.image_input import ImageInput
+from scal3r_ros.nodes.mapping import loading
 from scal3r_ros.nodes.mapping_node import MappingNode, make_executor
 from scal3r_ros.pipeline.mapper import Mapper
 from scal3r_ros.reconstruct.interface import MemoryState, OutOfDeviceMemory, ReconstructionFailed
@@ -28,6 +29,7 @@ DEFAULTS = {
     "frames": 60, "length": 30.0, "width": 64, "height": 48, "route": "EN", "wobble": 0.0,
     "seconds": 0.0, "load_seconds": 0.0, "constant": False, "fits": 10**6, "fail_from": 10**6,
     "slow_from": 0, "drift": 0.0,
+    "configured": False,
 }  # fmt: skip
 
 
@@ -107,6 +109,8 @@ def main() -> int:
 
     def make_mapper(node, config):
         time.sleep(options["load_seconds"])
+        if options["configured"]:
+            return loading.make_mapper(node, config)
         constant = options["constant"]
         inner = ConstantReconstructor() if constant else StampOracle(options)
         reconstructor = InterruptibleReconstructor(inner)

@@ -1,5 +1,8 @@
 """A stream of LoGeR's windows through the mapper is what the release merges offline."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -8,6 +11,7 @@ from loger_chain import loger, save_loger  # noqa: E402
 from network_chain import frames  # noqa: E402
 from small_loger import SMALL, SMALL_STAR  # noqa: E402
 
+from scal3r_ros.cli import main  # noqa: E402
 from scal3r_ros.config import Config  # noqa: E402
 from scal3r_ros.mapping.chunking import partition  # noqa: E402
 from scal3r_ros.networks.loger.checkpoint import load_network  # noqa: E402
@@ -96,3 +100,18 @@ def test_a_saved_map_goes_on_as_if_it_had_not_stopped(weights, tmp_path):
     whole.flush()
     second.flush()
     np.testing.assert_array_equal(poses_of(second), poses_of(whole))
+
+
+def test_the_command_line_maps_a_bag_with_it(weights, tmp_path):
+    name, checkpoint = weights
+    demo = Path(__file__).resolve().parents[2] / "demo" / "loop_room"
+    options = ["gate.stride=12", "chunk.size=6", "chunk.overlap=2", "loop.window=4"]
+    arguments = ["reconstruct", str(demo), "--out", str(tmp_path), "--quiet"]
+    arguments += ["--reconstructor", name, "--checkpoint", checkpoint, "--set", *options]
+    assert main(arguments) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["reconstructor"] == name
+    lines = (tmp_path / "trajectory.txt").read_text().splitlines()
+    poses = [line for line in lines if not line.startswith("#")]
+    assert len(poses) == 30, "every twelfth of 360 frames"
+    assert (tmp_path / "map.ply").stat().st_size > 1000
