@@ -31,7 +31,7 @@ def reconstruct(context):
         "--out": given["out"],
         "--config": given["params_file"],
         "--topic": given["image_topic"],
-        "--device": given["device"],
+        "--set": f"model.device={given['device']}" if given["device"] else "",
     }
     words = [word for option, value in options.items() if value for word in (option, value)]
     scal3r = ExecutableInPackage(package=PACKAGE, executable="scal3r")

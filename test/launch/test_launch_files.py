@@ -1,5 +1,6 @@
 """Launch files: described arguments, existing executables and parameters, the right names."""
 
+import argparse
 import importlib.util
 import re
 import shutil
@@ -10,6 +11,7 @@ import pytest
 import yaml
 from launch_contract import Recorded, contract
 
+from scal3r_ros.cli_reconstruct import add_arguments, build_config
 from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.options import walk_options
 
@@ -100,6 +102,19 @@ def options_of(executable: str) -> set[str]:
         "reconstruction_node": ReconstructionConfig,
     }[executable]
     return {option.name for option in walk_options(section)}
+
+
+@pytest.mark.parametrize("device", ["", "cpu"])
+def test_offline_gives_a_command_that_exists(device):
+    (started,) = launched("offline", bag="drive.mcap", device=device, image_topic="/camera")
+    words = started.cmd[1:]
+    assert words[0] == "reconstruct"
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    chosen = parser.parse_args(words[1:])  # ends the test if it does not know an option
+    assert str(chosen.input) == "drive.mcap" and chosen.topic == "/camera"
+    chosen.config = None
+    assert build_config(chosen).model.device == (device or "auto")
 
 
 def test_only_what_the_user_gave_beats_the_file():
