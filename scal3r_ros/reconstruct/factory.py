@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 
 from scal3r_ros.config import Config
 from scal3r_ros.reconstruct.interface import Reconstructor, round_of_at_least
+from scal3r_ros.reconstruct.sfm.features import FeatureKind
 from scal3r_ros.reconstruct.signal_handlers import kept_signal_handlers
+
+log = logging.getLogger(__name__)
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "scal3r": {},
@@ -18,7 +22,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "loger-star": {"chunk.size": 64, "chunk.overlap": 3, "memory.reset_every": 5},
     "sfm": {
         "chunk.size": 20,
-        "chunk.overlap": 10,
+        "chunk.overlap": 8,
+        "map.confidence_ratio": 0.0,
+        "map.voxel_ratio": 0.005,
         "loop.threshold": 0.25,
         "loop.min_gap": 30,
         "loop.window": 10,
@@ -143,7 +149,35 @@ def _open_sfm(config: Config) -> Reconstructor:
         ) from error
     from scal3r_ros.reconstruct.sfm.reconstructor import SfmReconstructor
 
-    return SfmReconstructor(config.sfm)
+    return SfmReconstructor(config.sfm, open_features(config.sfm.features))
+
+
+def open_features(wanted: str) -> FeatureKind:
+    """`sift`, `xfeat`, or the better of what is installed for `auto`; raises `MissingLibrary`."""
+    from scal3r_ros.reconstruct.sfm.sift import Sift
+
+    if wanted == "sift":
+        return Sift()
+    try:
+        return _learned_features()
+    except MissingLibrary as missing:
+        if wanted == "xfeat":
+            raise
+        log.warning("sfm uses SIFT, which fails on weak texture and wide steps: %s", missing)
+    return Sift()
+
+
+def _learned_features() -> FeatureKind:
+    try:
+        from scal3r_ros.networks.xfeat import WeightsMissing
+        from scal3r_ros.reconstruct.sfm.learned import LearnedFeatures
+    except ImportError as error:
+        advice = "sfm.features xfeat needs the library torch: pip install torch (docs/install.md)"
+        raise _missing("torch", advice, error) from error
+    try:
+        return LearnedFeatures()
+    except WeightsMissing as missing:
+        raise MissingLibrary(f"{missing}; or use sfm.features sift") from missing
 
 
 def _open_loger(config: Config) -> Reconstructor:

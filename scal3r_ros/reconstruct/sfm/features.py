@@ -1,4 +1,5 @@
-"""Image features for structure from motion: extraction, matching, two-view verification.
+"""Image features for structure from motion: what a kind of feature offers, and the verification of
+a pair of images.
 
 Everything here gives the same answer in every run: descriptors are whole numbers, so their
 products are exact in float32 whatever the order of summation, and sampling is seeded.
@@ -7,16 +8,19 @@ products are exact in float32 whatever the order of summation, and sampling is s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 
-_UNIT = 512.0
-"""Length to which OpenCV scales a SIFT descriptor before rounding it."""
-_RATIO = 0.8
-_MAX_ANGLE = 0.7
+UNIT = 512.0
+"""Length to which descriptors are scaled before rounding."""
 _TWO_VIEW_ERROR = 2.0
+_TRIALS = 600
+"""Bound of RANSAC: a pair that needs more has too few true matches to help."""
+_MIN_SHARE = 0.25
+"""Smallest share of matches that must agree with one geometry: between unrelated images of one
+room dozens of chance matches do."""
 MIN_MATCHES = 20
 """Fewer verified matches do not count as seeing the same thing."""
 
@@ -28,38 +32,44 @@ class Features:
     pixels: np.ndarray
     """(N, 2) float32, column and row; the first pixel's centre is (0.5, 0.5)."""
     descriptors: np.ndarray
-    """(N, 128) float32 whole numbers, each row about 512 long."""
+    """(N, D) float32 whole numbers, each row about `UNIT` long."""
 
 
-def extract(rgb: np.ndarray, limit: int) -> Features:
-    """The `limit` strongest SIFT features of an image (H, W, 3) uint8, one per place and scale."""
-    gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
-    sift = cv2.SIFT_create(nfeatures=limit)  # type: ignore[attr-defined]  # missing in the stub
-    keypoints, descriptors = sift.detectAndCompute(gray, None)
-    if not keypoints:
-        return Features(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
-    pixels = np.array([point.pt for point in keypoints], np.float32) + 0.5
-    strength = np.array([point.response for point in keypoints])
-    order = np.lexsort((pixels[:, 0], pixels[:, 1], -strength))[:limit]
-    _, first = np.unique(np.round(pixels[order] * 4), axis=0, return_index=True)
-    order = order[np.sort(first)]
-    return Features(pixels[order], descriptors[order])
+class FeatureKind(Protocol):
+    """A way to find and to compare features."""
+
+    name: str
+    width: int
+    """Numbers in a descriptor."""
+
+    def extract(self, rgb: np.ndarray, limit: int) -> Features:
+        """The `limit` strongest features of an image (H, W, 3) uint8, one per place."""
+
+    def match(self, first: Features, second: Features) -> np.ndarray:
+        """(M, 2) uint32 indices of features that look alike and belong to nothing else."""
+
+    def for_places(self, descriptors: np.ndarray) -> np.ndarray:
+        """(N, D) unit vectors whose distances suit a vocabulary of places."""
 
 
-def match(first: Features, second: Features) -> np.ndarray:
-    """Mutual nearest neighbours that are clearly better than the second best; (M, 2) uint32."""
-    if min(len(first.pixels), len(second.pixels)) < 2:
-        return np.zeros((0, 2), np.uint32)
-    products = first.descriptors @ second.descriptors.T
-    rows = np.arange(len(first.pixels))
+def nearest_neighbours(
+    first: np.ndarray, second: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Mutual nearest neighbours of descriptors (N, D) and (M, D).
+
+    Returns their rows in both (K,), their cosine (K,) and that of the second best in `second` (K,).
+    """
+    if len(first) < 2 or len(second) < 2:
+        none = np.zeros(0, np.int64)
+        return none, none, np.zeros(0, np.float32), np.zeros(0, np.float32)
+    products = first @ second.T
     nearest, back = products.argmax(axis=1), products.argmax(axis=0)
-    best = products[rows, nearest].copy()
-    products[rows, nearest] = -1
-    runner_up = products[rows, products.argmax(axis=1)]
-    angle = np.arccos(np.minimum(best / _UNIT**2, 1.0))
-    other = np.arccos(np.minimum(runner_up / _UNIT**2, 1.0))
-    good = (back[nearest] == rows) & (angle < _RATIO * other) & (angle < _MAX_ANGLE)
-    return np.stack([rows[good], nearest[good]], axis=1).astype(np.uint32)
+    rows = np.flatnonzero(back[nearest] == np.arange(len(first)))
+    columns = nearest[rows]
+    best = products[rows, columns] / UNIT**2
+    products = products[rows]
+    products[np.arange(len(rows)), columns] = -UNIT * UNIT
+    return rows, columns, best, products.max(axis=1, initial=-UNIT * UNIT) / UNIT**2
 
 
 def verify(first: Features, second: Features, matches: np.ndarray, camera: Any, seed: int) -> Any:
@@ -69,10 +79,38 @@ def verify(first: Features, second: Features, matches: np.ndarray, camera: Any, 
 
     if len(matches) < MIN_MATCHES:
         return None
-    options = pycolmap.TwoViewGeometryOptions()
-    options.ransac.random_seed = seed
-    options.ransac.max_error = _TWO_VIEW_ERROR
-    geometry = pycolmap.estimate_calibrated_two_view_geometry(
-        camera, first.pixels, camera, second.pixels, matches, options
-    )
-    return geometry if len(geometry.inlier_matches) >= MIN_MATCHES else None
+    pixels: list[Any] = [
+        item.pixels[matches[:, side]].astype(np.float64)
+        for side, item in enumerate((first, second))
+    ]
+    K, lens = camera.calibration_matrix(), _distortion(camera)
+    sampling = _sampling(seed)
+    E, inliers = cv2.findEssentialMat(pixels[0], pixels[1], K, K, lens, lens, sampling)
+    if inliers is None or inliers.sum() < max(MIN_MATCHES, _MIN_SHARE * len(matches)):
+        return None
+    geometry = pycolmap.TwoViewGeometry()
+    geometry.config = pycolmap.TwoViewGeometryConfiguration.CALIBRATED
+    geometry.E = E
+    geometry.inlier_matches = matches[inliers[:, 0] > 0]
+    return geometry
+
+
+def _sampling(seed: int) -> cv2.UsacParams:
+    sampling = cv2.UsacParams()
+    sampling.randomGeneratorState = seed
+    sampling.threshold = _TWO_VIEW_ERROR
+    sampling.confidence = 0.999
+    sampling.maxIterations = _TRIALS
+    sampling.isParallel = False
+    sampling.sampler = cv2.SAMPLING_UNIFORM
+    sampling.score = cv2.SCORE_METHOD_MSAC
+    sampling.loMethod = cv2.LOCAL_OPTIM_INNER_LO
+    sampling.loIterations, sampling.loSampleSize = 5, 20
+    sampling.final_polisher = cv2.NONE_POLISHER
+    return sampling
+
+
+def _distortion(camera: Any) -> np.ndarray:
+    """OpenCV's coefficients of a `pycolmap.Camera`, pinhole or with one radial coefficient."""
+    radial = camera.params[3] if camera.model.name == "SIMPLE_RADIAL" else 0.0
+    return np.array([radial, 0.0, 0.0, 0.0])

@@ -1,57 +1,81 @@
-"""Structure from motion by pycolmap as a reconstructor: no weights, no GPU, sparse depth maps.
+"""Structure from motion by pycolmap as a reconstructor: no weights of ours, no GPU.
 
-A feature keeps its pixel in every chunk, so the depth that neighbouring chunks find for it is what
-aligns them. Features and matches of frames that chunks share are computed once.
+A chunk goes on from the cameras and points of the frames that were solved last, which are this
+reconstructor's memory; only where that fails is it solved from nothing. Features and matches of
+frames that chunks share are computed once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from itertools import combinations
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import cv2
 import numpy as np
 
 from scal3r_ros.config import SfmConfig
 from scal3r_ros.reconstruct.interface import MemoryState, ReconstructionFailed
 from scal3r_ros.reconstruct.sfm.calibration import SelfCalibration, from_refined, pinhole, unknown
-from scal3r_ros.reconstruct.sfm.features import Features, extract, match, verify
-from scal3r_ros.reconstruct.sfm.incremental import Model, build
+from scal3r_ros.reconstruct.sfm.features import FeatureKind, Features
+from scal3r_ros.reconstruct.sfm.incremental import Problem, go_on, start_anew
+from scal3r_ros.reconstruct.sfm.matching import Matcher, pairs_in_time, pairs_of_loop
+from scal3r_ros.reconstruct.sfm.model import Model
 from scal3r_ros.reconstruct.sfm.places import describe, learn_words
+from scal3r_ros.reconstruct.sfm.prediction import DepthMaps, depth_maps, filled, spread, to_record
+from scal3r_ros.reconstruct.sfm.window import Window
 from scal3r_ros.records import Chunk, ChunkPrediction, Frame
 from scal3r_ros.stopwatch import timed
 
-_NEIGHBOURS = (1, 2, 3, 4, 5, 8, 12)
-"""Distances in the chunk at which frames are matched."""
-_REVISITS = 4
-"""Most similar frames of the other visit that a frame of a loop chunk is matched with."""
-_CACHED_FRAMES = 256
+_ENOUGH = 0.9
+"""Share of a chunk's frames beyond which no other start is tried."""
 _MAP_WIDTH = 640
-_FULL_CONFIDENCE = 30.0
-"""Square root of the inverse relative depth error beyond which it makes no difference."""
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A model, and which of the frames it was built from are wanted."""
+
+    model: Model
+    frame_ids: tuple[int, ...]
+    """Of all frames that the model was built from."""
+    features: Sequence[Features]
+    wanted_ids: tuple[int, ...]
+
+    @property
+    def rows(self) -> list[int]:
+        """Rows of the model with the wanted frames, in order of time."""
+        wanted = set(self.wanted_ids)
+        found = enumerate(self.model.positions)
+        return [row for row, position in found if self.frame_ids[position] in wanted]
+
+    @property
+    def positions(self) -> list[int]:
+        """Positions among the wanted frames of those that were solved."""
+        ids = [self.frame_ids[self.model.positions[row]] for row in self.rows]
+        return [self.wanted_ids.index(i) for i in ids]
 
 
 class SfmReconstructor:
-    """Chunks of images in, cameras and depth at feature points out."""
+    """Chunks of images in, cameras and depth out."""
 
     name = "sfm"
     round_size: int | None = 1
 
-    def __init__(self, config: SfmConfig) -> None:
+    def __init__(self, config: SfmConfig, kind: FeatureKind) -> None:
         import pycolmap
 
         pycolmap.logging.minloglevel = int(pycolmap.logging.Level.FATAL)
-        self._config = config
+        self._config, self._kind = config, kind
+        self._matcher = Matcher(kind, config.max_features, config.seed)
         self.reset()
 
     def reset(self) -> None:
-        """Forget the vocabulary, the calibration and all features."""
-        self._words = np.zeros((0, 128), np.float32)
+        """Forget the last frames, the vocabulary, the calibration and all features."""
+        self._words = np.zeros((0, self._kind.width), np.float32)
         self._calibration: SelfCalibration | None = None
+        self._window: Window | None = None
         self._absorbed = 0
-        self._forget_features()
+        self._matcher.forget()
 
     def reconstruct(self, chunk: Chunk, contribute: bool = True) -> ChunkPrediction:
         """Reconstruct one chunk; raises `ReconstructionFailed`."""
@@ -60,21 +84,22 @@ class SfmReconstructor:
             self._calibrate(chunk)
         seconds: dict[str, float] = {}
         frames = [self._rectified(frame) for frame in chunk.frames]
-        with timed(seconds, "features"):
-            features = [self._features_of(frame) for frame in frames]
         camera = _common_camera(frames)
+        with timed(seconds, "features"):
+            features = [self._matcher.features_of(frame) for frame in frames]
         with timed(seconds, "places"):
             descriptors = self._describe(features, contribute)
-        with timed(seconds, "matching"):
-            geometries = self._match(chunk, features, descriptors, camera)
-        with timed(seconds, "mapping"):
-            model = build(
-                features, geometries, camera, False, self._config.max_error, self._config.seed
-            )
-        self._check_registered(len(model.positions), len(frames))
-        self._absorbed += contribute
-        self._forget_old()
-        return _to_record(chunk, frames, features, model, descriptors, self._absorbed, seconds)
+        solved = self._solve(chunk, features, descriptors, camera, seconds)
+        self._check_registered(len(solved.rows), len(frames))
+        if contribute:
+            self._window = Window.of(solved.model, solved.frame_ids, solved.features)
+            self._absorbed += 1
+        with timed(seconds, "depth"):
+            maps = self._depth(chunk, frames, features, solved)
+        return to_record(
+            chunk, solved.model, solved.rows, solved.positions, maps, descriptors,
+            self._absorbed, seconds,
+        )  # fmt: skip
 
     def reconstruct_round(
         self, chunks: Sequence[Chunk]
@@ -89,38 +114,119 @@ class SfmReconstructor:
         return outcomes
 
     def state(self) -> MemoryState:
-        """The vocabulary of places and the calibration, if it was found here."""
+        """The frames solved last, the vocabulary of places, and the calibration if it was found
+        here."""
         arrays = {"words": self._words}
         if self._calibration is not None:
             c = self._calibration
             arrays["calibration"] = np.array([c.focal, c.radial, c.width, c.height])
-        return MemoryState(self.name, "sift-vlad", self._absorbed, arrays)
+        if self._window is not None:
+            arrays |= self._window.arrays()
+        return MemoryState(self.name, self._fingerprint, self._absorbed, arrays)
 
     def restore(self, state: MemoryState) -> None:
         """Take over a saved state; raises `ValueError` if it belongs to another reconstructor."""
         if state.kind != self.name or "words" not in state.arrays:
             raise ValueError(f"the memory of {state.kind!r} does not fit reconstructor sfm")
+        if state.fingerprint != self._fingerprint:
+            raise ValueError(
+                f"the memory is of features {state.fingerprint!r}, these are {self._fingerprint!r};"
+                f" set sfm.features as it was"
+            )
         self.reset()
         self._words = np.array(state.arrays["words"], np.float32)
         self._absorbed = state.version
         if "calibration" in state.arrays:
             focal, radial, width, height = (float(x) for x in state.arrays["calibration"])
             self._calibration = SelfCalibration(focal, radial, int(width), int(height))
+        if "window.ids" in state.arrays:
+            self._window = Window.from_arrays(state.arrays)
+
+    @property
+    def _fingerprint(self) -> str:
+        return f"{self._kind.name}-vlad"
+
+    def _solve(
+        self,
+        chunk: Chunk,
+        features: Sequence[Features],
+        descriptors: np.ndarray,
+        camera: Any,
+        seconds: dict[str, float],
+    ) -> Solved:
+        """Go on from the frames solved before, where the chunk shares some; else, or if that leaves
+        frames out, start anew, and take what holds more of the chunk's frames."""
+        ids, wanted = chunk.frame_ids, len(chunk.frames)
+        known = self._window if chunk.overlap_ids and chunk.kind != "loop" else None
+        outcomes: list[Solved | ReconstructionFailed] = []
+        if known is not None:
+            older = [i for i in known.frame_ids if i < ids[0]]
+            items = dict(zip(known.frame_ids, known.features)) | dict(zip(ids, features))
+            all_ids = (*older, *ids)
+            everything = tuple(items[i] for i in all_ids)
+            pairs = _pairs_with_new(all_ids, known.frame_ids)
+            problem = self._problem(all_ids, everything, pairs, camera, seconds)
+            with timed(seconds, "mapping"):
+                outcomes.append(_tried(all_ids, ids, problem, known))
+        if not any(isinstance(o, Solved) and len(o.rows) >= _ENOUGH * wanted for o in outcomes):
+            loop = chunk.kind == "loop"
+            pairs = pairs_of_loop(chunk, descriptors) if loop else pairs_in_time(wanted)
+            problem = self._problem(ids, tuple(features), pairs, camera, seconds)
+            with timed(seconds, "mapping"):
+                outcomes.append(_tried(ids, ids, problem, None))
+        solved = [outcome for outcome in outcomes if isinstance(outcome, Solved)]
+        if not solved:
+            raise next(o for o in reversed(outcomes) if isinstance(o, ReconstructionFailed))
+        return max(solved, key=lambda outcome: len(outcome.rows))
+
+    def _problem(
+        self,
+        ids: Sequence[int],
+        features: tuple[Features, ...],
+        pairs: Sequence[tuple[int, int]],
+        camera: Any,
+        seconds: dict[str, float],
+    ) -> Problem:
+        with timed(seconds, "matching"):
+            geometries = self._matcher.geometries(ids, features, pairs, camera)
+        return Problem(features, geometries, camera, self._config.max_error, self._config.seed)
+
+    def _depth(
+        self,
+        chunk: Chunk,
+        frames: Sequence[Frame],
+        features: Sequence[Features],
+        solved: Solved,
+    ) -> DepthMaps:
+        """Depth of the features, and of every pixel of the frames that the chunk will own."""
+        kept = [frames[p] for p in solved.positions]
+        seen = [features[p] for p in solved.positions]
+        width = self._config.dense_width if self._config.dense else _MAP_WIDTH
+        maps = depth_maps(kept, seen, solved.model, solved.rows, _intrinsics(frames[0]), width)
+        if not self._config.dense:
+            return maps
+        maps = spread(maps)
+        if chunk.kind == "loop":
+            return maps
+        given_away = chunk.overlap_ids[: len(chunk.overlap_ids) // 2]
+        wanted = [i for i, frame in enumerate(kept) if frame.id not in given_away]
+        return filled(maps, solved.model, solved.rows, wanted, self._config.dense_neighbours)
 
     def _calibrate(self, chunk: Chunk) -> None:
         """Find focal length and distortion with this chunk; afterwards images are rectified."""
         height, width = chunk.frames[0].rgb.shape[:2]
         camera = unknown(width, height)
-        features = [self._features_of(frame) for frame in chunk.frames]
+        features = tuple(self._matcher.features_of(frame) for frame in chunk.frames)
         try:
-            geometries = self._match(chunk, features, self._describe(features, False), camera)
-            model = build(
-                features, geometries, camera, True, self._config.max_error, self._config.seed
-            )
+            pairs = pairs_in_time(len(features))
+            if chunk.kind == "loop":
+                pairs = pairs_of_loop(chunk, self._describe(features, False))
+            problem = self._problem(chunk.frame_ids, features, pairs, camera, {})
+            model = start_anew(replace(problem, refine_camera=True))
             self._check_registered(len(model.positions), len(features))
             self._calibration = from_refined(model.camera)
         finally:
-            self._forget_features()
+            self._matcher.forget()
 
     def _rectified(self, frame: Frame) -> Frame:
         if frame.intrinsics is not None:
@@ -133,30 +239,12 @@ class SfmReconstructor:
         rectified = calibration.rectify(frame.rgb)
         return Frame(frame.id, frame.stamp_ns, rectified, calibration.intrinsics)
 
-    def _features_of(self, frame: Frame) -> Features:
-        if frame.id not in self._features:
-            self._features[frame.id] = extract(frame.rgb, self._config.max_features)
-        return self._features[frame.id]
-
-    def _describe(self, features: list[Features], contribute: bool) -> np.ndarray:
-        words = self._words if len(self._words) else learn_words(features, self._config.seed)
+    def _describe(self, features: Sequence[Features], contribute: bool) -> np.ndarray:
+        vectors = [self._kind.for_places(item.descriptors) for item in features]
+        words = self._words if len(self._words) else learn_words(vectors, self._config.seed)
         if contribute:
             self._words = words
-        return np.stack([describe(item, words) for item in features])
-
-    def _match(
-        self, chunk: Chunk, features: list[Features], descriptors: np.ndarray, camera: Any
-    ) -> dict[tuple[int, int], Any]:
-        """Verified geometry of every pair worth trying, by positions in the chunk."""
-        geometries = {}
-        for first, second in _pairs(chunk, descriptors):
-            ids = chunk.frame_ids[first], chunk.frame_ids[second]
-            if ids not in self._geometries:
-                pair = features[first], features[second]
-                self._geometries[ids] = verify(*pair, match(*pair), camera, self._config.seed)
-            if self._geometries[ids] is not None:
-                geometries[first, second] = self._geometries[ids]
-        return geometries
+        return np.stack([describe(item, words) for item in vectors])
 
     def _check_registered(self, found: int, wanted: int) -> None:
         if found < self._config.min_registered * wanted:
@@ -165,36 +253,25 @@ class SfmReconstructor:
                 f"overlap or motion (sfm.min_registered is {self._config.min_registered:g})"
             )
 
-    def _forget_features(self) -> None:
-        self._features: dict[int, Features] = {}
-        self._geometries: dict[tuple[int, int], Any] = {}
 
-    def _forget_old(self) -> None:
-        for frame_id in list(self._features)[:-_CACHED_FRAMES]:
-            del self._features[frame_id]
-        if len(self._geometries) > _CACHED_FRAMES * 2 * len(_NEIGHBOURS):
-            kept = self._features.keys()
-            self._geometries = {ids: g for ids, g in self._geometries.items() if kept >= set(ids)}
+def _tried(
+    all_ids: tuple[int, ...], wanted_ids: tuple[int, ...], problem: Problem, known: Window | None
+) -> Solved | ReconstructionFailed:
+    """The frames solved one way, or why that failed."""
+    try:
+        model = start_anew(problem) if known is None else go_on(problem, known.known(all_ids))
+    except ReconstructionFailed as failure:
+        return failure
+    solved = Solved(model, all_ids, problem.features, wanted_ids)
+    if len(solved.rows) < 2:
+        return ReconstructionFailed("fewer than two frames are held by enough common points")
+    return solved
 
 
-def _pairs(chunk: Chunk, descriptors: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Neighbours in time; in a loop chunk also the most similar frames of the two visits."""
-    count = len(chunk.frames)
-    ids = np.array(chunk.frame_ids)
-    pairs = {(i, i + step) for step in _NEIGHBOURS for i in range(count - step)}
-    if chunk.kind == "loop":
-        cut = int(np.diff(ids).argmax()) + 1
-        pairs = {(i, j) for i, j in pairs if (i < cut) == (j < cut)}
-        similar = descriptors[:cut] @ descriptors[cut:].T
-        for row in range(cut):
-            best = np.argsort(-similar[row], kind="stable")[:_REVISITS]
-            pairs |= {(row, cut + int(j)) for j in best}
-        for column in range(count - cut):
-            best = np.argsort(-similar[:, column], kind="stable")[:_REVISITS]
-            pairs |= {(int(i), cut + column) for i in best}
-    elif count <= max(_NEIGHBOURS) // 2:
-        pairs = set(combinations(range(count), 2))
-    return iter(sorted(pairs))
+def _pairs_with_new(ids: Sequence[int], known_ids: Sequence[int]) -> list[tuple[int, int]]:
+    """Neighbours in time of which at least one was not solved before."""
+    old = set(known_ids)
+    return [(i, j) for i, j in pairs_in_time(len(ids)) if not {ids[i], ids[j]} <= old]
 
 
 def _with_known_camera(frames: Sequence[Frame]) -> tuple[Frame, ...]:
@@ -219,47 +296,3 @@ def _common_camera(frames: Sequence[Frame]) -> Any:
 def _intrinsics(rectified: Frame) -> np.ndarray:
     assert rectified.intrinsics is not None
     return rectified.intrinsics
-
-
-def _to_record(
-    chunk: Chunk,
-    frames: Sequence[Frame],
-    features: Sequence[Features],
-    model: Model,
-    descriptors: np.ndarray,
-    absorbed: int,
-    seconds: dict[str, float],
-) -> ChunkPrediction:
-    """Write the depth of each feature at its pixel, in the middle frame's coordinates, with a
-    median depth of 1."""
-    height, width = frames[0].rgb.shape[:2]
-    size = (round(width / -(-width // _MAP_WIDTH)), round(height / -(-width // _MAP_WIDTH)))
-    factor = np.array([size[0] / width, size[1] / height])
-    unit = float(np.median(np.concatenate([o.depth for o in model.observations])))
-    kept = [frames[p] for p in model.positions]
-    depth = np.full((len(kept), size[1], size[0]), np.nan, np.float32)
-    confidence = np.zeros_like(depth)
-    for i, (position, seen) in enumerate(zip(model.positions, model.observations)):
-        order = np.argsort(seen.confidence, kind="stable")
-        pixels = features[position].pixels[seen.features[order]] * factor
-        column, row = np.clip(pixels.astype(int), 0, np.array(size) - 1).T
-        depth[i, row, column] = seen.depth[order] / unit
-        confidence[i, row, column] = np.minimum(np.sqrt(seen.confidence[order]), _FULL_CONFIDENCE)
-    intrinsics = _intrinsics(frames[0]).copy()
-    intrinsics[:2] *= factor[:, None]
-    reference = model.T_model_camera[(len(kept) + 1) // 2 - 1]
-    T_chunk_camera = np.linalg.inv(reference) @ model.T_model_camera
-    T_chunk_camera[:, :3, 3] /= unit
-    return ChunkPrediction(
-        chunk_index=chunk.index,
-        frame_ids=tuple(frame.id for frame in kept),
-        T_chunk_camera=T_chunk_camera,
-        intrinsics=np.repeat(intrinsics[None], len(kept), axis=0),
-        depth=depth,
-        confidence=confidence,
-        rgb=np.stack([cv2.resize(f.rgb, size, interpolation=cv2.INTER_AREA) for f in kept]),
-        missing_ids=tuple(f.id for p, f in enumerate(frames) if p not in model.positions),
-        descriptors=descriptors[list(model.positions)],
-        memory_version=absorbed,
-        timings=seconds,
-    )

@@ -9,6 +9,7 @@ import pytest
 
 from scal3r_ros.config import SfmConfig
 from scal3r_ros.io.inputs import open_source
+from scal3r_ros.reconstruct.factory import open_features
 from scal3r_ros.reconstruct.interface import MemoryState, ReconstructionFailed
 from scal3r_ros.records import Chunk, Frame
 
@@ -28,8 +29,12 @@ def test_frames_before_the_first_calibration_share_the_later_one(frames):
     from scal3r_ros.reconstruct.sfm.reconstructor import SfmReconstructor
 
     late = [replace(frame, intrinsics=None) for frame in frames[:2]] + frames[2:]
-    expected = SfmReconstructor(SfmConfig()).reconstruct(Chunk(0, 0, tuple(frames)))
-    found = SfmReconstructor(SfmConfig()).reconstruct(Chunk(0, 0, tuple(late)))
+    expected = SfmReconstructor(SfmConfig(), open_features("auto")).reconstruct(
+        Chunk(0, 0, tuple(frames))
+    )
+    found = SfmReconstructor(SfmConfig(), open_features("auto")).reconstruct(
+        Chunk(0, 0, tuple(late))
+    )
     np.testing.assert_array_equal(found.T_chunk_camera, expected.T_chunk_camera)
     np.testing.assert_array_equal(found.intrinsics, expected.intrinsics)
     assert len(found.frame_ids) == len(frames)
@@ -41,7 +46,7 @@ def test_a_frame_of_another_size_without_intrinsics_fails_the_chunk_by_name(fram
     odd = replace(frames[3], rgb=frames[3].rgb[:100], intrinsics=None)
     mixed = (*frames[:3], odd, *frames[4:])
     with pytest.raises(ReconstructionFailed, match="frame 3 has no intrinsics"):
-        SfmReconstructor(SfmConfig()).reconstruct(Chunk(0, 0, mixed))
+        SfmReconstructor(SfmConfig(), open_features("sift")).reconstruct(Chunk(0, 0, mixed))
 
 
 def test_frames_that_two_chunks_share_have_the_colours_of_rectified_images_in_both(frames):
@@ -52,7 +57,7 @@ def test_frames_that_two_chunks_share_have_the_colours_of_rectified_images_in_bo
     height, width = frames[0].rgb.shape[:2]
     found = SelfCalibration(frames[0].intrinsics[0, 0], -0.15, width, height)
     memory = {"words": np.zeros((0, 128)), "calibration": [found.focal, -0.15, width, height]}
-    reconstructor = SfmReconstructor(SfmConfig())
+    reconstructor = SfmReconstructor(SfmConfig(), open_features("sift"))
     reconstructor.restore(MemoryState("sfm", "sift-vlad", 0, memory))
     unknown = tuple(replace(frame, intrinsics=None) for frame in frames)
     first = reconstructor.reconstruct(Chunk(0, 0, unknown[:7]))

@@ -1,0 +1,71 @@
+"""The reconstructor's memory of geometry: the last frames that it solved, with their points."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from scal3r_ros.reconstruct.sfm.features import Features
+from scal3r_ros.reconstruct.sfm.incremental import Known
+from scal3r_ros.reconstruct.sfm.model import Model, Tracks
+
+_LENGTH = 24
+"""Frames remembered."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Frames in order of time, solved together, in a frame and scale of their own."""
+
+    frame_ids: tuple[int, ...]
+    features: tuple[Features, ...]
+    T_model_camera: np.ndarray
+    """(S, 4, 4) float64."""
+    tracks: Tracks
+    """Its frames are rows of `frame_ids`."""
+
+    @staticmethod
+    def of(model: Model, frame_ids: Sequence[int], features: Sequence[Features]) -> Window:
+        """The last frames of a model; `frame_ids` and `features` are of all frames it was built
+        from."""
+        rows = list(range(len(model.positions)))[-_LENGTH:]
+        positions = [model.positions[row] for row in rows]
+        return Window(
+            tuple(frame_ids[p] for p in positions),
+            tuple(features[p] for p in positions),
+            model.T_model_camera[rows],
+            model.tracks.of(rows),
+        )
+
+    def known(self, frame_ids: Sequence[int]) -> Known:
+        """What is remembered, for frames of which all remembered ones come first."""
+        positions = tuple(frame_ids.index(i) for i in self.frame_ids)
+        return Known(positions, self.T_model_camera, self.tracks)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything as arrays, to save."""
+        return {
+            "window.ids": np.array(self.frame_ids, np.int64),
+            "window.counts": np.array([len(item.pixels) for item in self.features], np.int64),
+            "window.pixels": np.concatenate([item.pixels for item in self.features]),
+            "window.descriptors": np.concatenate([item.descriptors for item in self.features]),
+            "window.poses": self.T_model_camera,
+            "window.points": self.tracks.points,
+            "window.tracks": np.stack(
+                [self.tracks.point, self.tracks.frame, self.tracks.feature], axis=1
+            ),
+        }
+
+    @staticmethod
+    def from_arrays(arrays: Mapping[str, np.ndarray]) -> Window:
+        """What `arrays` wrote."""
+        ends = np.cumsum(arrays["window.counts"])[:-1]
+        parts = [np.split(arrays[f"window.{name}"], ends) for name in ("pixels", "descriptors")]
+        return Window(
+            tuple(int(i) for i in arrays["window.ids"]),
+            tuple(Features(*pair) for pair in zip(*parts)),
+            np.array(arrays["window.poses"]),
+            Tracks(np.array(arrays["window.points"]), *np.array(arrays["window.tracks"]).T),
+        )
