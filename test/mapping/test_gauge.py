@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from clouds import TRUTH, error, prediction, seen_from
 
-from scal3r_ros.config import AlignmentConfig
+from scal3r_ros.config import AlignmentConfig, GraphConfig
 from scal3r_ros.mapping.alignment import LEAST_SIGMA, align
 from scal3r_ros.mapping.gauge import join
+from scal3r_ros.mapping.pose_graph import PoseGraph
 from scal3r_ros.mapping.sim3 import Sim3
 
 CONFIG = AlignmentConfig()
@@ -67,6 +68,28 @@ def test_scale_is_certain_inside_a_segment_and_as_sure_as_depth_at_its_start():
     across = join(previous, start, CONFIG)
     assert inside.sigma[2] == LEAST_SIGMA[2]
     assert across.sigma[2] > np.log(1.05)
+
+
+def test_a_loop_corrects_scale_between_segments_and_not_inside():
+    """Five chunks, the memory emptied before the fourth, and a loop that finds the last too
+    small."""
+    graph, S = PoseGraph(), IDENTITY
+    graph.add_node(0, S)
+    shrunk = Sim3(np.array(1.0 / 1.3), np.eye(3), np.zeros(3))
+    for chunk in range(1, 5):
+        starts = chunk == 3
+        previous = prediction(chunk - 1, seed=chunk)
+        true = shrunk.inverse() if starts else IDENTITY
+        options = {"gauge": "rigid" if starts else "common", "starts_segment": starts}
+        found = join(previous, seen_from(true, previous, chunk, **options), CONFIG)
+        S = S @ found.S_previous_current
+        graph.add_node(chunk, S)
+        graph.add_edge(chunk - 1, chunk, found.S_previous_current, sigma=found.sigma)
+    graph.add_edge(0, 4, S @ shrunk.inverse(), "loop", np.array([0.1, 0.01, 0.01]))
+    graph.solve(GraphConfig())
+    scales = np.array([float(graph.nodes[i].scale) for i in range(5)])
+    np.testing.assert_allclose(scales[:3], 1.0, rtol=0.01)
+    np.testing.assert_allclose(scales[3:], 1.3, rtol=0.01)
 
 
 def test_an_overlap_that_cannot_be_compared_is_told():

@@ -132,10 +132,11 @@ class LoGeR(Decoder):
         a = self.architecture
         batch, frames = patch_tokens.shape[:2]
         kinds = window_tokens(frames, window, overlap)
-        learned = torch.cat((self.pe_token_0, self.pe_token_1, self.pe_token_2), dim=1)
-        place = learned[:, kinds].to(patch_tokens.device)
-        registers = self.register_token.to(patch_tokens.device).expand(batch, frames, -1, -1)
-        special = torch.cat((registers, place.expand(batch, -1, -1, -1)), dim=2)
+        learned = (self.pe_token_0, self.pe_token_1, self.pe_token_2)
+        place = torch.cat([x.expand(-1, kinds.count(i), -1, -1) for i, x in enumerate(learned)], 1)
+        registers = self.register_token.expand(-1, frames, -1, -1)
+        special = torch.cat((registers, place), dim=2).to(patch_tokens.device)
+        special = special.expand(batch, -1, -1, -1)
         return WindowPass(
             tokens=torch.cat((special, patch_tokens), dim=2).float(),
             grid=grid,

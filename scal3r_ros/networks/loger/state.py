@@ -19,7 +19,10 @@ from scal3r_ros.networks.loger.window_attention import KeysValues
 
 @dataclass
 class WindowState:
-    """Empty before the first window. Layers are numbered by their place in the network's lists."""
+    """Empty before the first window. Layers are numbered by their place in the network's lists.
+
+    A copy without `weights` or without `cache` runs the network with one of its memories only.
+    """
 
     windows: int = 0
     """How many windows have passed since the state was empty."""

@@ -176,6 +176,22 @@ def test_slices_and_batches_change_rounding_only():
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
+def test_bfloat16_blocks_stay_near_and_leave_float32_where_it_matters():
+    images, following = random_frames(WINDOW), random_frames(WINDOW, seed=2)
+    exact, rounded = random_loger(), random_loger(blocks="bfloat16")
+    expected = run(exact, following, run(exact, images)[1])[0]
+    state = run(rounded, images)[1]
+    found = run(rounded, following, state)[0]
+    for a, b in zip(vars(found).values(), vars(expected).values()):
+        assert a.dtype == torch.float32
+        assert 0 < torch.linalg.norm(a - b) <= 0.1 * torch.linalg.norm(b)
+    assert all(w.dtype == torch.float32 for triple in state.weights.values() for w in triple)
+    assert state.cache[0].keys.dtype == torch.bfloat16
+    arrays = {k: v.float() for k, v in state.tensors().items()}
+    again = run(rounded, following, state_of(arrays, rounded.state_shapes()))[0]
+    assert same(again, found), "widened to float32 for a save, nothing is lost"
+
+
 def test_the_tiny_preset_computes_and_remembers():
     """Another encoder, which brings no projection and no normalisation of ours."""
     network = random_loger(TINY)
