@@ -276,3 +276,45 @@ def test_degenerate_matches_are_refused():
         weighted_similarity(point, point, np.ones(10))
     with pytest.raises(DegenerateOverlap, match="total weight"):
         weighted_similarity(point, point, np.zeros(10))
+
+
+@pytest.mark.parametrize("compat", [False, True])
+def test_every_iteration_leaves_less_of_what_outliers_and_noise_have_moved(compat):
+    previous = prediction(frames=3)
+    noise = np.random.default_rng(8).standard_normal(previous.depth.shape)
+    current = seen_from(TRUTH, previous)
+    noisy = current.depth * np.exp(0.05 * noise).astype(np.float32)
+    current = with_outliers(replace(current, depth=noisy), 0.3)
+    off = []
+    for iterations in (0, 1, 5):
+        found = align(previous, current, AlignmentConfig(compat=compat, iterations=iterations))
+        off.append(error(found.S_previous_current).max())
+    assert off[0] > off[1]
+    assert off[1] > off[2] if compat else off[1] == pytest.approx(off[2], rel=0.01)
+
+
+@pytest.mark.parametrize("limit", [500, 2000])
+def test_matches_are_thinned_to_about_what_is_asked_for(limit):
+    previous = prediction()
+    current = seen_from(TRUTH, previous)
+    everything = align(previous, current, AlignmentConfig(max_points=0))
+    some = align(previous, current, AlignmentConfig(max_points=limit))
+    assert everything.matches == previous.depth.size > 2 * limit
+    assert limit / 4 < some.matches <= limit
+    assert error(some.S_previous_current).max() < 1e-6
+
+
+def test_limits_of_the_gate_are_those_of_the_options():
+    previous = prediction()
+    current = with_outliers(seen_from(TRUTH, previous), 0.3)
+    step = float(abs(np.log(TRUTH.scale)))
+    strict = {
+        "few_inliers": AlignmentConfig(min_inliers=0.8),
+        "scale_jump": AlignmentConfig(max_log_scale=0.9 * step),
+    }
+    for failure, config in strict.items():
+        found = align(previous, current, config)
+        assert not found.accepted
+        assert all(attempt.endswith(failure) for attempt in found.attempts), found.attempts
+    assert align(previous, current, AlignmentConfig(min_inliers=0.6)).accepted
+    assert align(previous, current, AlignmentConfig(max_log_scale=1.1 * step)).accepted

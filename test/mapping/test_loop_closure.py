@@ -275,3 +275,15 @@ def test_directions_of_the_projection_are_drawn_once():
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     kept = _compact(vectors)
     np.testing.assert_allclose(kept @ kept.T, vectors @ vectors.T, atol=5 / np.sqrt(WIDTH))
+
+
+@pytest.mark.parametrize(
+    ("config", "moved"),
+    [
+        (LoopConfig(max_drift=0.2), np.r_[15.0, 2, 0, 0, 0, 0.1, 0.1]),
+        (LoopConfig(max_scale_change=2.0), np.r_[1.0, 0, 0, 0, 0, 0, 0.6]),
+    ],
+)
+def test_what_a_loop_may_imply_is_an_option(config, moved):
+    assert not judge(LoopVerifier(CONFIG), moved, 100.0)[-1].accepted
+    assert judge(LoopVerifier(config), moved, 100.0)[-1].reason == "consistent"

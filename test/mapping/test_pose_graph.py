@@ -301,3 +301,24 @@ def test_covariances_that_grow_with_the_chain_are_those_of_the_whole_graph():
     graph.add_node(12, Sim3.identity())
     graph.add_edge(11, 12, Sim3.exp(0.1 * random.standard_normal(7)), sigma=np.full(3, 0.01))
     check()
+
+
+def test_without_a_kernel_wrong_loops_pull_like_true_ones():
+    kept, true = ring(100, 10, wrong=3)
+    pulled, _ = ring(100, 10, wrong=3)
+    kept.solve(GraphConfig(loop_kernel=10.0))
+    solution = pulled.solve(GraphConfig(loop_kernel=0.0))
+    np.testing.assert_array_equal(solution.loop_weights, 1.0)
+    assert position_error(pulled, true) > 3 * position_error(kept, true)
+
+
+@pytest.mark.parametrize("compat", [False, True])
+def test_iterations_are_bounded(compat):
+    costs = []
+    for limit in (1, 2, 30):
+        graph, _ = ring(60, 1)
+        config = GraphConfig(compat=compat, max_iterations=limit, loop_kernel=0.0)
+        solution = graph.solve(config)
+        assert solution.iterations <= limit
+        costs.append(solution.cost)
+    assert costs[0] > costs[1] >= costs[2]

@@ -114,3 +114,12 @@ def test_every_frame_is_released_or_counted(seed):
     assert len(out) + lost == len(stamps)
     for before, after in zip(out, out[1:]):
         assert after.jumped_back or after.stamp_ns > before.stamp_ns
+
+
+def test_what_is_a_jump_and_what_is_only_late_is_an_option():
+    back = [*regular(20), *regular(5, start=START - 3_000 * MS)]
+    jumped, late = TimeGuard(TimeConfig()), TimeGuard(TimeConfig(jump_threshold=5.0))
+    feed(jumped, back)
+    assert feed(late, back) == feed(TimeGuard(TimeConfig()), regular(20))
+    assert (jumped.counts["jump_back"], jumped.counts["late"]) == (1, 0)
+    assert (late.counts["jump_back"], late.counts["late"]) == (0, 5)

@@ -182,3 +182,22 @@ def test_odometry_follows_a_map_that_was_rescaled_to_metres():
     np.testing.assert_allclose([s.T_odom_camera[0, 3] for s in after], [9.0, 10.0, 11.0])
     np.testing.assert_allclose(after[0].velocity[0], 10.0)
     assert after[0].covariance[0, 0] > 80.0 * before[-1].covariance[0, 0]
+
+
+@pytest.mark.parametrize(
+    "target", [pose(2.0), pose(yaw=0.2)], ids=["far for the distance", "far for the turn"]
+)
+def test_a_correction_too_large_to_follow_slowly_jumps(target):
+    near = TfConfig(max_slew_distance=1.0, max_slew_turn=0.1)
+    wide = TfConfig(max_slew_distance=3.0, max_slew_turn=0.3)
+    np.testing.assert_array_equal(slew(np.eye(4), target, np.eye(4), 0.05, near), target)
+    assert not np.allclose(slew(np.eye(4), target, np.eye(4), 0.05, wide), target)
+
+
+def test_edges_join_the_frames_that_are_configured():
+    config = TfConfig(
+        mode="map_to_odom", odometry="visual", map_frame="world", odom_frame="drift",
+        base_frame="body", frame_prefix="r1/",
+    )  # fmt: skip
+    edges = (Edge("r1/world", "r1/drift"), Edge("r1/drift", "r1/body"))
+    assert broadcast_edges(config, "camera") == edges
