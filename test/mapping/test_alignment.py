@@ -278,8 +278,8 @@ def test_degenerate_matches_are_refused():
         weighted_similarity(point, point, np.zeros(10))
 
 
-@pytest.mark.parametrize("compat", [False, True])
-def test_every_iteration_leaves_less_of_what_outliers_and_noise_have_moved(compat):
+@pytest.mark.parametrize("method", ["robust", "vggt_long"])
+def test_every_iteration_leaves_less_of_what_outliers_and_noise_have_moved(method):
     previous = prediction(frames=3)
     noise = np.random.default_rng(8).standard_normal(previous.depth.shape)
     current = seen_from(TRUTH, previous)
@@ -287,10 +287,10 @@ def test_every_iteration_leaves_less_of_what_outliers_and_noise_have_moved(compa
     current = with_outliers(replace(current, depth=noisy), 0.3)
     off = []
     for iterations in (0, 1, 5):
-        found = align(previous, current, AlignmentConfig(compat=compat, iterations=iterations))
+        found = align(previous, current, AlignmentConfig(method=method, iterations=iterations))
         off.append(error(found.S_previous_current).max())
     assert off[0] > off[1]
-    assert off[1] > off[2] if compat else off[1] == pytest.approx(off[2], rel=0.01)
+    assert off[1] > off[2] if method == "vggt_long" else off[1] == pytest.approx(off[2], rel=0.01)
 
 
 @pytest.mark.parametrize("limit", [500, 2000])

@@ -59,6 +59,19 @@ def test_a_loop_that_does_not_fit_at_all_is_rejected_with_the_reason(twice):
     assert sorted({p.frame_id for u in updates for p in u.poses}) == list(range(len(twice)))
 
 
+@pytest.mark.parametrize("contributes", [False, True])
+def test_loop_chunks_are_absorbed_only_if_asked_for(twice, contributes):
+    class Noting(OracleReconstructor):
+        def reconstruct(self, chunk, contribute=True):
+            absorbed.append((chunk.kind, contribute))
+            return super().reconstruct(chunk, contribute)
+
+    absorbed: list[tuple[str, bool]] = []
+    run(twice, Mapper(config(**LOOPS, memory__loop_contributes=contributes), Noting(twice)))
+    assert {asked for kind, asked in absorbed if kind == "loop"} == {contributes}
+    assert {asked for kind, asked in absorbed if kind != "loop"} == {True}
+
+
 class FailsAtLoops(OracleReconstructor):
     """Something unforeseen, once."""
 

@@ -248,3 +248,13 @@ def test_a_disk_that_takes_no_record_of_a_chunk_is_named(street, tmp_path):
     records.write_text("in the way")
     with pytest.raises(SaveFailed, match="cannot write .*records.*Files written before"):
         run(street, mapper)
+
+
+def test_a_known_distance_ends_at_the_frame_that_is_named(street):
+    """The way to frame 30 is 5 m; the rest of the map follows from it."""
+    known = {"scale__source": "known_distance", "scale__known_distance": 5.0}
+    mapper = Mapper(config(**known, scale__known_frame=30), OracleReconstructor(street))
+    run(street, mapper)
+    places = {pose.frame_id: pose.T_map_camera[:3, 3] for pose in mapper.trajectory()}
+    steps = [np.linalg.norm(places[i + 1] - places[i]) for i in range(30)]
+    assert mapper.scale.frozen and sum(steps) == pytest.approx(5.0, rel=0.03)

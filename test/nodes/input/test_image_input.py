@@ -9,7 +9,7 @@ pytest.importorskip("rclpy", reason="rclpy is absent; run the tests with `make t
 from sensor_msgs.msg import CameraInfo, Image
 
 from scal3r_ros.nodes.base.conversions import fill, header
-from scal3r_ros.nodes.base.node_config import NodeConfig, NodeInputConfig
+from scal3r_ros.nodes.base.node_config import NodeConfig, NodeInputConfig, TfConfig
 from scal3r_ros.nodes.input import image_input
 from scal3r_ros.nodes.input.frame_decoder import decode
 from scal3r_ros.nodes.input.frame_queue import FrameQueue
@@ -122,3 +122,21 @@ def test_a_silent_camera_info_is_waited_for_two_seconds_of_images(stream):
     until(lambda: received.calibration is not None)
     show(3)
     assert taken(frames)[-1].calibration is received.calibration
+
+
+def test_images_without_a_frame_are_of_the_one_that_is_configured(ros, node, spin_until):
+    config = NodeConfig(tf=TfConfig(camera_frame="front_optical"))
+    received, driver = ImageInput(node, config, FrameQueue(config.queue)), ros.create_node("driver")
+    received.accepting = True
+    images = driver.create_publisher(Image, "image", 10)
+    pixels = fill(np.zeros((4, 4, 3), np.uint8), "B")
+    image = Image(height=4, width=4, encoding="rgb8", step=12, data=pixels)
+
+    def heard():
+        image.header = header("", STEP_NS)
+        images.publish(image)
+        return received.camera_frame
+
+    assert spin_until(heard, node, driver, timeout=20.0) == "front_optical"
+    received.destroy()
+    driver.destroy_node()

@@ -25,9 +25,9 @@ COUNT = 24
 class Session:
     """A worker with a real mapper; its first `failing` deliveries of a chunk raise."""
 
-    def __init__(self, failing: int) -> None:
+    def __init__(self, failing: int, **options) -> None:
         self.city = make_city(DEFAULTS)
-        self.config = from_dict(NodeConfig, SMALL_CHUNKS)
+        self.config = from_dict(NodeConfig, {**SMALL_CHUNKS, **options})
         self.frames = FrameQueue(self.config.queue)
         self.failing, self.delivered = failing, 0
         logger = rclpy.logging.get_logger("test")
@@ -76,15 +76,16 @@ def test_a_failed_step_leaves_the_session_alive_and_savable(tmp_path):
         worker.stop(2.0)
 
 
-def test_steps_that_keep_failing_stop_the_mapping_but_not_the_saving(tmp_path):
-    session = Session(failing=100)
+@pytest.mark.parametrize("most", [2, 3])
+def test_steps_that_keep_failing_stop_the_mapping_but_not_the_saving(tmp_path, most):
+    session = Session(failing=100, **{"worker.max_failures": most})
     worker = session.worker
     worker.set_running(True)
     worker.start()
     try:
         session.queue()
         session.until(lambda: not worker.running)
-        assert worker.state == "ready"
+        assert worker.state == "ready" and worker.counts["failed"] == most
         assert "deactivate and activate to go on" in worker.reason
         worker.submit(lambda mapper: mapper.save(tmp_path / "map")).result(60.0)
         assert (tmp_path / "map").exists()

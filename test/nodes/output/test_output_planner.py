@@ -1,5 +1,6 @@
 """What is published after a chunk does not grow with the run."""
 
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -38,3 +39,20 @@ def test_the_path_holds_the_newest_poses_and_all_when_nothing_follows_soon():
     assert [pose.frame_id for pose in said[-1].trajectory] == list(range(36))
     assert len(said[-1].graph[0]) == 5 and said[-1].connected
     assert np.isfinite([pose.covariance for pose in said[-1].trajectory]).all()
+
+
+@pytest.mark.parametrize(("growth", "sent"), [(0.0, 4), (100.0, 1)])
+def test_a_map_that_nobody_hears_is_renewed_when_it_has_grown_by_so_much(growth, sent):
+    options = {**OPTIONS, "publish.map_interval": 0.1, "publish.map_growth": growth}
+    config, city = from_dict(NodeConfig, options), drive(width=32, height=12)
+    said = []
+    planner = OutputPlanner(
+        config, SimpleNamespace(put=said.append), lambda: "camera", lambda: None, lambda: 0
+    )
+    mapper = Mapper(config, OracleReconstructor(city))
+    for i in range(30):
+        if updates := tuple(mapper.add(city.frame(i))):
+            time.sleep(config.publish.map_interval)
+            planner(Output(mapper, updates))
+    assert len(said) == 4 and said[0].cloud is not None
+    assert sum(item.cloud is not None for item in said) == sent
