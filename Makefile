@@ -11,7 +11,8 @@ DEMO_ARGS := $(if $(BAG),--bag "$(BAG)") $(if $(IMAGE_TOPIC),--image-topic "$(IM
 
 help:
 	@echo "make demo    map the bundled bag with the real node and write out/demo/"
-	@echo "             (BAG=path IMAGE_TOPIC=/topic for your own bag, VIEW=1 for a page in the browser)"
+	@echo "             (BAG=real for a bundled recording of a real camera, BAG=path IMAGE_TOPIC=/topic"
+	@echo "             for your own, VIEW=1 for a page in the browser)"
 	@echo "make test    every test, as continuous integration runs it"
 	@echo "make check   lint, types and the fast tests"
 	@echo "make bench   speed and memory of network, pipeline and node"

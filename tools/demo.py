@@ -28,6 +28,9 @@ from demo_session import NODE, Conductor, DemoFailed, Processes, executable, iso
 from scal3r_ros.io.source import BadInput  # noqa: E402
 
 BUNDLED_BAG = ROOT / "demo" / "loop_room"
+REAL_BAG = ROOT / "demo" / "tum_fr3_cabinet"
+SHORT_NAMES = {Path("real"): REAL_BAG}
+CONFIGS = {BUNDLED_BAG: "demo.yaml"}
 START = time.monotonic()
 
 
@@ -49,15 +52,16 @@ def main() -> int:
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bag", type=Path, default=BUNDLED_BAG, help="rosbag2 to map")
+    parser.add_argument("--bag", type=Path, default=BUNDLED_BAG, help="rosbag2 to map, or `real`")
     parser.add_argument("--image-topic", default="", help="needed if the bag has several cameras")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "demo", help="folder to write")
     parser.add_argument("--config", type=Path, help="parameter file (default: sfm)")
     parser.add_argument("--rate", type=float, default=1.0, help="speed of the replay")
     parser.add_argument("--view", action="store_true", help="live page on localhost; stays open")
     arguments = parser.parse_args()
-    if arguments.config is None and arguments.bag == BUNDLED_BAG:
-        arguments.config = ROOT / "config" / "demo.yaml"
+    arguments.bag = SHORT_NAMES.get(arguments.bag, arguments.bag)
+    if arguments.config is None and arguments.bag in CONFIGS:
+        arguments.config = ROOT / "config" / CONFIGS[arguments.bag]
     arguments.out = arguments.out.absolute()
     return arguments
 
@@ -108,6 +112,9 @@ def conclude(
         picture = out / "against_ground_truth.png"
         accuracy = demo_report.evaluate(out / "trajectory.txt", stamps, truth, picture)
         files = [*files, str(picture)]
+    map_accuracy = None
+    if accuracy is not None and recording.bag == BUNDLED_BAG:
+        map_accuracy = demo_report.compare_map(out / "map.ply", accuracy)
     received, mapped = conductor.health["input"], conductor.health["map"]
     facts = {
         "reconstructor": reconstructor,
@@ -124,7 +131,7 @@ def conclude(
         "problems": {k: v for k, v in conductor.problems.items() if k != "input"},
         "files": [str(Path(file).relative_to(out)) for file in files] + ["map/"],
     }
-    return demo_report.write_summary(out, facts, accuracy)
+    return demo_report.write_summary(out, facts, accuracy, map_accuracy)
 
 
 def mapper_command(recording, arguments: argparse.Namespace) -> list[str]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from scal3r_ros.train.true_surface import MapAccuracy, compare, true_surface
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -20,6 +22,10 @@ class Accuracy:
     """Poses compared."""
     scale: float
     """Metres per map unit that the alignment found."""
+    rotation: tuple[tuple[float, ...], ...]
+    translation: tuple[float, ...]
+    """With `scale`: point of the truth's frame = scale * rotation @ point of the map +
+    translation."""
 
     @property
     def percent(self) -> float:
@@ -40,7 +46,7 @@ def evaluate(trajectory: Path, stamps_ns: np.ndarray, truth: np.ndarray, picture
     )
     estimate = file_interface.read_tum_trajectory_file(str(trajectory))
     reference, estimate = sync.associate_trajectories(reference, estimate, max_diff=0.01)
-    _, _, scale = estimate.align(reference, correct_scale=True)
+    rotation, translation, scale = estimate.align(reference, correct_scale=True)
     error = metrics.APE(metrics.PoseRelation.translation_part)
     error.process_data((reference, estimate))
     draw(reference.positions_xyz, estimate.positions_xyz, picture)
@@ -50,7 +56,19 @@ def evaluate(trajectory: Path, stamps_ns: np.ndarray, truth: np.ndarray, picture
         path_length=float(reference.path_length),
         poses=int(reference.num_poses),
         scale=float(scale),
+        rotation=tuple(map(tuple, rotation.tolist())),
+        translation=tuple(translation.tolist()),
     )
+
+
+def compare_map(cloud: Path, accuracy: Accuracy) -> MapAccuracy:
+    """How well the points of a PLY file lie on the true surface of the bundled recording."""
+    from plyfile import PlyData
+
+    vertices = PlyData.read(cloud)["vertex"]
+    points = np.stack([vertices[axis] for axis in "xyz"], axis=1).astype(np.float64)
+    aligned = accuracy.scale * points @ np.array(accuracy.rotation).T + accuracy.translation
+    return compare(aligned, true_surface())
 
 
 def count_poses(trajectory: Path) -> int:
@@ -79,11 +97,15 @@ def draw(truth: np.ndarray, estimate: np.ndarray, picture: Path) -> None:
     pyplot.close(figure)
 
 
-def write_summary(folder: Path, facts: dict, accuracy: Accuracy | None) -> str:
+def write_summary(
+    folder: Path, facts: dict, accuracy: Accuracy | None, map_accuracy: MapAccuracy | None
+) -> str:
     """Text of the summary, which is also written to summary.json."""
     entries = dict(facts)
     if accuracy is not None:
         entries["accuracy"] = {**asdict(accuracy), "percent": accuracy.percent}
+    if map_accuracy is not None:
+        entries["map_accuracy"] = asdict(map_accuracy)
     (folder / "summary.json").write_text(json.dumps(entries, indent=2) + "\n")
     lines = [
         f"reconstructor   {facts['reconstructor']}",
@@ -98,6 +120,12 @@ def write_summary(folder: Path, facts: dict, accuracy: Accuracy | None) -> str:
         lines.append(
             f"ATE             {accuracy.ate_rmse:.3f} m RMSE over {accuracy.path_length:.1f} m "
             f"({accuracy.percent:.2f} %), {accuracy.poses} poses, similarity-aligned"
+        )
+    if map_accuracy is not None:
+        lines.append(
+            f"points          {100 * map_accuracy.within_2_cm:.0f} % within 2 cm and "
+            f"{100 * map_accuracy.within_5_cm:.0f} % within 5 cm of the true surface, of which "
+            f"{100 * map_accuracy.completeness:.0f} % is mapped"
         )
     lines.append(
         f"time            {facts['seconds']:.0f} s for {facts['bag_seconds']:.0f} s of video"

@@ -37,7 +37,7 @@ _TYPES = _STORE.types
 def write_demo_bag(folder: Path, frames: int = 360, quality: int = 72) -> Path:
     """Render the tour and write the recording; `folder` must not exist yet."""
     pool = WorldSampler.held_out().textures
-    made = replace(make_tour("room", frames, _SEED, pool, gaze="left"), fov=math.radians(70.0))
+    made = demo_tour(frames)
     with Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
         connections = {
             topic: writer.add_connection(topic, kind, typestore=_STORE)
@@ -62,6 +62,12 @@ def write_demo_bag(folder: Path, frames: int = 360, quality: int = 72) -> Path:
                     writer.write(connections[topic], stamp, data)
                 index += 1
     return folder
+
+
+def demo_tour(frames: int) -> Tour:
+    """The world of the demo and the camera's way through it."""
+    pool = WorldSampler.held_out().textures
+    return replace(make_tour("room", frames, _SEED, pool, gaze="left"), fov=math.radians(70.0))
 
 
 def _header(stamp: int, frame: str):
