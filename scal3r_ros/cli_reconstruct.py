@@ -40,7 +40,7 @@ from scal3r_ros.pipeline.offline import run as map_recording
 from scal3r_ros.reconstruct.factory import (
     PRESETS,
     known_limits,
-    preset_options,
+    preset_for,
 )
 from scal3r_ros.workers.torchrun import is_helper, opened_reconstructor
 
@@ -53,8 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument(
         "--reconstructor",
-        choices=sorted(PRESETS),
-        help="network (default: scal3r), or sfm, which needs no weights",
+        choices=["auto", *sorted(PRESETS)],
+        help="default: auto, scal3r where there are weights, else sfm, which needs none",
     )
     parser.add_argument("--checkpoint", help="weights; default: the small network shipped here")
     parser.add_argument(
@@ -134,12 +134,7 @@ def build_config(args: argparse.Namespace) -> Config:
         "memory.mode": args.mode,
     }
     chosen = file | given | {name: value for name, value in named.items() if value is not None}
-    usual = Config().model
-    preset = preset_options(
-        chosen.get("model.reconstructor", usual.reconstructor),
-        chosen.get("model.checkpoint", usual.checkpoint),
-    )
-    return from_dict(Config, {**preset, **chosen})
+    return from_dict(Config, {**preset_for(from_dict(Config, chosen)), **chosen})
 
 
 def _measurements(args: argparse.Namespace, config: Config, topic: str) -> Measurements | None:

@@ -14,9 +14,10 @@ class ModelConfig(Section):
     """The network and how it is run."""
 
     reconstructor: str = option(
-        "scal3r",
-        "What turns chunks into geometry.",
-        choices=("scal3r", "loger", "loger-star", "sfm"),
+        "auto",
+        "What turns chunks into geometry. auto: scal3r if `checkpoint` names weights or `scal3r "
+        "download` has fetched them, else sfm, which needs none.",
+        choices=("auto", "scal3r", "loger", "loger-star", "sfm"),
     )
     checkpoint: str = option(
         "",

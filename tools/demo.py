@@ -7,6 +7,7 @@ Runs inside the environment, as `make demo` does: tools/with_ros python tools/de
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import signal
 import sys
@@ -55,7 +56,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--bag", type=Path, default=BUNDLED_BAG, help="rosbag2 to map, or `real`")
     parser.add_argument("--image-topic", default="", help="needed if the bag has several cameras")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "demo", help="folder to write")
-    parser.add_argument("--config", type=Path, help="parameter file (default: sfm)")
+    parser.add_argument("--config", type=Path, help="parameter file")
     parser.add_argument("--rate", type=float, default=1.0, help="speed of the replay")
     parser.add_argument("--view", action="store_true", help="live page on localhost; stays open")
     arguments = parser.parse_args()
@@ -86,7 +87,6 @@ def run_demo(recording: demo_recording.Recording, arguments: argparse.Namespace)
             say(conductor.flush(600.0))
             files = conductor.export(out)
             conductor.save(out / "map")
-            reconstructor = conductor.parameter("model.reconstructor")
             conductor.spin(1.5)
             if arguments.view:
                 wait_for_enter()
@@ -95,12 +95,10 @@ def run_demo(recording: demo_recording.Recording, arguments: argparse.Namespace)
         code = processes.stop(NODE, seconds=10.0)
         if code != 0:
             raise DemoFailed(f"the mapper ended with code {code}; see {processes.log(NODE)}")
-    return conclude(recording, conductor, reconstructor, files, out)
+    return conclude(recording, conductor, files, out)
 
 
-def conclude(
-    recording, conductor: Conductor, reconstructor: str, files: list[str], out: Path
-) -> str:
+def conclude(recording, conductor: Conductor, files: list[str], out: Path) -> str:
     """Compare with the ground truth and write the summary."""
     mapped_frames = demo_report.count_poses(out / "trajectory.txt")
     if not mapped_frames:
@@ -115,9 +113,10 @@ def conclude(
     map_accuracy = None
     if accuracy is not None and recording.bag == BUNDLED_BAG:
         map_accuracy = demo_report.compare_map(out / "map.ply", accuracy)
+    report = json.loads((out / "report.json").read_text())
     received, mapped = conductor.health["input"], conductor.health["map"]
     facts = {
-        "reconstructor": reconstructor,
+        "reconstructor": report["reconstructor_choice"],
         "bag": str(recording.bag),
         "bag_seconds": recording.seconds,
         "images": recording.images,
@@ -138,8 +137,6 @@ def mapper_command(recording, arguments: argparse.Namespace) -> list[str]:
     command = [executable(NODE), "--ros-args"]
     if arguments.config:
         command += ["--params-file", str(arguments.config.absolute())]
-    else:  # a bag of the user's: what gives a right map without other weights
-        command += ["-p", "model.reconstructor:=sfm"]
     command += ["-p", f"input.image_transport:={recording.transport}"]
     command += ["-p", "qos.image.reliability:=reliable", "-p", "qos.image.depth:=100"]
     command += ["-p", "queue.max_frames:=1000", "-p", "queue.max_megabytes:=1000.0"]

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rcl_interfaces.srv import GetParameters
 from std_srvs.srv import SetBool, Trigger
 
 from scal3r_ros.msg import ChunkTrajectory
@@ -135,14 +134,6 @@ class Conductor:
     def export(self, folder: Path) -> list[str]:
         """Write trajectory, cloud and report."""
         return list(self._call(Export, "export", Export.Request(path=str(folder)), 120.0).files)
-
-    def parameter(self, name: str) -> str:
-        """A string parameter of the node."""
-        client = self.node.create_client(GetParameters, f"/{NODE}/get_parameters")
-        self._wait(client.service_is_ready, 10.0, "offer its parameters")
-        future = client.call_async(GetParameters.Request(names=[name]))
-        self._wait(future.done, 10.0, "tell its parameters")
-        return future.result().values[0].string_value
 
     def spin(self, seconds: float) -> None:
         """Take messages for a while."""

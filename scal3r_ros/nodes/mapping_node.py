@@ -24,7 +24,7 @@ from scal3r_ros.nodes.mapping.loading import check_prerequisites, make_mapper
 from scal3r_ros.nodes.mapping.services import NotPossible, Services
 from scal3r_ros.nodes.mapping.session import MappingSession
 from scal3r_ros.options import from_dict, to_dict
-from scal3r_ros.reconstruct.factory import preset_options
+from scal3r_ros.reconstruct.factory import preset_for
 
 LIVE = (
     "publish", "autosave", "input.timeout", "gate.stride", "gate.max_rate", "gate.max_gap",
@@ -60,10 +60,12 @@ class MappingNode(ManagedNode):
     def _defaults(self) -> NodeConfig:
         """Defaults that suit the reconstructor and the weights the user has chosen."""
         values = to_dict(NodeConfig())
-        names = ("model.reconstructor", "model.checkpoint")
-        given = [self._parameter_overrides.get(name) for name in names]
-        chosen = [values[n] if g is None else g.value for n, g in zip(names, given)]
-        return from_dict(NodeConfig, {**values, **preset_options(*chosen)})
+        given = dict(values)
+        for name in ("model.reconstructor", "model.checkpoint", "memory.mode", "worker.count"):
+            if name in self._parameter_overrides:
+                given[name] = self._parameter_overrides[name].value
+        preset = preset_for(from_dict(NodeConfig, given))
+        return from_dict(NodeConfig, {**values, **preset})
 
     def configure(self) -> None:
         self.config = self._read_parameters()

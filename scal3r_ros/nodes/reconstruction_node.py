@@ -38,6 +38,7 @@ from scal3r_ros.nodes.workers.context_messages import (
     worker_message,
 )
 from scal3r_ros.options import Section, option
+from scal3r_ros.reconstruct.choice import network_model
 from scal3r_ros.reconstruct.factory import check_processes
 from scal3r_ros.workers.tasks import Answer
 from scal3r_ros.workers.worker import Worker
@@ -207,7 +208,7 @@ def _check_prerequisites(config: ReconstructionConfig) -> None:
         check_processes(config.model.reconstructor, "reconstruction_node")
     except ValueError as error:
         raise TransitionRefused(str(error)) from error
-    if config.model.reconstructor != "scal3r":
+    if network_model(config.model).reconstructor != "scal3r":
         raise TransitionRefused(
             f"model.reconstructor {config.model.reconstructor} has no memory to share; run it in "
             f"mapping_node with worker.count 0"
@@ -227,7 +228,7 @@ def _make_worker(config: ReconstructionConfig) -> LockstepWorker:
     from scal3r_ros.workers.async_worker import AsyncWorker
     from scal3r_ros.workers.lockstep_worker import LockstepWorker
 
-    engine = open_scal3r(config.model, config.memory)
+    engine = open_scal3r(network_model(config.model), config.memory)
     kind = AsyncWorker if config.distributed.policy == "async" else LockstepWorker
     return kind(engine, config.distributed, engine.network.device)
 

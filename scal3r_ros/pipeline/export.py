@@ -21,6 +21,7 @@ from scal3r_ros.io.tum import write_trajectory
 from scal3r_ros.mapping.point_map import PointCloud
 from scal3r_ros.options import to_dict
 from scal3r_ros.pipeline.mapper import Mapper
+from scal3r_ros.reconstruct.choice import choose
 from scal3r_ros.records import TrajectoryPose
 
 _OPTICAL_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
@@ -85,6 +86,7 @@ def report(mapper: Mapper, parts: list[Part]) -> dict[str, Any]:
         "versions": versions(),
         "options": to_dict(mapper.config),
         "reconstructor": mapper.reconstructor.name,
+        "reconstructor_choice": choose(mapper.config).reason,
         "map_revision": mapper.map_revision,
         "counters": dict(mapper.counters),
         "parts": [

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scal3r_ros.config import Config
+from scal3r_ros.reconstruct.choice import choose, resolved
 from scal3r_ros.reconstruct.interface import Reconstructor, round_of_at_least
 from scal3r_ros.reconstruct.sfm.features import FeatureKind
 from scal3r_ros.reconstruct.signal_handlers import kept_signal_handlers
@@ -22,7 +23,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "loger-star": {"chunk.size": 64, "chunk.overlap": 3, "memory.reset_every": 5},
     "sfm": {
         "chunk.size": 20,
-        "chunk.overlap": 8,
+        "chunk.overlap": 6,
         "map.confidence_ratio": 0.0,
         "map.voxel_ratio": 0.005,
         "loop.threshold": 0.25,
@@ -84,6 +85,8 @@ class MissingLibrary(RuntimeError):
 def open_reconstructor(config: Config, folder: Path | None = None) -> Reconstructor:
     """Build the configured reconstructor; raises `MissingLibrary` or what its files are wrong
     with."""
+    log.info("reconstructor %s", choose(config).reason)
+    config = resolved(config)
     name = config.model.reconstructor
     if refused := changed_options(config, UNUSED[name].refused):
         raise ValueError(
@@ -104,8 +107,15 @@ def preset_options(reconstructor: str, checkpoint: str) -> Mapping[str, Any]:
     return PRESETS.get(reconstructor, {})
 
 
+def preset_for(config: Config) -> Mapping[str, Any]:
+    """The same for the reconstructor that these options ask for."""
+    choice = choose(config)
+    return preset_options(choice.reconstructor, choice.checkpoint)
+
+
 def known_limits(config: Config) -> str:
     """What a user must know before trusting the result; empty if there is nothing."""
+    config = resolved(config)
     name = config.model.reconstructor
     embedded = name == "scal3r" and not config.model.checkpoint
     limits = [EMBEDDED_LIMITS] if embedded else []

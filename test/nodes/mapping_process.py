@@ -57,13 +57,17 @@ def yaml_value(value) -> str:
     return json.dumps(value)
 
 
+NETWORK = {"model.reconstructor": "scal3r"}
+"""The oracle stands for it, with the options that suit it."""
+
+
 class MappingProcess:
     """A running node process; `stop` returns its exit code."""
 
     def __init__(self, log: Path, options: dict | None = None, **parameters) -> None:
         self.log = log
         arguments = []
-        for name, value in {**SMALL_CHUNKS, **parameters}.items():
+        for name, value in {**NETWORK, **SMALL_CHUNKS, **parameters}.items():
             arguments += ["-p", f"{name}:={yaml_value(value)}"]
         self.handle = log.open("wb")
         self.process = subprocess.Popen(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from scal3r_ros.nodes.base.node_config import NodeConfig
+from scal3r_ros.reconstruct.choice import choose, resolved
 from scal3r_ros.reconstruct.factory import SEQUENTIAL, check_processes
 from scal3r_ros.reconstruct.interruptible import InterruptibleReconstructor
 from scal3r_ros.reconstruct.loger.options import check_options
@@ -19,6 +20,7 @@ TORCH_MISSING = (
 
 def check_prerequisites(config: NodeConfig) -> None:
     """Raise `ValueError` for what can never work; quick, so that configuring never blocks."""
+    config = resolved(config)
     if config.worker.count > 0:
         check_processes(config.model.reconstructor, f"worker.count {config.worker.count}")
         return
@@ -40,6 +42,7 @@ def make_mapper(node: Any, config: NodeConfig) -> tuple[Any, InterruptibleRecons
     from scal3r_ros.pipeline.mapper import Mapper
     from scal3r_ros.reconstruct.factory import known_limits
 
+    node.get_logger().info(f"reconstructor {choose(config).reason}")
     limits = known_limits(config)
     if limits:
         node.get_logger().warning(limits)

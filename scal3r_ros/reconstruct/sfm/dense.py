@@ -13,7 +13,7 @@ from scal3r_ros.reconstruct.sfm.flow_depth import DepthEstimate, refined
 from scal3r_ros.reconstruct.sfm.model import Model
 from scal3r_ros.reconstruct.sfm.sweep import View, first_depth
 
-_MIN_PLANES, _MAX_PLANES = 16, 64
+_MIN_PLANES, _MAX_PLANES = 16, 48
 _NEARER, _FARTHER = 1.4, 0.3
 """How far the planes reach beyond the inverse depths of the frame's own points."""
 _GOOD_ANGLE = np.radians(4.0), np.radians(12.0)
