@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from scal3r_ros.networks.dinov2 import ImageEncoder
 from scal3r_ros.networks.feature_encoder import FeatureEncoder
+from scal3r_ros.networks.images import check_images, patch_grid, unit_range
 from scal3r_ros.networks.layers import grid_positions, products_in
 from scal3r_ros.networks.loger.architecture import Architecture, Numerics
 from scal3r_ros.networks.loger.decoder import Decoder, WindowPass, device_of
@@ -88,28 +89,15 @@ class LoGeR(Decoder):
 
     def grid(self, images: Tensor) -> tuple[int, int]:
         """Patches (gh, gw) of images (..., H, W)."""
-        height, width = images.shape[-2:]
-        patch = self.architecture.patch_size
-        if height % patch or width % patch or not height or not width:
-            raise ValueError(
-                f"images of {height} x {width} pixels do not split into patches of {patch}; "
-                f"resize them first"
-            )
-        return height // patch, width // patch
+        return patch_grid(images, self.architecture.patch_size)
 
     def encode(self, images: Tensor) -> Tensor:
         """Frames (N, 3, H, W), uint8 or float in [0, 1], to patch tokens (N, gh * gw, C)."""
         self.grid(images)
-        if images.dtype != torch.uint8 and not images.is_floating_point():
-            raise ValueError(
-                f"images must be uint8 or float in [0, 1], found {images.dtype}; convert them"
-            )
-        if not len(images):
-            raise ValueError("a window needs at least one frame, found none; leave it out")
+        check_images(images)
         tokens = []
         for batch in images.split(self.numerics.encoder_batch):
-            batch = batch.to(self.device)
-            batch = batch.float() / 255 if batch.dtype == torch.uint8 else batch.float()
+            batch = unit_range(batch.to(self.device))
             with self.block_precision():
                 tokens.append(self._patch_tokens(batch).float())
         return torch.cat(tokens)

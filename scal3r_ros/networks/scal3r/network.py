@@ -8,12 +8,15 @@ through everything; callers that only infer wrap the calls in `torch.inference_m
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from scal3r_ros.networks.fast_weights import FastWeights
+from scal3r_ros.networks.images import check_images, patch_grid, unit_range
+from scal3r_ros.networks.layers import products_in
 from scal3r_ros.networks.scal3r.aggregator import Aggregator, Observe
 from scal3r_ros.networks.scal3r.architecture import Architecture, Numerics
 from scal3r_ros.networks.scal3r.camera_head import CameraHead
@@ -92,31 +95,16 @@ class Scal3R(nn.Module):
 
     def grid(self, images: Tensor) -> tuple[int, int]:
         """Patches (gh, gw) of images (..., H, W)."""
-        height, width = images.shape[-2:]
-        patch = self.architecture.patch_size
-        if height % patch or width % patch or not height or not width:
-            raise ValueError(
-                f"images of {height} x {width} pixels do not split into patches of {patch}; "
-                f"prepare them with pipeline.preprocessing first"
-            )
-        return height // patch, width // patch
+        return patch_grid(images, self.architecture.patch_size)
 
     def encode(self, images: Tensor) -> Tensor:
         """Frames (N, 3, H, W), uint8 or float in [0, 1], to patch tokens (N, gh * gw, C); some
         encoders put more channels behind them, for the dense head."""
         self.grid(images)
-        if images.dtype != torch.uint8 and not images.is_floating_point():
-            raise ValueError(
-                f"images must be uint8 or float in [0, 1], found {images.dtype}; convert them"
-            )
-        if not len(images):
-            raise ValueError("a chunk needs at least one frame, found none; leave the chunk out")
+        check_images(images)
         tokens = []
-        if images.dtype != torch.uint8:
-            _check_range(images)
         for batch in images.split(self.numerics.encoder_batch):
-            batch = batch.to(self.device)
-            batch = batch.float() / 255 if batch.dtype == torch.uint8 else batch.float()
+            batch = unit_range(batch.to(self.device))
             with self.block_precision():
                 tokens.append(self.agg_regator.patch_embed(batch).float())
         return torch.cat(tokens)
@@ -184,27 +172,13 @@ class Scal3R(nn.Module):
         }
         return {layer: unit.initial() for layer, unit in units.items()}
 
-    def block_precision(self) -> torch.autocast:
+    def block_precision(self) -> AbstractContextManager[None]:
         """Number format of encoder and aggregator blocks; everything else stays outside."""
-        return torch.autocast(
-            self.device.type,
-            dtype=torch.bfloat16,
-            enabled=self.numerics.blocks == "bfloat16",
-            cache_enabled=False,  # every weight is used once per chunk, a cache only costs memory
-        )
+        return products_in(self.numerics.blocks, self.device)
 
-    def full_precision(self) -> torch.autocast:
+    def full_precision(self) -> AbstractContextManager[None]:
         """Shields memory and heads from a caller's lower precision."""
-        return torch.autocast(self.device.type, enabled=False)
+        return products_in("float32", self.device)
 
     def _head(self, name: str) -> DptHead | LinearHead | GuidedHead:
         return self.dpt_decoder if name == _DEPTH else self.xyz_decoder
-
-
-def _check_range(images: Tensor) -> None:
-    low, high = images.aminmax()
-    if not (low >= -1e-3 and high <= 1 + 1e-3):
-        raise ValueError(
-            f"float images must be in [0, 1] without NaN, found {low.item()} to {high.item()}; "
-            f"divide 8-bit values by 255, or pass them as uint8"
-        )

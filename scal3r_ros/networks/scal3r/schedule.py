@@ -8,6 +8,7 @@ is the same again.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import torch
@@ -33,9 +34,9 @@ class LayeredNetwork(Protocol):
         self, state: ChunkState, layer: int, frame_half: Tensor, tokens: Tensor, /
     ) -> None: ...
 
-    def block_precision(self) -> torch.autocast: ...
+    def block_precision(self) -> AbstractContextManager[None]: ...
 
-    def full_precision(self) -> torch.autocast: ...
+    def full_precision(self) -> AbstractContextManager[None]: ...
 
 
 class ChunkStates(Protocol):

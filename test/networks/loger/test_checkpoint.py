@@ -138,12 +138,17 @@ def test_bad_windows_and_images_are_refused():
             network(images[:, :2], window, overlap)
     with pytest.raises(ValueError, match="5 frames do not fit a window of 4"):
         network(images, 4, 1)
-    with pytest.raises(ValueError, match="do not split into patches of 14"):
-        network.encode(torch.zeros(1, 3, 28, 40))
-    with pytest.raises(ValueError, match="found torch.int64"):
-        network.encode(torch.zeros(1, 3, 28, 42, dtype=torch.int64))
-    with pytest.raises(ValueError, match="at least one frame"):
-        network(images[:, :0], 4, 1)
+    cases = {
+        "28 x 40 pixels do not split into patches of 14": torch.zeros(1, 3, 28, 40),
+        "found torch.int64": torch.zeros(1, 3, 28, 42, dtype=torch.int64),
+        "at least one frame": torch.zeros(0, 3, 28, 42),
+        "without NaN": torch.full((1, 3, 28, 42), torch.nan),
+        "found 0.0 to 255.0": torch.full((1, 3, 28, 42), 255.0),
+    }
+    cases["found 0.0 to 255.0"][0, 0, 0, 0] = 0.0
+    for text, bad in cases.items():
+        with pytest.raises(ValueError, match=text):
+            network.encode(bad)
 
 
 def test_unusable_sizes_are_refused():
