@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mode",
         choices=("stream", "batch", "finalize"),
-        help="memory of the network: causal (default), published offline, or causal and then again",
+        help="memory of the network: causal (default), all chunks at once, or one, then the other",
     )
     parser.add_argument("--config", type=Path, help="YAML options, or a ROS parameter file")
     parser.add_argument(

@@ -86,7 +86,7 @@ class AlignmentConfig(Section):
     method: str = option(
         "robust",
         "robust, with a quality gate, or vggt_long: float32, absolute Huber delta, every pixel, no "
-        "gate, for comparison with published numbers.",
+        "gate, for comparison with its results.",
         choices=("robust", "vggt_long"),
     )
     estimator: str = option(
@@ -175,7 +175,7 @@ class GraphConfig(Section):
     method: str = option(
         "robust",
         "robust, or vggt_long: additive update, free gauge, no robust kernel, for comparison with "
-        "published numbers.",
+        "its results.",
         choices=("robust", "vggt_long"),
     )
     max_iterations: int = option(30, "Levenberg-Marquardt iterations.", minimum=1)

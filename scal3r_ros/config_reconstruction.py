@@ -41,9 +41,8 @@ class ModelConfig(Section):
     )
     newton_schulz: str = option(
         "float32",
-        "Number format of the memory's orthogonalisation. bfloat16 is the published one but "
-        "amplifies rounding: two runs "
-        "then differ by per cents.",
+        "Number format of the memory's orthogonalisation. bfloat16 is Scal3R's own but "
+        "amplifies rounding: two runs then differ by per cents.",
         choices=("float32", "bfloat16"),
     )
     image_size: int = option(
@@ -72,10 +71,9 @@ class MemoryConfig(Section):
 
     mode: str = option(
         "stream",
-        "stream: causal, one live chunk. batch: all chunks layer by layer, as published "
-        "(offline). finalize: stream, then "
-        "recompute behind the first memory unit, equal to batch. off and local (own chunk only)"
-        " are for comparison.",
+        "stream: causal, one live chunk. batch: all chunks layer by layer, as Scal3R infers "
+        "(offline). finalize: stream, then recompute behind the first memory unit, equal to batch. "
+        "off and local (own chunk only) are for comparison.",
         choices=("stream", "batch", "finalize", "off", "local"),
     )
     decay: float = option(
@@ -95,7 +93,7 @@ class MemoryConfig(Section):
         minimum=0,
     )
     loop_contributes: bool = option(
-        False, "Whether loop chunks are absorbed too, as in the published offline algorithm."
+        False, "Whether loop chunks are absorbed too, as in Scal3R's offline inference."
     )
     host_megabytes: float = option(
         4096.0,

@@ -1,10 +1,9 @@
 """Options: how a configuration section declares its fields, is checked, and is read from a
 dictionary.
 
-A section is a frozen dataclass derived from `Section` whose fields are made with `option(...)`.
-The metadata (text, unit,
-range, choices) is the single source for validation, error messages, ROS parameters and the
-generated documentation.
+A section is a frozen dataclass derived from `Section` whose fields are made with `option(...)`. The
+metadata (text, unit, range, choices) is the single source for validation, error messages, ROS
+parameters and the generated documentation.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Result:
 
 
 def cases(device: str, quick: bool) -> Iterator[Case]:
-    """Tiny network on the CPU everywhere; the published size too where there is a GPU."""
+    """Tiny network on the CPU everywhere; full size too where there is a GPU."""
     tiny = Case("scal3r-tiny", "stream", "float32", 12, 168, 224, 3, "cpu")
     if quick:
         tiny = replace(tiny, frames=2, height=56, width=56, chunks=2)

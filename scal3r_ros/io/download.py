@@ -1,4 +1,4 @@
-"""Fetch the published checkpoint from its public model repository.
+"""Fetch Scal3R's official checkpoint from its public model repository.
 
 A partial file is kept and continued by the next call; the checkpoint appears under its name only
 when it is complete and its checksum agrees with the repository's.
@@ -30,7 +30,7 @@ class DownloadFailed(RuntimeError):
 
 
 def default_path() -> Path:
-    """Where the published checkpoint is kept: the user's cache folder."""
+    """Where the official checkpoint is kept: the user's cache folder."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(cache).expanduser() / "scal3r_ros" / OFFICIAL_FILE
 

@@ -82,7 +82,7 @@ def decode_compressed(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> n
     """Decode a PNG, JPEG... to (H, W, 3) uint8 RGB; raises `BadInput` if it is damaged or cut.
 
     Grey becomes three channels, transparency is dropped. An EXIF orientation is applied, so that
-    map and views are upright; the published loader ignores it.
+    map and views are upright; Scal3R's own loader ignores it.
     """
     size = declared_size(data)
     if size is None:

@@ -60,8 +60,7 @@ def unproject_planes(
     """The three coordinates (h, w) float32 of one frame's pixels, in the chunk or a target frame.
 
     depth (h, w) holds every `step`-th pixel. scale * rotation @ K^-1 @ (u, v, 1) is affine in u and
-    in v, so a point costs three
-    additions and multiplications.
+    in v, so a point costs three additions and multiplications.
     """
     S = Sim3.identity() if S_target_chunk is None else S_target_chunk
     turned = S.scale * S.rotation @ T_chunk_camera[:3, :3] @ np.linalg.inv(intrinsics)

@@ -1,8 +1,8 @@
 """Overlapping chunks by frame id: the offline partition, produced frame by frame.
 
 A chunk of `size` frames shares its first `overlap` frames with its predecessor. Of the shared
-frames the first half belongs to
-the earlier chunk and the rest to the later one, so that every frame is owned exactly once.
+frames the first half belongs to the earlier chunk and the rest to the later one, so that every
+frame is owned exactly once.
 """
 
 from __future__ import annotations
@@ -33,9 +33,8 @@ def split_overlap(
     """Who owns the shared frames: (ids owned by the previous chunk, ids owned by the current one).
 
     `previous` and `current` are the frames that each chunk reconstructed; a frame that only one of
-    them has goes to that one,
-    a frame that neither has belongs to nobody. `kept` frames stay with the previous chunk, by
-    default half of them.
+    them has goes to that one, a frame that neither has belongs to nobody. `kept` frames stay with
+    the previous chunk, by default half of them.
     """
     half = len(overlap_ids) // 2 if kept is None else kept
     owners: tuple[list[int], list[int]] = ([], [])

@@ -66,8 +66,7 @@ def solve_levenberg_marquardt(
     """Held gauge, update on the group, residuals in standard deviations, robust kernel on loops.
 
     `loop_kernel` is the kernel's width in standard deviations (0: none). It starts as wide as the
-    worst loop and shrinks, so
-    that accumulated drift does not look like a wrong loop.
+    worst loop and shrinks, so that accumulated drift does not look like a wrong loop.
     """
     whitening = 1.0 / np.repeat(problem.sigma, (3, 3, 1), axis=1)
     free = np.setdiff1d(np.arange(len(problem.nodes.scale)), problem.held)

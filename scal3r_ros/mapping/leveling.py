@@ -61,8 +61,7 @@ def up_from_gravity(
     T_chunk_camera: Sequence[np.ndarray], gravity_camera: Sequence[np.ndarray]
 ) -> np.ndarray:
     """Up (3,) in chunk coordinates from accelerometer readings at rest (reaction to gravity,
-    pointing up), each in the
-    optical frame of its camera."""
+    pointing up), each in the optical frame of its camera."""
     if not len(gravity_camera):
         raise LevelUnknown("no gravity measurement; check the IMU topic or choose first_camera")
     total = np.sum(

@@ -1,8 +1,8 @@
 """Revisited places: candidates from frame descriptors, and the geometric test that decides.
 
 Appearance only proposes. A loop is accepted when the loop chunk aligns with both places and the
-correction that it implies is
-plausible for the distance travelled, or when a second loop implies the same correction.
+correction that it implies is plausible for the distance travelled, or when a second loop implies
+the same correction.
 """
 
 from __future__ import annotations
@@ -167,9 +167,8 @@ class LoopVerifier:
         """Judge the loop chunk q between chunks `ends` = (a, b), a the earlier.
 
         alignments: S_a_q and S_b_q. S_map_ends: where the graph has a and b now. path_length (map
-        units) travelled between the two
-        places; scene_distance the typical depth in map units. Returns the verdict, preceded by an
-        older one that it confirms.
+        units) travelled between the two places; scene_distance the typical depth in map units.
+        Returns the verdict, preceded by an older one that it confirms.
         """
         verdict = self._measure(ends, alignments)
         if not verdict.accepted:

@@ -67,8 +67,8 @@ def image_motion(before: np.ndarray, after: np.ndarray) -> float:
     """Median displacement of textured tiles as a share of the image width.
 
     Each tile's displacement is the peak of its phase correlation, good up to half a tile. A tile
-    that does not look alike after
-    shifting it by the peak has moved farther than that and counts with its whole edge.
+    that does not look alike after shifting it by the peak has moved farther than that and counts
+    with its whole edge.
     """
     first, second = _tiles(before), _tiles(after)
     textured = np.minimum(first.std(axis=(1, 2)), second.std(axis=(1, 2))) > 2.0

@@ -1,8 +1,7 @@
 """The map: submaps of a few chunks, each a voxel grid in its anchor chunk's coordinates.
 
 A correction moves submaps as wholes and touches no point. When the byte budget is exceeded, the
-oldest of the finest submaps
-gets voxels of twice the edge, until the budget holds.
+oldest of the finest submaps gets voxels of twice the edge, until the budget holds.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Sim(3) pose graph: one node per chunk, relative constraints between them.
 
 Nodes S_map_chunk; an edge (a, b) measures S_a_b, the pose of chunk b in chunk a. The residual of an
-edge,
-log(S_a_b^-1 S_map_a^-1 S_map_b), lives in chunk b.
+edge, log(S_a_b^-1 S_map_a^-1 S_map_b), lives in chunk b.
 """
 
 from __future__ import annotations

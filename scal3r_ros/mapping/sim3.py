@@ -185,8 +185,7 @@ def _mixing(turn: np.ndarray, log_scale: np.ndarray) -> np.ndarray:
     """Integral of exp(u * (skew(turn) + log_scale)) over u in [0, 1]: (..., 3, 3).
 
     The matrix has eigenvalues log_scale (along the axis) and log_scale +- i*angle (across it), so
-    its integral is
-    phi(z) = (e^z - 1) / z on each of them.
+    its integral is phi(z) = (e^z - 1) / z on each of them.
     """
     angle = np.linalg.norm(turn, axis=-1)
     axis = turn / np.where(angle > 0, angle, 1.0)[..., None]

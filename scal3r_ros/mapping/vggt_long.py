@@ -1,5 +1,5 @@
 """Alignment and pose graph of VGGT-Long (Deng et al. 2025), which Scal3R's offline pipeline shares,
-to the letter: for comparison with published numbers. Neither has a quality gate."""
+to the letter: for comparison with its results. Neither has a quality gate."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def sim3_wet(
     iterations: int = 5,
     scale: float | None = None,
 ) -> SimilarityFit:
-    """Confidence-weighted similarity with Huber reweighting, as published, in the points' dtype.
+    """Confidence-weighted similarity with Huber reweighting (VGGT-Long's chunk alignment, with its
+    constants), in the points' dtype.
 
     source, target: (N, 3) matched points; delta in target units.
     """
@@ -55,7 +56,8 @@ def sim3_wet(
 
 
 def solve_graph(problem: GraphProblem, max_iterations: int) -> GraphSolution:
-    """The published recipe: variables log(S^-1), additive update, identity weights, free gauge.
+    """VGGT-Long's loop optimisation: variables log(S^-1), additive update, identity weights, free
+    gauge.
 
     Sequence constraints are replaced by the chained initial values, which they equal.
     """

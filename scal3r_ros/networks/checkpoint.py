@@ -57,7 +57,7 @@ def checkpoint_files(path: str | Path) -> list[Path]:
     if not path.is_file():
         raise CheckpointError(
             f"{path}: no such checkpoint; give a .pt or .safetensors file, or run "
-            f"`scal3r download` for the published one"
+            f"`scal3r download` for the official one"
         )
     if path.suffix not in (".pt", ".safetensors"):
         raise CheckpointError(f"{path}: expected a .pt or .safetensors file")

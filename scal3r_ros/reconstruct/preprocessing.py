@@ -1,7 +1,7 @@
 """Images as the network wants them: one size for a whole sequence, decided by its first image.
 
 Every image is resized with Pillow's antialiased bicubic filter until it covers the target, then
-cropped about its centre. All stays 8-bit, as published.
+cropped about its centre. All stays 8-bit, as in Scal3R's own loader.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def make_learner(
         network = Scal3R(architecture, numerics)
         start_at_the_mean(network)
         if architecture.encoder == "xfeat":
-            network.agg_regator.patch_embed.backbone.read_published(read_weights(weights_file()))
+            network.agg_regator.patch_embed.backbone.read_xfeat(read_weights(weights_file()))
     network.to(device)
     probes = Probes(network, schedule.matching_layers[-1]).to(device)
     average = AveragedWeights(network, schedule.ema)

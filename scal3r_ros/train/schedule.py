@@ -65,9 +65,8 @@ class Schedule:
 
     ema: decay per step of the averaged weights that are validated and exported. gate_minutes: after
     this time matches must beat the same-place answer by gate_ratio. textures: size of the pool.
-    validation_clips: per kind of world and set; 0 for a run that is scored along tours
-    instead (`drift`). muon: whether the matrices of blocks are moved by
-    Muon instead of AdamW.
+    validation_clips: per kind of world and set; 0 for a run that is scored along tours instead
+    (`drift`). muon: whether the matrices of blocks are moved by Muon instead of AdamW.
     """
 
     stages: tuple[Stage, ...]
@@ -310,7 +309,7 @@ def rehearsal_schedule() -> Schedule:
 
 
 def fine_tune_schedule() -> Schedule:
-    """Published rates, for weights that are already trained; the full size needs a large GPU."""
+    """Low rates, for weights that are already trained; the full size needs a large GPU."""
     clips = ClipSettings(size=(378, 518), frames=16, parallax=(0.3, 1.5), turn=(0.2, 0.8))
     weights = LossWeights(matching=0.0, depth=1.0)
     return Schedule(

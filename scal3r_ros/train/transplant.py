@@ -47,7 +47,7 @@ def with_feature_encoder(old: Scal3R, architecture: Architecture, images: Tensor
     }
     new.load_state_dict(state, strict=False)
     encoder = new.agg_regator.patch_embed
-    encoder.backbone.read_published(read_weights(weights_file()))
+    encoder.backbone.read_xfeat(read_weights(weights_file()))
     _fit_tokens(old, new, encoder, images)
     if isinstance(new.dpt_decoder, GuidedHead):
         _fit_head(old, new.dpt_decoder)

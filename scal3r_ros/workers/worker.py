@@ -1,8 +1,7 @@
 """The life of one worker: enter the group that was planned, do rounds, answer, start over.
 
-One thread owns the network and the group. Everybody else talks to it through `announce` and
-`give`, and reads `status`. Nothing here knows ROS, and torch is
-imported by that thread only.
+One thread owns the network and the group. Everybody else talks to it through `announce` and `give`,
+and reads `status`. Nothing here knows ROS, and torch is imported by that thread only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sim(3) between chunks: the truth is recovered, the published recipe is reproduced, failures are
+"""Sim(3) between chunks: the truth is recovered, VGGT-Long's recipe is reproduced, failures are
 named."""
 
 from dataclasses import replace
@@ -97,13 +97,13 @@ def test_one_wrong_pose_is_refused_and_the_pixels_outvote_it():
     assert error(found.S_previous_current).max() < 1e-5
 
 
-def test_poses_are_not_asked_by_the_published_recipe():
+def test_poses_are_not_asked_by_vggt_longs_recipe():
     previous = prediction()
     config = AlignmentConfig(method="vggt_long", estimator="poses")
     assert align(previous, rough_depth(seen_from(TRUTH, previous)), config).method == "depth"
 
 
-def test_published_recipe_against_a_plain_reading_of_it():
+def test_vggt_longs_recipe_against_a_plain_reading_of_it():
     previous = prediction(frames=3)
     random = np.random.default_rng(9)
     current = seen_from(TRUTH, previous, confidence=previous.confidence[::-1].copy())
@@ -117,7 +117,7 @@ def test_published_recipe_against_a_plain_reading_of_it():
 
 
 def plain_sim3_wet(source: ChunkPrediction, target: ChunkPrediction):
-    """The published text, step by step over single points, in double precision."""
+    """The recipe, step by step over single points, in double precision."""
     pairs = []
     for f in range(len(source.frame_ids)):
         for v in range(source.depth.shape[1]):
@@ -158,7 +158,7 @@ def plain_sim3_wet(source: ChunkPrediction, target: ChunkPrediction):
     return s, r, t
 
 
-def test_published_recipe_runs_in_single_precision():
+def test_vggt_longs_recipe_runs_in_single_precision():
     random = np.random.default_rng(2)
     points = random.normal(size=(5000, 3)).astype(np.float32)
     weights = random.uniform(1, 2, 5000).astype(np.float32)

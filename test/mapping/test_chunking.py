@@ -37,7 +37,7 @@ def test_stream_reproduces_the_offline_partition(size, overlap):
         assert [chunk.index for chunk in chunks] == list(range(len(chunks)))
 
 
-def test_published_sizes_give_the_published_chunks():
+def test_scal3rs_sizes_give_scal3rs_chunks():
     chunks = partition(4541, 60, 30)
     assert len(chunks) == 151
     assert chunks[0] == range(60)
@@ -47,7 +47,7 @@ def test_published_sizes_give_the_published_chunks():
     assert [len(c) for c in partition(61, 60, 30)] == [60, 31]
 
 
-def test_every_frame_is_owned_once_and_as_published():
+def test_every_frame_is_owned_once_and_as_in_scal3r():
     chunks = [tuple(ids) for ids in partition(250, 60, 30)]
     owned: dict[int, int] = dict.fromkeys(chunks[0], 0)
     for k, (before, after) in enumerate(zip(chunks, chunks[1:]), start=1):

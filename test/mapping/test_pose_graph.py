@@ -1,5 +1,4 @@
-"""Pose graph: Jacobians checked, gauge held, loops closed, wrong loops ignored, the published
-recipe."""
+"""Pose graph: Jacobians checked, gauge held, loops closed, wrong loops ignored; VGGT-Long's."""
 
 import time
 
@@ -108,7 +107,7 @@ def test_wrong_loops_among_true_ones_are_ignored(seed):
     assert position_error(mixed, true) < 1.2 * position_error(clean, true) + 0.05
 
 
-def test_published_recipe_closes_the_same_loops():
+def test_vggt_longs_recipe_closes_the_same_loops():
     graph, true = ring(100, 10)
     before = position_error(graph, true)
     graph.solve(GraphConfig(method="vggt_long"))
@@ -116,12 +115,12 @@ def test_published_recipe_closes_the_same_loops():
     np.testing.assert_allclose(graph.nodes[0].matrix(), true[0].matrix(), atol=1e-9)
 
 
-def test_published_recipe_minimises_the_published_sum():
+def test_vggt_longs_recipe_minimises_its_sum():
     graph, _ = ring(12, 2, seed=5)
     chained = dict(graph.nodes)
     graph.solve(GraphConfig(method="vggt_long"))
 
-    def published_cost(nodes: dict[int, Sim3]) -> float:
+    def its_cost(nodes: dict[int, Sim3]) -> float:
         total = 0.0
         for edge in graph.edges:
             S_a, S_b = nodes[edge.a], nodes[edge.b]
@@ -131,12 +130,12 @@ def test_published_recipe_minimises_the_published_sum():
                 total += ((edge.S_a_b @ S_b.inverse() @ S_a).log() ** 2).sum()
         return total
 
-    reached = published_cost(dict(graph.nodes))
-    assert reached < published_cost(chained)
+    reached = its_cost(dict(graph.nodes))
+    assert reached < its_cost(chained)
     random = np.random.default_rng(3)
     for _ in range(30):
         shaken = {k: S @ Sim3.exp(1e-3 * random.standard_normal(7)) for k, S in graph.nodes.items()}
-        assert published_cost(shaken) > reached
+        assert its_cost(shaken) > reached
 
 
 def test_a_loop_joins_a_disconnected_session_and_moves_the_later_one():

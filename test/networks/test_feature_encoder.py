@@ -1,4 +1,4 @@
-"""The encoder of small networks: published features, and finer maps that say where edges are."""
+"""The encoder of small networks: XFeat's features, and finer maps that say where edges are."""
 
 from dataclasses import replace
 
@@ -28,29 +28,29 @@ def images(*shape: int, height: int = 24, width: int = 40) -> torch.Tensor:
 def test_folded_normalisations_change_no_feature():
     """Against the module that keeps its normalisations, with random running statistics."""
     torch.manual_seed(0)
-    published = XFeat().eval()
-    for name, values in published.state_dict().items():
+    xfeat = XFeat().eval()
+    for name, values in xfeat.state_dict().items():
         if "running_mean" in name:
             values.normal_(std=0.3)
         if "running_var" in name:
             values.uniform_(0.3, 2.0)
     backbone = FeatureBackbone()
-    backbone.read_published(published.state_dict())
+    backbone.read_xfeat(xfeat.state_dict())
     plane = normalised(images(2, height=64, width=96))
     with torch.no_grad():
         features, guides = backbone(plane)
-        expected = published.backbone(plane)
+        expected = xfeat.backbone(plane)
     torch.testing.assert_close(features, expected.features, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(guides[:, :24], expected.quarter, rtol=1e-4, atol=1e-5)
 
 
-def test_published_weights_match_a_shifted_image():
+def test_xfeats_weights_match_a_shifted_image():
     try:
         weights_file()
     except WeightsMissing as error:
         pytest.skip(str(error))
     backbone = FeatureBackbone()
-    backbone.read_published(load_xfeat().state_dict())
+    backbone.read_xfeat(load_xfeat().state_dict())
     picture = torch.nn.functional.interpolate(images(1, height=30, width=40), size=(120, 160))
     shifted = picture.roll((16, 24), (2, 3))
     with torch.no_grad():

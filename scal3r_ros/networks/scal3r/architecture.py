@@ -102,7 +102,7 @@ class Numerics:
     """Format of matrix products in encoder and aggregator, `float32` or `bfloat16`. The residual
     stream, memory units and heads stay float32."""
     newton_schulz: str = "float32"
-    """`bfloat16` is the published format, but it amplifies rounding up to 500 times: two runs with
+    """`bfloat16` is Scal3R's own format, but it amplifies rounding up to 500 times: two runs with
     another thread count or batch then differ by per cents. float32 is reproducible."""
     token_slice: int | None = 16384
     """Tokens handled at once in a memory unit; None handles all."""
@@ -122,7 +122,7 @@ class Numerics:
 
 
 def preset(name: str) -> Architecture:
-    """`scal3r` (the published size) or `scal3r-tiny` (fit for two CPU cores).
+    """`scal3r` (the official checkpoint's size) or `scal3r-tiny` (fit for two CPU cores).
 
     Weights exist for the first; a safetensors file says its own architecture, also the embedded
     one, which is smaller than the preset whose name it bears.

@@ -1,4 +1,4 @@
-"""Weights of Scal3R on disk. A safetensors file tells its architecture; the published `.pt` file
+"""Weights of Scal3R on disk. A safetensors file tells its architecture; the official `.pt` file
 does not, and is the full size."""
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def load_network(
 ) -> LoadedNetwork:
     """Build the network that a checkpoint belongs to and load it strictly, in float32.
 
-    Without `architecture` it is taken from the file, or is the published one if the file does not
+    Without `architecture` it is taken from the file, or is the official one if the file does not
     say.
     """
     fingerprint = checked_fingerprint(checkpoint_files(path), sha256, str(path))

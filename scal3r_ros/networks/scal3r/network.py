@@ -55,7 +55,7 @@ class Prediction:
 
 
 class Scal3R(nn.Module):
-    """Attribute names are the key prefixes of the published checkpoint."""
+    """Attribute names are the key prefixes of the official checkpoint."""
 
     def __init__(self, architecture: Architecture, numerics: Numerics | None = None):
         super().__init__()

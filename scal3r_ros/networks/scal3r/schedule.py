@@ -1,8 +1,8 @@
 """The order in which chunks pass the layers: side by side, meeting at every memory unit.
 
-One chunk at a time with a memory that lasts is the causal stream; all chunks in one round is the
-published offline algorithm; one chunk per process in a round, with gradients summed over processes,
-is the same again.
+One chunk at a time with a memory that lasts is the causal stream; all chunks in one round is
+Scal3R's offline inference, where the memory is shared by the whole sequence; one chunk per process
+in a round, with gradients summed over processes, is the same again.
 """
 
 from __future__ import annotations

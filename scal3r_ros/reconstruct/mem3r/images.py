@@ -11,7 +11,7 @@ from PIL import Image
 from scal3r_ros.reconstruct.preprocessing import PreparedImage
 
 _SQUARE_SIZE = 224
-"""At this size the published rule scales the short edge and crops a square."""
+"""At this size CUT3R's rule scales the short edge and crops a square."""
 
 
 def prepare(rgb: np.ndarray, size: int, patch: int = 16) -> PreparedImage:

@@ -1,8 +1,8 @@
 """A pool of tileable surface textures with mip levels.
 
 Every texture is a square of 8-bit RGB texels that repeats without a seam. The pool stores all of
-them, every mip level one after
-the other, in one flat array, so that a renderer samples any texel of any texture with one gather.
+them, every mip level one after the other, in one flat array, so that a renderer samples any texel
+of any texture with one gather.
 """
 
 from __future__ import annotations

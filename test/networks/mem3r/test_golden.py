@@ -1,4 +1,4 @@
-"""The network against reference outputs of the published code, and of section 6 of the
+"""The network against reference outputs of the authors' code, and of section 6 of the
 specification for Mem3R (`golden/README.md`)."""
 
 import json

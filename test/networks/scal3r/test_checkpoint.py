@@ -85,7 +85,7 @@ def test_all_wrong_keys_are_in_one_error(network, tmp_path):
 def test_another_architecture_is_refused(network, tmp_path):
     torch.save(network.state_dict(), tmp_path / "net.pt")
     with pytest.raises(CheckpointError, match="missing"):
-        load_network(tmp_path / "net.pt")  # the published size
+        load_network(tmp_path / "net.pt")  # the official size
 
 
 def test_integers_are_no_weights(network):

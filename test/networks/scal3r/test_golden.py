@@ -1,4 +1,4 @@
-"""The network against reference outputs of the published code (`test/data/golden/README.md`).
+"""The network against reference outputs of the authors' code (`test/data/golden/README.md`).
 
 Everything is read from the files; SCAL3R_GOLDEN_DIR names another folder of the same form.
 """
