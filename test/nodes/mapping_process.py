@@ -194,8 +194,10 @@ class Robot:
         publishers = self.node.get_publishers_info_by_topic(self.image.topic_name)
         subscriptions = self.node.get_subscriptions_info_by_topic(self.image.topic_name)
         offers = {info.qos_profile.reliability for info in publishers}
-        asked = {info.qos_profile.reliability for info in subscriptions}
-        return offers != {ReliabilityPolicy.RELIABLE} or offers <= asked
+        asked = [info.qos_profile.reliability for info in subscriptions]
+        former = [ReliabilityPolicy.BEST_EFFORT]
+        reliable = [ReliabilityPolicy.RELIABLE]
+        return offers != set(reliable) or asked == reliable or sorted(asked) == reliable + former
 
     def image_message(self, index: int, stamp_ns: int | None = None) -> Image:
         frame = self.city.frame(index)

@@ -10,8 +10,9 @@ except ImportError:  # Humble
 __all__ = ["SubscriptionEventCallbacks", "UnsupportedEventTypeError", "describe_mismatch"]
 
 
-def describe_mismatch(node, topic: str, policy_kind) -> str:
-    """Names both sides: what we ask for and what each publisher offers."""
+def describe_mismatch(node, topic: str, policy_kind, section: str) -> str:
+    """Names both sides: what we ask for and what each publisher offers. `section` holds the
+    topic's options, such as `qos.imu`."""
     name = node.resolve_topic_name(topic)
     asked = [
         info.qos_profile
@@ -27,7 +28,7 @@ def describe_mismatch(node, topic: str, policy_kind) -> str:
     return (
         f"{name}: a publisher cannot be heard ({policy}): we ask for {ours}; "
         f"{theirs or 'the other side is unknown'}; "
-        f"set qos.image.reliability to best_effort"
+        f"set {section}.reliability to best_effort"
     )
 
 

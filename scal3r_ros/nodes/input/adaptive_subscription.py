@@ -39,9 +39,12 @@ class AdaptiveSubscription:
         config: TopicQosConfig,
         group,
         trouble: InputTrouble,
+        section: str,
     ) -> None:
+        """`section` is where the user finds the options of `config`, such as `qos.imu`."""
         self._node, self._kind, self._topic = node, kind, topic
         self._config, self._group, self._trouble = config, group, trouble
+        self._section = section
         self._lost = f"lost_{topic.split('/')[0]}"
         self._callback = trouble.guarded(topic.split("/")[0], callback)
         self._mismatch: Any = None
@@ -59,7 +62,7 @@ class AdaptiveSubscription:
     def adapt(self) -> None:
         """Subscribe anew if the publishers have changed what they offer; tell of mismatches."""
         if self._mismatch is not None:
-            sentence = describe_mismatch(self._node, self._topic, self._mismatch)
+            sentence = describe_mismatch(self._node, self._topic, self._mismatch, self._section)
             self._mismatch = None
             if sentence not in self._trouble.incompatible:
                 self._trouble.incompatible.append(sentence)

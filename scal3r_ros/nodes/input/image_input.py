@@ -70,7 +70,14 @@ class ImageInput:
         self._rectified = is_rectified_topic(node.resolve_topic_name(topic))
         self._subscriptions = [
             AdaptiveSubscription(
-                node, kind, topic, self._on_image, config.qos.image, group, self.trouble
+                node,
+                kind,
+                topic,
+                self._on_image,
+                config.qos.image,
+                group,
+                self.trouble,
+                "qos.image",
             )
         ]
         if config.input.camera_info:
@@ -83,6 +90,7 @@ class ImageInput:
                     config.qos.image,
                     MutuallyExclusiveCallbackGroup(),
                     self.trouble,
+                    "qos.image",
                 )
             )
 

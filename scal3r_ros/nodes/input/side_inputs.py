@@ -37,11 +37,11 @@ class SideInputs:
         self._subscriptions: list[AdaptiveSubscription] = []
         self.trouble = InputTrouble(node.get_logger())
         if config.input.odometry or config.scale.source == "odometry":
-            self._subscribe(Odometry, "odom", self._on_odometry, config.qos.odometry)
+            self._subscribe(Odometry, "odom", self._on_odometry, "odometry")
         if config.map.alignment == "imu":
-            self._subscribe(Imu, "imu", self._on_imu, config.qos.imu)
+            self._subscribe(Imu, "imu", self._on_imu, "imu")
         if config.scale.source == "depth":
-            self._subscribe(Image, "depth", self._on_depth, config.qos.depth_image)
+            self._subscribe(Image, "depth", self._on_depth, "depth_image")
 
     def destroy(self) -> None:
         """From the executor's thread, or when it has ended."""
@@ -54,10 +54,13 @@ class SideInputs:
         for subscription in self._subscriptions:
             subscription.adapt()
 
-    def _subscribe(self, kind: Any, topic: str, callback: Callable, qos: TopicQosConfig) -> None:
+    def _subscribe(self, kind: Any, topic: str, callback: Callable, section: str) -> None:
+        qos: TopicQosConfig = getattr(self._config.qos, section)
         group = MutuallyExclusiveCallbackGroup()
         self._subscriptions.append(
-            AdaptiveSubscription(self._node, kind, topic, callback, qos, group, self.trouble)
+            AdaptiveSubscription(
+                self._node, kind, topic, callback, qos, group, self.trouble, f"qos.{section}"
+            )
         )
 
     def _on_odometry(self, message: Odometry) -> None:

@@ -25,6 +25,7 @@ def heard(node):
     subscription = AdaptiveSubscription(
         node, Imu, "imu", lambda message: seconds.append(message.header.stamp.sec),
         TopicQosConfig(depth=50), MutuallyExclusiveCallbackGroup(), InputTrouble(node.get_logger()),
+        "qos.imu",
     )  # fmt: skip
     yield subscription, seconds
     subscription.destroy()
@@ -88,4 +89,25 @@ def test_a_change_neither_loses_nor_repeats(ros, node, spin_until, heard):
     publish(strong, [26])
     spin_until(lambda: 26 in seconds, node, driver)
     assert sorted(seconds) == list(range(1, 27))
+    driver.destroy_node()
+
+
+def test_a_mismatch_names_the_options_of_its_own_topic(ros, node, spin_until):
+    trouble = InputTrouble(node.get_logger())
+    strict = AdaptiveSubscription(
+        node, Imu, "imu", lambda message: None, TopicQosConfig(reliability="reliable"),
+        MutuallyExclusiveCallbackGroup(), trouble, "qos.imu",
+    )  # fmt: skip
+    driver = ros.create_node("driver")
+    driver.create_publisher(Imu, "imu", BEST_EFFORT)
+
+    def told() -> bool:
+        strict.adapt()
+        return bool(trouble.incompatible)
+
+    spin_until(told, node, driver)
+    (sentence,) = trouble.incompatible
+    assert "driver offers best_effort" in sentence
+    assert "set qos.imu.reliability to best_effort" in sentence and "qos.image" not in sentence
+    strict.destroy()
     driver.destroy_node()

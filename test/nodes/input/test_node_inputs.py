@@ -81,6 +81,7 @@ def test_reliable_and_best_effort_cameras_and_a_mismatch(start_mapping, make_rob
     reliable.until(lambda: ReliabilityPolicy.RELIABLE in asked(), 60, "a reliable subscription")
     reliable.camera_info.publish(calibration(reliable.city, d=[-0.2, 0.05, 0.0, 0.0, 0.0]))
     reliable.show(range(8))
+    reliable.until(lambda: asked() == [ReliabilityPolicy.RELIABLE], 60, "the old one gone")
     reliable.until_status("input", received="8")
     weak = reliable.node.create_publisher(Image, "image", BEST_EFFORT)
     reliable.until(lambda: ReliabilityPolicy.BEST_EFFORT in asked(), 60, "a weaker subscription")
@@ -88,6 +89,7 @@ def test_reliable_and_best_effort_cameras_and_a_mismatch(start_mapping, make_rob
     for i in range(8, 12):
         weak.publish(reliable.image_message(i))
         reliable.spin(0.05)
+    reliable.until(lambda: asked() == [ReliabilityPolicy.BEST_EFFORT], 60, "the old one gone")
     reliable.until_status("input", received="12", level=0)
     assert process.stop() == 0
 
