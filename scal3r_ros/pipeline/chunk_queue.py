@@ -36,6 +36,14 @@ class ChunkQueue:
         waiting |= {frame.id: frame for frame in self.chunker.pending}
         return tuple(waiting.values())
 
+    @property
+    def untried(self) -> tuple[Frame, ...]:
+        """Frames of chunks that wait, and those that fill none yet. The overlap with the chunk
+        before is kept for the next one, but has been through the reconstructor."""
+        waiting = {frame.id: frame for chunk in self.waiting for frame in chunk.frames}
+        new = self.chunker.pending[len(self.chunker.overlap_ids) :]
+        return tuple((waiting | {frame.id: frame for frame in new}).values())
+
     def push(self, frame: Frame) -> None:
         """Take the next frame."""
         chunk = self.chunker.push(frame)

@@ -184,9 +184,9 @@ class Mapper:
 
     @property
     def unmapped(self) -> int:
-        """Frames taken whose chunk is not finished yet."""
+        """Frames taken whose chunk is not finished yet; none after `flush`."""
         trajectory = self.live_map.trajectory
-        return sum(frame.id not in trajectory for frame in self._state.chunks.frames)
+        return sum(frame.id not in trajectory for frame in self._state.chunks.untried)
 
     @property
     def map_revision(self) -> int:

@@ -241,6 +241,21 @@ def test_all_chunks_failing_gives_an_empty_map_and_no_pose(street):
     assert not any(u.poses for u in updates)
 
 
+def test_after_a_flush_no_frame_waits_even_if_its_chunk_failed(street):
+    class Dark(OracleReconstructor):
+        def reconstruct(self, chunk, contribute=True):
+            if chunk.index:
+                raise ReconstructionFailed("it is dark")
+            return super().reconstruct(chunk, contribute)
+
+    mapper = Mapper(config(), Dark(street))
+    for i in range(30):
+        mapper.add(street.frame(i))
+    assert mapper.unmapped == 6, "the new ones: those before them have been tried"
+    mapper.flush()
+    assert len(mapper.trajectory()) == 16 and mapper.unmapped == 0
+
+
 def test_a_disk_that_takes_no_record_of_a_chunk_is_named(street, tmp_path):
     records = tmp_path / "records"
     mapper = Mapper(config(loop__enabled=True), OracleReconstructor(street), records)
