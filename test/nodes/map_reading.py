@@ -3,7 +3,12 @@
 import struct
 
 import numpy as np
+from rclpy.duration import Duration
+from rclpy.time import Time
 from scipy.spatial.transform import Rotation
+
+from scal3r_ros.nodes.base.conversions import pose_to_matrix, stamp_to_ns, transform_to_matrix
+from scal3r_ros.nodes.base.ros_compat import Buffer
 
 
 def camera_poses(trajectory_messages):
@@ -16,6 +21,22 @@ def camera_poses(trajectory_messages):
             poses[stamp] = np.eye(4)
             poses[stamp][:3, :3], poses[stamp][:3, 3] = turn, position
     return poses
+
+
+def odometry_in_map(robot):
+    """Stamp to (4, 4) pose in the map of every odometry message, by the TF tree that was heard; a
+    message whose frame is not on the tree at its stamp ends the test."""
+    buffer = Buffer(cache_time=Duration(seconds=600))
+    for message in robot.heard["tf"]:
+        for transform in message.transforms:
+            buffer.set_transform(transform, "robot")
+    placed = {}
+    for message in robot.heard["odometry"]:
+        at = Time.from_msg(message.header.stamp)
+        found = buffer.lookup_transform("map", message.header.frame_id, at)
+        T_odom_camera = pose_to_matrix(message.pose.pose)
+        placed[stamp_to_ns(message.header.stamp)] = transform_to_matrix(found) @ T_odom_camera
+    return placed
 
 
 def world_from_map(poses, city):

@@ -162,6 +162,14 @@ class TfConfig(Section):
     def base(self) -> str:
         return self.frame_prefix + self.base_frame
 
+    @property
+    def visual_odom(self) -> str:
+        """Frame of `~/odometry`: the odometry frame where this node gives the tree its odometry,
+        or leaves the tree to others; else one beside it, a child of map."""
+        own = self.mode == "map_to_odom" and self.odometry == "visual"
+        beside = f"{self.frame_prefix}visual_{self.odom_frame}"
+        return self.odom if own or self.mode == "none" else beside
+
 
 @dataclass(frozen=True)
 class PublishConfig(Section):

@@ -139,11 +139,14 @@ class ImageInput:
         """The stream's present time: its newest stamp and what the ROS clock has counted since.
 
         Follows images rather than the clock, so that a bag played without simulated time works too.
+        Of such a bag nobody knows whether it is paused or over, so its time stops soon after the
+        last image; where stamps are those of the clock, time goes on whatever the camera does.
         """
         stamp_ns, heard_ns = self._newest
-        elapsed = self._node.get_clock().now().nanoseconds - heard_ns
+        elapsed = max(self._node.get_clock().now().nanoseconds - heard_ns, 0)
         limit = int(self.config.input.timeout * 1e9)
-        return stamp_ns + min(max(elapsed, 0), limit) if stamp_ns else 0
+        of_the_clock = abs(heard_ns - stamp_ns) < limit
+        return stamp_ns + (elapsed if of_the_clock else min(elapsed, limit)) if stamp_ns else 0
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         self.counts["received"] += 1
@@ -154,7 +157,8 @@ class ImageInput:
         self._note_source(message)
         stamp_ns = stamp_to_ns(message.header.stamp)
         self.unstamped_in_row = 0 if stamp_ns > 0 else self.unstamped_in_row + 1
-        self._newest = (stamp_ns, self._node.get_clock().now().nanoseconds)
+        if stamp_ns > 0:
+            self._newest = (stamp_ns, self._node.get_clock().now().nanoseconds)
         self._admit(self.guard.push(stamp_ns, (message, self.calibration)))
 
     def _admit(self, released: list[Released]) -> None:

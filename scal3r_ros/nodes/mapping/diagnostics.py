@@ -221,10 +221,19 @@ def time_concern(sim_time: bool, now_ns: int, counts: Mapping[str, int],
 
 
 def tf_concern(
-    mode: str, problem: str, refused: bool, active: bool, correction: tuple[float, float]
+    mode: str,
+    problem: str,
+    refused: bool,
+    active: bool,
+    correction: tuple[float, float],
+    unseen: float = 0.0,
 ) -> Concern:
-    """Whether transforms are broadcast, and if not, why."""
+    """Whether transforms are broadcast, and if not, why; for `unseen` seconds map to odom has been
+    repeated without an image."""
     findings = [(ERROR if refused else WARN, problem)] if problem and active else []
+    if unseen and active:
+        findings.append((WARN, f"no image for {unseen:.1f} s: {mode} is repeated as it was, and "
+                         "the robot's place in the map drifts as its odometry does"))  # fmt: skip
     metres, radians = correction
     values = {
         "mode": mode,

@@ -58,8 +58,14 @@ class HealthReport:
                 session.config.tf.mode, session.transforms.problem, session.transforms.refused,
                 active,
                 session.transforms.correction,
+                self._unseen(session),
             ),
         ]  # fmt: skip
+
+    def _unseen(self, session) -> float:
+        """Seconds for which map to odom has been repeated without an image; 0 if it is not."""
+        age = session.input.age() or 0.0
+        return age if session.transforms.repeating and age > session.config.input.timeout else 0.0
 
     def _input(self, session, active: bool) -> Concern:
         counts: Counter[str] = Counter()

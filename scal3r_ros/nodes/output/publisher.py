@@ -26,7 +26,7 @@ from scal3r_ros.nodes.output.publishers import Publishers
 from scal3r_ros.nodes.output.tf_modes import map_to_base
 from scal3r_ros.nodes.output.trajectory_message import trajectory_message
 from scal3r_ros.nodes.output.transforms import ROBOT_MODES, NotKnownYet, Transforms
-from scal3r_ros.nodes.output.visual_odometry import OdometryStep, VisualOdometry
+from scal3r_ros.nodes.output.visual_odometry import UNKNOWN, OdometryStep, VisualOdometry
 from scal3r_ros.records import MapUpdate, ScaleEstimate, TrajectoryPose
 
 UNCONNECTED = (
@@ -66,6 +66,14 @@ class Publication:
     """The map is another one, so relations to the old one end."""
     connected: bool = True
     """False while the newest chunks have no known relation to the map's origin."""
+
+
+def in_metres(covariance: np.ndarray, scale: ScaleEstimate) -> np.ndarray:
+    """Covariance (6, 6) as standard messages mean it, of metres: while map units are none, how far
+    anything is from anything is unknown, and only directions are as good as they look."""
+    if scale.frozen:
+        return covariance
+    return covariance + np.diag([UNKNOWN] * 3 + [0.0] * 3)
 
 
 class MapPublisher:
@@ -158,7 +166,7 @@ class MapPublisher:
             )
             self._publish_pose(newest, item.camera_frame, update.scale)
             if item.connected:
-                self._publish_odometry(steps, item.camera_frame)
+                self._publish_odometry(steps, item.camera_frame, update.scale)
             self._publish_cloud(update, newest.stamp_ns)
 
     def _publish_pose(self, pose: TrajectoryPose, camera_frame: str, scale: ScaleEstimate) -> None:
@@ -173,19 +181,20 @@ class MapPublisher:
                 return  # said by /diagnostics, because nothing goes to /tf for the same reason
             T = map_to_base(T, T_base_camera)
             covariance = rigid.carried(covariance, T[:3, 3] - pose.T_map_camera[:3, 3])
+        covariance = in_metres(covariance, scale)
         self.publishers.pose.publish(pose_message(T, covariance, self.config.tf.map, pose.stamp_ns))
 
-    def _publish_odometry(self, steps: Sequence[OdometryStep], camera_frame: str) -> None:
-        external = self.config.tf.mode == "map_to_odom" and self.config.tf.odometry == "external"
-        frame = "visual_" * external + self.config.tf.odom
+    def _publish_odometry(
+        self, steps: Sequence[OdometryStep], camera_frame: str, scale: ScaleEstimate
+    ) -> None:
         for step in steps:
             self.publishers.odometry.publish(
                 odometry_message(
                     step.T_odom_camera,
-                    step.covariance,
+                    in_metres(step.covariance, scale),
                     step.velocity,
-                    step.velocity_covariance,
-                    frame,
+                    in_metres(step.velocity_covariance, scale),
+                    self.config.tf.visual_odom,
                     camera_frame,
                     step.stamp_ns,
                 )

@@ -78,14 +78,14 @@ class Edge:
 
 def broadcast_edges(config: TfConfig, camera_frame: str) -> tuple[Edge, ...]:
     """Edges of the TF tree that this node owns."""
-    if config.mode == "map_to_camera":
-        return (Edge(config.map, camera_frame),)
-    if config.mode == "map_to_base":
-        return (Edge(config.map, config.base),)
-    if config.mode == "map_to_odom":
-        own = Edge(config.map, config.odom)
-        return (own, Edge(config.odom, config.base)) if config.odometry == "visual" else (own,)
-    return ()
+    if config.mode == "none":
+        return ()
+    if config.mode == "map_to_odom" and config.odometry == "visual":
+        return (Edge(config.map, config.odom), Edge(config.odom, config.base))
+    child = {
+        "map_to_camera": camera_frame, "map_to_base": config.base, "map_to_odom": config.odom
+    }[config.mode]  # fmt: skip
+    return (Edge(config.map, child), Edge(config.map, config.visual_odom))
 
 
 def other_parent(edge: Edge, parents: set[str]) -> str | None:

@@ -132,6 +132,11 @@ class Transforms:
             self._node.destroy_publisher(self._broadcaster.pub_tf)
 
     @property
+    def repeating(self) -> bool:
+        """Whether map to odom is known, and so repeated."""
+        return self._T_map_odom is not None and not self.refused
+
+    @property
     def correction(self) -> tuple[float, float]:
         """What is left of the last correction while slewing: metres, radians."""
         with self._lock:
@@ -162,12 +167,26 @@ class Transforms:
             return
         if not self.check_parents(camera_frame):
             return
+        self._place_odometry(poses, steps)
         try:
             self.check_units(scale, camera_frame, poses[-1].stamp_ns)
             getattr(self, f"_{self.config.mode}")(poses, steps, camera_frame, stream_now_ns)
             self.problem = ""
         except NotKnownYet as missing:
             self.problem = str(missing)
+
+    def _place_odometry(
+        self, poses: Sequence[TrajectoryPose], steps: Sequence[OdometryStep]
+    ) -> None:
+        """Where the frame of `~/odometry` lies in the map, if the tree does not tell already. That
+        is the same for all frames of a chunk, so it is said at both ends."""
+        edge = Edge(self.config.map, self.config.visual_odom)
+        if edge.child == self.config.odom:
+            return
+        known = {pose.stamp_ns: pose.T_map_camera for pose in poses}
+        for step in {step.stamp_ns: step for step in (*steps[:1], *steps[-1:])}.values():
+            T_map_odom = known[step.stamp_ns] @ rigid.inverse(step.T_odom_camera)
+            self._send(edge, T_map_odom, step.stamp_ns)
 
     def check_units(self, scale: ScaleEstimate, camera_frame: str, stamp_ns: int) -> None:
         """A base is metres away from its camera: raises `NotKnownYet` where poses are not in

@@ -14,6 +14,7 @@ from scal3r_ros.nodes.input import image_input
 from scal3r_ros.nodes.input.frame_decoder import decode
 from scal3r_ros.nodes.input.frame_queue import FrameQueue
 from scal3r_ros.nodes.input.image_input import ImageInput
+from scal3r_ros.options import from_dict
 
 pytestmark = pytest.mark.ros
 HEIGHT, WIDTH, STEP_NS = 48, 64, 40_000_000
@@ -140,3 +141,18 @@ def test_images_without_a_frame_are_of_the_one_that_is_configured(ros, node, spi
     assert spin_until(heard, node, driver, timeout=20.0) == "front_optical"
     received.destroy()
     driver.destroy_node()
+
+
+@pytest.mark.parametrize("live", [True, False], ids=["camera", "bag"])
+def test_time_goes_on_without_images_only_where_stamps_are_those_of_the_clock(stream, live):
+    """Nav2 needs map to odom also while the camera is dead; a bag may only be paused."""
+    received, frames, camera, until, show = stream
+    received.config = from_dict(NodeConfig, {"input.timeout": 1.0})
+    first_ns = time.time_ns() if live else 10**9
+    camera.shown = first_ns // STEP_NS
+    received.counts["received"] = camera.shown
+    show(1)
+    newest = camera.shown * STEP_NS
+    until(lambda: received.stream_now() >= newest + 1_000_000_000)
+    time.sleep(0.5)
+    assert (received.stream_now() >= newest + 1_300_000_000) == live

@@ -78,6 +78,12 @@ def test_map_over_budget_and_refused_transform():
     assert diagnostics.tf_concern("map_to_base", "taken", True, False, (0.0, 0.0)).level == OK
 
 
+def test_a_dead_camera_is_told_where_map_to_odom_goes_on():
+    concern = diagnostics.tf_concern("map_to_odom", "", False, True, (0.0, 0.0), unseen=7.0)
+    assert concern.level == WARN and "no image for 7.0 s" in concern.message
+    assert diagnostics.tf_concern("map_to_odom", "", False, True, (0.0, 0.0)).level == OK
+
+
 def test_message_names_the_worst_first_and_all_of_it():
     concern = Concern("x", [(WARN, "slow"), (ERROR, "dead"), (OK, "idle")], {"a": 1})
     assert concern.message == "dead; slow"

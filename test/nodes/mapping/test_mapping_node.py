@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is absent; run the tests with `make test`")
-from map_reading import camera_poses, cloud_by_hand, world_from_map
+from map_reading import camera_poses, cloud_by_hand, odometry_in_map, world_from_map
 from mapping_process import LATCHED
 from sensor_msgs.msg import PointCloud2
 
@@ -62,9 +62,19 @@ def test_a_hand_held_camera(start_mapping, make_robot, tmp_path):
     np.testing.assert_allclose([at.x, at.y, at.z], poses[last][:3, 3], atol=1e-9)
 
     pose = heard["pose"][-1]
-    assert pose.header.frame_id == "map" and pose.pose.covariance[0] > 0
+    assert pose.header.frame_id == "map"
+    for covariance in (
+        pose.pose.covariance,
+        heard["odometry"][-1].pose.covariance,
+        heard["odometry"][-1].twist.covariance,
+    ):
+        assert min(covariance[0], covariance[7], covariance[14]) > 1e5, "metres are unknown"
+        assert 0 < max(covariance[21], covariance[28], covariance[35]) < 1, "turns are not"
     np.testing.assert_allclose(pose.pose.pose.position.x, at.x, atol=1e-9)
-    assert len(heard["odometry"]) == 32
+    placed = odometry_in_map(robot)
+    assert sorted(placed) == sorted(poses)
+    for stamp, T_map_camera in placed.items():
+        np.testing.assert_allclose(T_map_camera, poses[stamp], atol=1e-4)
     twist = heard["odometry"][5].twist.twist.linear
     assert twist.z > 0 and abs(twist.x) < 1e-3 * twist.z, "an optical frame drives along its z"
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is absent; run the tests with `make test`")
+from map_reading import odometry_in_map
 from mapping_process import BEST_EFFORT
 from nav_msgs.msg import Odometry
 from rcl_interfaces.srv import SetParameters
@@ -68,6 +69,7 @@ def test_map_to_odom_corrects_an_odometry_source(start_mapping, make_robot):
     robot.until(lambda: robot.transforms("map", ODOM), 60, "map to odom")
     robot.flush()
     robot.spin(0.5)
+    assert odometry_in_map(robot), "beside the odometry of the robot"
     heard = robot.transforms("map", ODOM)
     stamps = [stamp_to_ns(item.header.stamp) for item in heard]
     assert stamps == sorted(stamps) and len(set(stamps)) == len(stamps)
@@ -190,6 +192,7 @@ def test_map_to_base_waits_for_scale_unless_told_otherwise(start_mapping, make_r
     robot.show(range(12, 32))
     robot.flush()
     transforms = robot.until(lambda: robot.transforms("map", BASE), 60, "map to base")
+    assert len(odometry_in_map(robot)) == 20, "its frame is on the tree"
     T = transform_to_matrix(transforms[-1])
     assert stamp_to_ns(transforms[-1].header.stamp) == robot.city.stamp_ns(31)
     first, last = robot.city.T_world_camera[12], robot.city.T_world_camera[31]

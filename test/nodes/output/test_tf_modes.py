@@ -89,13 +89,14 @@ def test_edges_of_each_mode_and_foreign_parents():
     def edges(**options):
         return broadcast_edges(TfConfig(frame_prefix="r1/", **options), "cam_optical_frame")
 
-    assert edges(mode="map_to_camera") == (Edge("r1/map", "cam_optical_frame"),)
-    assert edges(mode="map_to_base") == (Edge("r1/map", "r1/base_link"),)
-    assert edges(mode="map_to_odom") == (Edge("r1/map", "r1/odom"),)
+    odometry = Edge("r1/map", "r1/visual_odom")
+    assert edges(mode="map_to_camera") == (Edge("r1/map", "cam_optical_frame"), odometry)
+    assert edges(mode="map_to_base") == (Edge("r1/map", "r1/base_link"), odometry)
+    assert edges(mode="map_to_odom") == (Edge("r1/map", "r1/odom"), odometry)
     assert edges(mode="none") == ()
     both = edges(mode="map_to_odom", odometry="visual")
     assert both == (Edge("r1/map", "r1/odom"), Edge("r1/odom", "r1/base_link"))
-    (edge,) = edges(mode="map_to_camera")
+    edge = edges(mode="map_to_camera")[0]
     assert other_parent(edge, set()) is None
     assert other_parent(edge, {"r1/map"}) is None
     assert other_parent(edge, {"r1/map", "base_link"}) == "base_link"
