@@ -75,12 +75,6 @@ class Chunk:
         return tuple(frame.id for frame in self.frames)
 
     @property
-    def reference_index(self) -> int:
-        """Position of the middle frame, which defines the chunk's coordinate system: ceil(n /
-        2) - 1."""
-        return (len(self.frames) + 1) // 2 - 1
-
-    @property
     def summary(self) -> ChunkSummary:
         stamps = tuple(frame.stamp_ns for frame in self.frames)
         return ChunkSummary(self.index, self.session, self.frame_ids, stamps, self.overlap_ids)

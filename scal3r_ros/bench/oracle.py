@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from scal3r_ros.bench.city import City
+from scal3r_ros.mapping.chunking import middle_position
 from scal3r_ros.mapping.sim3 import Sim3
 from scal3r_ros.reconstruct.interface import MemoryState, ReconstructionFailed
 from scal3r_ros.records import Chunk, ChunkPrediction
@@ -164,7 +165,8 @@ class OracleReconstructor:
         if chunk.kind == "loop":
             true = self._hallucinate(true, chunk)
         count = len(true)
-        share = np.arange(count) / max(count - 1, 1) - chunk.reference_index / max(count - 1, 1)
+        middle = middle_position(count)
+        share = np.arange(count) / max(count - 1, 1) - middle / max(count - 1, 1)
         slopes = random.standard_normal(3) * (
             self.spoil.scale_drift, self.spoil.yaw_drift, self.spoil.pitch_drift
         )  # fmt: skip
@@ -181,7 +183,7 @@ class OracleReconstructor:
             step[:3, :3] = step[:3, :3] @ (bend[i].T @ bend[i + 1])
             drifting.append(drifting[-1] @ step)
         poses = np.stack(drifting)
-        return np.linalg.inv(poses[chunk.reference_index]) @ poses, stretch
+        return np.linalg.inv(poses[middle]) @ poses, stretch
 
     def _hallucinate(self, true: np.ndarray, chunk: Chunk) -> np.ndarray:
         """Windows of different places that look alike are put on top of each other."""

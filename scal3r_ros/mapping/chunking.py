@@ -24,6 +24,12 @@ def partition(count: int, size: int, overlap: int) -> list[range]:
     return [range(i * stride, min(i * stride + size, count)) for i in range(chunks)]
 
 
+def middle_position(count: int) -> int:
+    """Of the frame whose camera is the chunk's coordinate system, for reconstructors that choose
+    the middle one, as Scal3R does: ceil(n / 2) - 1."""
+    return (count + 1) // 2 - 1
+
+
 def split_overlap(
     overlap_ids: Sequence[int],
     previous: Collection[int],

@@ -9,6 +9,7 @@ from oracle import OracleReconstructor, drive
 
 from scal3r_ros.config import MapConfig
 from scal3r_ros.mapping.camera import unproject
+from scal3r_ros.mapping.chunking import middle_position
 from scal3r_ros.mapping.point_map import PointMap
 from scal3r_ros.mapping.sim3 import Sim3
 from scal3r_ros.mapping.voxels import Voxels
@@ -204,7 +205,7 @@ def test_a_known_street_is_mapped_where_it_is():
     oracle = OracleReconstructor(city)
     chunk = Chunk(0, 0, tuple(city.frame(i) for i in range(40)))
     side = oracle.reconstruct(chunk)
-    T_world_reference = city.T_world_camera[chunk.reference_index]
+    T_world_reference = city.T_world_camera[middle_position(len(chunk.frames))]
     unit = Sim3(oracle.units[0], np.eye(3), np.zeros(3))
     cloud_map = PointMap(MapConfig(voxel_size=0.2, confidence_ratio=0.0))
     cloud_map.integrate(side, side.frame_ids, Sim3.from_pose(T_world_reference) @ unit)

@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from scal3r_ros.config import Config  # noqa: E402
+from scal3r_ros.mapping.chunking import middle_position  # noqa: E402
 from scal3r_ros.options import from_dict  # noqa: E402
 from scal3r_ros.reconstruct.interface import MemoryState  # noqa: E402
 from scal3r_ros.records import ChunkPrediction  # noqa: E402
@@ -30,7 +31,7 @@ class Truth:
     def reconstruct(self, chunk, contribute=True):
         ids = list(chunk.frame_ids)
         T = self.sequence.T_world_camera[ids]
-        T = np.linalg.inv(T[chunk.reference_index]) @ T
+        T = np.linalg.inv(T[middle_position(len(ids))]) @ T
         T[:, :3, 3] *= 0.5
         spin = np.eye(4)
         c, s = np.cos(self.twist), np.sin(self.twist)

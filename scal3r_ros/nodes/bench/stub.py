@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from scal3r_ros.mapping.chunking import middle_position
 from scal3r_ros.nodes.base.conversions import stamp_to_ns
 from scal3r_ros.nodes.base.managed_node import run
 from scal3r_ros.nodes.input.image_input import ImageInput
@@ -40,7 +41,7 @@ class ConstantReconstructor:
         count = len(chunk.frames)
         depth = np.random.default_rng(0).uniform(2.0, 8.0, (ROWS, ROWS)).astype(np.float32)
         poses = np.tile(np.eye(4), (count, 1, 1))
-        poses[:, 0, 3] = 0.05 * (np.arange(count) - chunk.reference_index)
+        poses[:, 0, 3] = 0.05 * (np.arange(count) - middle_position(count))
         matrix = np.array([[0.8 * ROWS, 0, ROWS / 2], [0, 0.8 * ROWS, ROWS / 2], [0, 0, 1.0]])
         return ChunkPrediction(
             chunk.index,

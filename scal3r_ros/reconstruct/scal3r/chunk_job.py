@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from scal3r_ros.mapping.camera import decode_cameras
+from scal3r_ros.mapping.chunking import middle_position
 from scal3r_ros.networks.scal3r.chunk_state import ChunkState
 from scal3r_ros.networks.scal3r.network import Prediction
 from scal3r_ros.reconstruct.interface import Outcome, ReconstructionFailed
@@ -38,7 +39,7 @@ class ChunkJob:
 def network_order(count: int) -> list[int]:
     """Chronological positions in network order: the middle frame, which is the reference, moves
     to the front, the others keep their order."""
-    middle = (count + 1) // 2 - 1
+    middle = middle_position(count)
     return [middle, *(i for i in range(count) if i != middle)]
 
 

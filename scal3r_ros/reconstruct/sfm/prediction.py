@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from scal3r_ros.mapping.chunking import middle_position
 from scal3r_ros.reconstruct.sfm.dense import dense_depth
 from scal3r_ros.reconstruct.sfm.features import Features
 from scal3r_ros.reconstruct.sfm.model import Model
@@ -110,7 +111,7 @@ def to_record(
     coordinates, with a median depth of 1."""
     poses = model.T_model_camera[list(rows)]
     unit = float(np.median(np.concatenate([model.observations(row)[1] for row in rows])))
-    T_chunk_camera = np.linalg.inv(poses[(len(poses) + 1) // 2 - 1]) @ poses
+    T_chunk_camera = np.linalg.inv(poses[middle_position(len(poses))]) @ poses
     T_chunk_camera[:, :3, 3] /= unit
     return ChunkPrediction(
         chunk_index=chunk.index,
