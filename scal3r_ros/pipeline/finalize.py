@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from scal3r_ros.mapping.loop_closure import LoopCandidate
+from scal3r_ros.pipeline import joining
 from scal3r_ros.pipeline.live_map import LiveMap
 from scal3r_ros.pipeline.loops import LoopSearch, LoopTrial
 from scal3r_ros.reconstruct.interface import (
@@ -16,6 +17,7 @@ from scal3r_ros.reconstruct.interface import (
     Outcome,
     ReconstructionFailed,
     Reconstructor,
+    keeps_chunks,
 )
 from scal3r_ros.records import ChunkSummary, Event
 
@@ -85,11 +87,11 @@ class ChunkHistory:
         for outcome in outcomes:
             if isinstance(outcome, ReconstructionFailed):
                 events.append(Event("chunk_failed", str(outcome)))
-                anew.close()
+                joining.close(anew)
                 continue
             past = self._known[outcome.chunk_index]
             if past.trial is None:
-                events += anew.join(past.summary, outcome).events
+                events += joining.join(anew, past.summary, outcome).events
                 search.renew(outcome, loops.records)
             else:
                 reason = search.tie(past.trial, outcome, anew)
@@ -97,7 +99,7 @@ class ChunkHistory:
                     events.append(past.trial.event(reason, outcome.chunk_index))
             if past.ends_step:
                 anew.correct_if_due()
-        anew.confirm()
+        joining.confirm(anew)
         anew.correct()
         if not anew.take_metres_of(live_map):
             anew.fix_scale()
@@ -105,9 +107,9 @@ class ChunkHistory:
 
     def save(self, reconstructor: Reconstructor, folder: Path) -> dict[str, Any]:
         """Facts for a map that is saved in `folder`, where the chunks go if that is possible."""
-        if self._chunks is None or not isinstance(reconstructor, KeepsChunks):
+        if self._chunks is None or not keeps_chunks(reconstructor):
             return {}
-        kept = reconstructor.save_chunks(folder / _FOLDER)
+        kept = cast(KeepsChunks, reconstructor).save_chunks(folder / _FOLDER)
         return {"history": [_packed(past) for past in self._chunks.values()], "kept_chunks": kept}
 
     def read(self, facts: Mapping[str, Any]) -> None:
@@ -120,8 +122,8 @@ class ChunkHistory:
 
     def load_chunks(self, reconstructor: Reconstructor, folder: Path) -> None:
         """Let the reconstructor take over its part of what `save` wrote."""
-        if self._chunks is not None and isinstance(reconstructor, KeepsChunks):
-            reconstructor.load_chunks(folder / _FOLDER, self._kept)
+        if self._chunks is not None and keeps_chunks(reconstructor):
+            cast(KeepsChunks, reconstructor).load_chunks(folder / _FOLDER, self._kept)
         else:
             self._chunks = None
 

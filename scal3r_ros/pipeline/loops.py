@@ -19,7 +19,8 @@ from scal3r_ros.mapping.loop_closure import (
     loop_window,
 )
 from scal3r_ros.mapping.loop_records import LoopRecords, NoRecord, reduce_prediction
-from scal3r_ros.pipeline.live_map import LiveMap, MapChange
+from scal3r_ros.pipeline.live_map import LiveMap
+from scal3r_ros.pipeline.map_change import MapChange
 from scal3r_ros.records import Chunk, ChunkPrediction, Event, Frame
 
 RECORDS = "loop_records"

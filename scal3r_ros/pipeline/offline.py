@@ -230,7 +230,7 @@ class _Session:
             self._pause = max(save_every, 10.0 * (self._saved_at - started))
 
     def _save(self) -> None:
-        self.mapper.save(self._work)
+        self._journal.note_events(self.mapper.save(self._work))
         journal = {
             "identity": self._identity,
             "loops": self._journal.loops,

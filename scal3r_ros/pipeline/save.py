@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,7 +17,8 @@ from scal3r_ros.config import Config
 from scal3r_ros.io.map_store import BadMapFile, read_map, write_map
 from scal3r_ros.pipeline.mapping_state import MappingState
 from scal3r_ros.pipeline.state_arrays import pack_state, unpack_memory, unpack_state
-from scal3r_ros.reconstruct.interface import MemoryState, Reconstructor
+from scal3r_ros.reconstruct.interface import MemoryLost, MemoryState, Reconstructor
+from scal3r_ros.records import Event
 
 MAP_FILE = "map_state.npz"
 _NAME = re.compile("[0-9a-f]{32}")
@@ -36,19 +38,36 @@ def remove_files(folder: Path, keep: str = "") -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def write_state(state: MappingState, reconstructor: Reconstructor, folder: Path, name: str) -> None:
+@dataclass(frozen=True)
+class Loaded:
+    """A map that was read."""
+
+    state: MappingState
+    events: tuple[Event, ...]
+    """What could not be taken over."""
+
+
+def write_state(
+    state: MappingState, reconstructor: Reconstructor, folder: Path, name: str
+) -> list[Event]:
     """Write a map and the reconstructor's memory; atomic. `name` is that of its files beside it,
-    which stay as they are from save to save of one map. Raises `SaveFailed`."""
-    arrays, facts = pack_state(state, reconstructor.state())
-    with _files_for(folder, facts, name) as beside:
-        facts |= state.history.save(reconstructor, beside)
+    which stay as they are from save to save of one map. A memory that is lost is left out, which
+    the event tells that is returned. Raises `SaveFailed`."""
+    events = []
+    with _files_for(folder, name) as beside:
+        try:
+            memory, kept = reconstructor.state(), state.history.save(reconstructor, beside)
+        except MemoryLost as lost:
+            text = f"saved without the network's memory, which begins anew after loading: {lost}"
+            events.append(Event("memory_not_saved", text))
+            memory, kept = None, {}
+        arrays, facts = pack_state(state, memory)
         state.loops.copy_records(beside)
-        write_map(folder / MAP_FILE, arrays, facts)
+        write_map(folder / MAP_FILE, arrays, {**facts, **kept, "files": name})
+    return events
 
 
-def read_state(
-    config: Config, reconstructor: Reconstructor, folder: Path, records: Path
-) -> MappingState:
+def read_state(config: Config, reconstructor: Reconstructor, folder: Path, records: Path) -> Loaded:
     """What `write_state` wrote, as a state of its own; then the reconstructor takes its memory.
 
     `records` is an empty folder for what loops need. Raises `BadMapFile`, or `ValueError` for
@@ -58,13 +77,22 @@ def read_state(
     state = MappingState.empty(config, records)
     with _named_damage(folder / MAP_FILE):
         unpack_state(state, arrays, facts)
-        memory = unpack_memory(arrays, facts["memory"])
+        saved = facts["memory"]  # None: it was lost
+        memory = None if saved is None else unpack_memory(arrays, saved)
         beside = _files_of(folder, facts)
         state.history.read(facts)
         _check(state)
     state.loops.fetch_records(beside)
-    _restore(reconstructor, memory, state, beside)
-    return state
+    events = [
+        Event("loop_record_damaged", f"{text}; no loop will be found there")
+        for text in state.loops.records.damaged
+    ]
+    if memory is None:
+        reconstructor.reset()
+        events.append(Event("memory_not_saved", "the map has no memory; it begins anew"))
+    else:
+        _restore(reconstructor, memory, state, beside)
+    return Loaded(state, tuple(events))
 
 
 def _check(state: MappingState) -> None:
@@ -84,10 +112,9 @@ def _check(state: MappingState) -> None:
 
 
 @contextmanager
-def _files_for(folder: Path, facts: dict[str, Any], name: str) -> Iterator[Path]:
+def _files_for(folder: Path, name: str) -> Iterator[Path]:
     """Where to put files of a map that is written to `folder` inside the block. Those of the map
     that is there now stay until the block ends well, so that a save that dies mixes nothing."""
-    facts["files"] = name
     yield folder / _FILES / name
     remove_files(folder / _FILES, keep=name)
 

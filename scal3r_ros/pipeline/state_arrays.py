@@ -14,7 +14,8 @@ from scal3r_ros.mapping.point_map import PointMap
 from scal3r_ros.mapping.pose_graph import PoseGraph
 from scal3r_ros.mapping.trajectory import Trajectory
 from scal3r_ros.pipeline.chunk_queue import ChunkQueue
-from scal3r_ros.pipeline.live_map import LiveMap, OpenChunk
+from scal3r_ros.pipeline.live_map import LiveMap
+from scal3r_ros.pipeline.map_change import OpenChunk
 from scal3r_ros.pipeline.mapping_state import MappingState
 from scal3r_ros.reconstruct.interface import MemoryState
 from scal3r_ros.records import Chunk, ChunkPrediction, ChunkSummary, Frame
@@ -24,11 +25,11 @@ _PREDICTED = ("T_chunk_camera", "intrinsics", "depth", "confidence", "rgb")
 _OPTIONAL = ("descriptors", "points")
 
 
-def pack_state(state: MappingState, memory: MemoryState) -> tuple[Arrays, dict[str, Any]]:
-    """Everything, the reconstructor's memory included."""
+def pack_state(state: MappingState, memory: MemoryState | None) -> tuple[Arrays, dict[str, Any]]:
+    """Everything, the reconstructor's memory included unless it is lost."""
     map_arrays, map_facts = pack_live_map(state.live_map)
     frame_arrays, frame_facts = pack_frames(state.chunks)
-    memory_arrays, memory_facts = pack_memory(memory)
+    memory_arrays, memory_facts = ({}, None) if memory is None else pack_memory(memory)
     kept, kept_ns = state.parallax.state()
     arrays = map_arrays | frame_arrays | memory_arrays | state.loops.state()
     arrays |= {} if kept is None else {"parallax.kept": kept}

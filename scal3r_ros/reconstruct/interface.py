@@ -44,6 +44,11 @@ class OutOfDeviceMemory(RuntimeError):
     or a smaller slice."""
 
 
+class MemoryLost(RuntimeError):
+    """What holds the memory has ended or does not answer; the message says which and what to do.
+    A map can be saved without it."""
+
+
 Outcome = ChunkPrediction | ReconstructionFailed
 """What became of one chunk of a round."""
 
@@ -109,6 +114,12 @@ class KeepsChunks(Finalizes, Protocol):
         """Take the first `count` chunks of `folder` instead of those kept so far, which stay if
         that fails. Raises `ValueError`, `LookupError`, `TypeError` or `OSError` for files that
         nobody wrote."""
+
+
+def keeps_chunks(reconstructor: Reconstructor) -> bool:
+    """Whether it, and what it passes calls on to, is a `KeepsChunks`."""
+    passed_on = getattr(reconstructor, "keeps_chunks", True)
+    return isinstance(reconstructor, KeepsChunks) and passed_on
 
 
 def round_of_at_least(round_size: int | None, wanted: int) -> int | None:

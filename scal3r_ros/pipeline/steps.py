@@ -1,0 +1,199 @@
+"""The steps of the method, from frames that wait to an update that tells what has changed:
+reconstruct, align and fuse, close loops, correct, fix the scale, tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from scal3r_ros.config import Config
+from scal3r_ros.mapping.loop_records import NoRecord
+from scal3r_ros.pipeline import joining
+from scal3r_ros.pipeline.chunk_queue import Reconstructed
+from scal3r_ros.pipeline.live_map import LiveMap
+from scal3r_ros.pipeline.loops import LoopTrial
+from scal3r_ros.pipeline.map_change import MapChange
+from scal3r_ros.pipeline.mapping_state import MappingState
+from scal3r_ros.reconstruct.interface import (
+    OutOfDeviceMemory,
+    ReconstructionFailed,
+    Reconstructor,
+)
+from scal3r_ros.records import ChunkSummary, Event, MapUpdate
+from scal3r_ros.stopwatch import timed
+
+
+class MappingSteps:
+    """Changes one state, and collects what is to be told of it."""
+
+    def __init__(self, config: Config, reconstructor: Reconstructor, state: MappingState) -> None:
+        self._config, self._reconstructor = config, reconstructor
+        self.state = state
+        self.consistent = True
+        """False while a chunk is half integrated: an interrupted map of that kind is not saved."""
+        self.made: list[MapUpdate] = []
+        """What changed and was not told yet."""
+
+    @property
+    def live_map(self) -> LiveMap:
+        """The map that the state holds; `Mapper.finalize` puts another one there."""
+        return self.state.live_map
+
+    def map_full_rounds(self) -> None:
+        """What waits, while there is a round of it."""
+        while self.state.chunks.full(self._reconstructor):
+            self._map_round()
+
+    def map_rest(self) -> None:
+        """Every frame that waits; a device that is too small may give some back once more."""
+        chunks = self.state.chunks
+        self.map_full_rounds()
+        while chunks.waiting or chunks.chunker.new_frames:
+            while chunks.cut_rest():
+                self.map_full_rounds()
+            if chunks.waiting:
+                self._map_round()
+        self.confirm()
+
+    def end_chain(self) -> None:
+        """Map the rest; the next chunk shares nothing with those before."""
+        self.map_rest()
+        joining.close(self.live_map)
+        self.state.chunks.chunker.start_session()
+        self.state.parallax.reset()
+        self.state.counters["session_started"] += 1
+
+    def confirm(self) -> None:
+        """Nothing more is to come soon: provisional poses stand, and no loop waits on."""
+        last = self.live_map.open
+        if last is not None and (last.waiting or self.live_map.graph.pending):
+            self._finish(last.summary, joining.confirm(self.live_map), last=True)
+
+    def tell(
+        self,
+        summary: ChunkSummary,
+        change: MapChange,
+        events: Sequence[Event],
+        corrected: bool = False,
+        loops: Sequence[tuple[int, int]] = (),
+        timings: Mapping[str, float] | None = None,
+    ) -> None:
+        """Make the update about a change; one that corrected the map holds every pose."""
+        self.state.counters.update(event.name for event in events)
+        cloud = self.live_map.cloud_of(change)
+        update = MapUpdate(
+            map_revision=self.live_map.revision,
+            chunk_index=summary.index,
+            session=summary.session,
+            poses=self.live_map.poses(None if corrected else change.frame_ids),
+            points=cloud.points,
+            colors=cloud.colors,
+            confidence=cloud.confidence,
+            corrected=corrected,
+            scale=self.live_map.scale,
+            loops=tuple(loops),
+            events=tuple(events),
+            timings=dict(timings or {}),
+        )
+        self.made.append(update)
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Mark the map inconsistent until the block ends or fails, but not if it is interrupted."""
+        before, self.consistent = self.consistent, False
+        try:
+            yield
+        except Exception:
+            self.consistent = before
+            raise
+        self.consistent = before
+
+    def _map_round(self) -> None:
+        """The chunks wait on if the network is interrupted, so that a saved map lost nothing."""
+        changing, self.consistent = self.consistent, True
+        with timed(self.state.seconds, "reconstruct"):
+            done = self.state.chunks.reconstruct_round(self._reconstructor)
+        self.consistent = changing
+        failures = []
+        for item in done:
+            try:
+                self._integrate(item)
+            except Exception as failure:  # raised below: the rest of the round is not to be lost
+                failures.append(failure)
+        if failures:
+            raise failures[0]
+
+    def _integrate(self, item: Reconstructed) -> None:
+        """Align, own and fuse one chunk; a failed one ends the chain."""
+        state, chunk, outcome = self.state, item.chunk, item.outcome
+        summary = chunk.summary
+        state.history.add(summary)
+        if isinstance(outcome, ReconstructionFailed):
+            failed = Event("chunk_failed", f"chunk {chunk.index}: {outcome}", chunk.index)
+            closed = joining.close(self.live_map)
+            self._finish(summary, closed, [*item.events, failed], last=True)
+            return
+        state.counters["chunks"] += 1
+        state.counters["frames_missing"] += len(outcome.missing_ids)
+        with timed(state.seconds, "align_and_fuse"):
+            change = joining.join(self.live_map, summary, outcome)
+        try:
+            with timed(state.seconds, "record"):
+                state.loops.record(outcome, {frame.id: frame for frame in chunk.frames})
+        finally:  # the chunk is in the map, whether or not a later loop can use it
+            self._finish(summary, change, item.events, outcome.timings)
+
+    def _finish(
+        self,
+        summary: ChunkSummary,
+        change: MapChange,
+        events: Sequence[Event] = (),
+        timings: Mapping[str, float] | None = None,
+        last: bool = False,
+    ) -> None:
+        """Loops and scale after a change, and the update that tells about all of it; with `last`
+        of a chain no loop waits on."""
+        told, loops, corrected = [*events, *change.events], [], False
+        try:
+            with timed(self.state.seconds, "loops"):
+                for trial in self.state.loops.trials(change, self.live_map):
+                    event = self._try_loop(trial, summary.session)
+                    told.append(event)
+                    loops += [trial.frames] if event.name == "loop_closed" else []
+            self.state.history.end_step()
+            with timed(self.state.seconds, "graph"):
+                corrected = self.live_map.correct_if_due(last)
+            frozen = self._fix_scale()
+            told, corrected = [*told, *frozen], corrected or bool(frozen)
+        finally:  # what has changed is told, whatever failed after it
+            self.tell(summary, change, told, corrected, loops, timings)
+
+    def _fix_scale(self) -> list[Event]:
+        """Metres from now on, once they are known well enough."""
+        if not self.live_map.fix_scale():
+            return []
+        scale = self.live_map.scale
+        sigma = 100.0 * scale.variance**0.5
+        text = f"multiplied by {scale.applied:.4g}, from {scale.source}, +- {sigma:.1f} %"
+        return [Event("scale_frozen", f"the map is in metres from now on: {text}")]
+
+    def _try_loop(self, trial: LoopTrial, session: int) -> Event:
+        """Reconstruct two places together; if they are one, that becomes an edge of the graph. A
+        device that cannot hold both gets half of the frames."""
+        state = self.state
+        for attempt in (trial, *trial.halved()):
+            index = state.chunks.chunker.next_index()
+            try:
+                chunk = state.loops.chunk(attempt, index, state.chunks.chunker.first_size, session)
+                contribute = self._config.memory.loop_contributes
+                prediction = self._reconstructor.reconstruct(chunk, contribute)
+            except OutOfDeviceMemory as error:
+                reason = str(error)
+                continue
+            except (ReconstructionFailed, NoRecord) as failure:
+                reason = str(failure)
+                break
+            reason = state.loops.tie(attempt, prediction, self.live_map)
+            state.history.add(chunk.summary, attempt, proven=not reason)
+            break
+        return trial.event(reason, index)
