@@ -9,9 +9,17 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
-from scal3r_ros.reconstruct.interface import MemoryState, ReconstructionFailed, Reconstructor
+from scal3r_ros.reconstruct.interface import (
+    KeepsChunks,
+    MemoryLost,
+    MemoryState,
+    ReconstructionFailed,
+    Reconstructor,
+    keeps_chunks,
+)
 from scal3r_ros.records import Chunk, ChunkPrediction
 
 
@@ -22,8 +30,16 @@ class Interrupted(KeyboardInterrupt):
     """
 
 
+PATIENCE = 2.5
+"""Seconds that a memory has to answer in, once the node is being stopped."""
+
+
 class InterruptibleReconstructor:
-    """Passes every call to `inner` on the inference thread and waits for it or for `interrupt`."""
+    """Passes every call to `inner` on the inference thread and waits for it or for `interrupt`.
+
+    The caller may use the time: `while_waiting` is called now and then on the thread that waits.
+    What it does may ask for the memory, as it is after the last finished chunk, and nothing else.
+    """
 
     def __init__(self, inner: Reconstructor, limits: str = "") -> None:
         self.name = inner.name
@@ -32,7 +48,10 @@ class InterruptibleReconstructor:
         self.round_size = inner.round_size
         self.last_prediction: ChunkPrediction | None = None
         """Newest prediction of a sequence chunk."""
+        self.keeps_chunks = keeps_chunks(inner)
+        self.while_waiting: Callable[[], None] = _nothing
         self._inner = inner
+        self._waiting = False
         self._interrupted = threading.Event()
         self._calls: queue.SimpleQueue = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="inference", daemon=True)
@@ -69,9 +88,15 @@ class InterruptibleReconstructor:
 
     def state(self) -> MemoryState:
         """The memory after the last finished chunk, also while one that was given up still runs."""
-        if self._interrupted.is_set():
-            return self._inner.state()
-        return self._call(self._inner.state)
+        return self._ask_memory(self._inner.state)
+
+    def save_chunks(self, folder: Path) -> int:
+        """As `KeepsChunks`, if `keeps_chunks`."""
+        return self._ask_memory(lambda: cast(KeepsChunks, self._inner).save_chunks(folder))
+
+    def load_chunks(self, folder: Path, count: int) -> None:
+        """As `KeepsChunks`, if `keeps_chunks`."""
+        self._call(lambda: cast(KeepsChunks, self._inner).load_chunks(folder, count))
 
     def restore(self, state: MemoryState) -> None:
         self._call(lambda: self._inner.restore(state))
@@ -101,17 +126,48 @@ class InterruptibleReconstructor:
             if self._interrupted.is_set():
                 raise Interrupted("stopped while a chunk was in flight")
             try:
-                succeeded, result = answer.get(timeout=0.1)
+                return _unpacked(answer.get(timeout=0.1))
             except queue.Empty:
-                continue
-            if succeeded:
-                return result
-            raise result
+                self._use_time()
+
+    def _use_time(self) -> None:
+        if not self._waiting:
+            self._waiting = True
+            try:
+                self.while_waiting()
+            finally:
+                self._waiting = False
+
+    def _ask_memory(self, function: Callable[[], Any]) -> Any:
+        """In the inference thread's turn, or beside a call that is in flight."""
+        if not (self._interrupted.is_set() or self._waiting):
+            return self._call(function)
+        answer: queue.SimpleQueue = queue.SimpleQueue()
+        threading.Thread(target=_serve_one, args=(function, answer), daemon=True).start()
+        limit = PATIENCE if self._interrupted.is_set() else None
+        try:
+            return _unpacked(answer.get(timeout=limit))
+        except queue.Empty:
+            raise MemoryLost(f"the memory of {self.name} did not answer in {limit:g} s") from None
 
     def _serve(self) -> None:
         while (call := self._calls.get()) is not None:
-            function, answer = call
-            try:
-                answer.put((True, function()))
-            except BaseException as error:  # raised again where the call was made
-                answer.put((False, error))
+            _serve_one(*call)
+
+
+def _serve_one(function: Callable[[], Any], answer: queue.SimpleQueue) -> None:
+    try:
+        answer.put((True, function()))
+    except BaseException as error:  # raised again where the call was made
+        answer.put((False, error))
+
+
+def _unpacked(answer: tuple[bool, Any]) -> Any:
+    succeeded, result = answer
+    if succeeded:
+        return result
+    raise result
+
+
+def _nothing() -> None:
+    """What a caller does that has nothing else to do."""

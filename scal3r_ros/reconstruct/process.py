@@ -7,6 +7,7 @@ forked: a fork after ROS or CUDA has begun would inherit their locks and threads
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 import signal
 import threading
@@ -20,7 +21,13 @@ import numpy as np
 
 from scal3r_ros.config import Config
 from scal3r_ros.reconstruct.factory import open_reconstructor
-from scal3r_ros.reconstruct.interface import MemoryState, ReconstructionFailed, Reconstructor
+from scal3r_ros.reconstruct.interface import (
+    MemoryLost,
+    MemoryState,
+    ReconstructionFailed,
+    Reconstructor,
+    keeps_chunks,
+)
 from scal3r_ros.records import Chunk, ChunkPrediction
 from scal3r_ros.records_arrays import Packed, pack_chunk, unpack_chunk
 
@@ -28,8 +35,8 @@ SHARED_MEMORY = Path("/dev/shm")
 """Where shared blocks live on Linux; elsewhere the system answers for them."""
 
 
-class ProcessLost(RuntimeError):
-    """The network's process has ended; the message says how."""
+class ProcessLost(MemoryLost):
+    """The network's process has ended, and the memory with it; the message says how."""
 
 
 class ProcessReconstructor:
@@ -38,19 +45,23 @@ class ProcessReconstructor:
     def __init__(
         self, config: Config, open_inner: Callable[[Config], Reconstructor] = open_reconstructor
     ) -> None:
+        self._config, self._open_inner = config, open_inner
+        self._start()
+
+    def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._state_pipe, their_state_pipe = context.Pipe()
         self._process = context.Process(
             target=_serve,
-            args=(theirs, their_state_pipe, config, open_inner),
+            args=(theirs, their_state_pipe, self._config, self._open_inner),
             name="network",
             daemon=True,
         )
         self._process.start()
         theirs.close()
         their_state_pipe.close()
-        self.name, self.round_size = self._answer()
+        self.name, self.round_size, self.keeps_chunks = self._answer()
 
     def reconstruct(self, chunk: Chunk, contribute: bool = True) -> ChunkPrediction:
         with _Images([chunk]) as images:
@@ -66,26 +77,32 @@ class ProcessReconstructor:
         return self._ask("finalize", None)
 
     def reset(self) -> None:
-        self._ask("reset", None)
+        """Also after the process has ended: another one is started."""
+        if self._process.is_alive():
+            self._ask("reset", None)
+        else:
+            self.close()
+            self._start()
 
     def state(self) -> MemoryState:
         """The memory after the last finished chunk, also while one is being computed."""
-        try:
-            self._state_pipe.send(None)
-            return self._state_pipe.recv()
-        except (EOFError, OSError) as error:
-            raise self._lost() from error
+        return self._ask_memory("state")
+
+    def save_chunks(self, folder: Path) -> int:
+        """As `KeepsChunks`, if `keeps_chunks`; also while a chunk is being computed."""
+        return self._ask_memory("save_chunks", folder)
+
+    def load_chunks(self, folder: Path, count: int) -> None:
+        """As `KeepsChunks`, if `keeps_chunks`."""
+        self._ask("load_chunks", None, folder, count)
 
     def restore(self, state: MemoryState) -> None:
         self._ask("restore", None, state)
 
     def close(self) -> None:
         """End the process, in the middle of a chunk if need be."""
-        self._process.terminate()
-        self._process.join(1.0)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+        self._process.kill()  # it holds nothing that has to be written, and ignores SIGTERM
+        self._process.join()
         self._pipe.close()
         self._state_pipe.close()
 
@@ -96,9 +113,16 @@ class ProcessReconstructor:
             raise self._lost() from error
         return self._answer()
 
-    def _answer(self) -> Any:
+    def _ask_memory(self, method: str, *arguments: Any) -> Any:
         try:
-            succeeded, result = self._pipe.recv()
+            self._state_pipe.send((method, arguments))
+        except OSError as error:
+            raise self._lost() from error
+        return self._answer(self._state_pipe)
+
+    def _answer(self, pipe: Connection | None = None) -> Any:
+        try:
+            succeeded, result = (pipe or self._pipe).recv()
         except (EOFError, OSError) as error:
             raise self._lost() from error
         if not succeeded:
@@ -166,14 +190,15 @@ def _serve(
     open_inner: Callable[[Config], Reconstructor],
 ) -> None:
     """Body of the process: answers calls until the other side is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the node, which ends this process
+    for number in (signal.SIGINT, signal.SIGTERM):  # both reach the node, which ends this process
+        signal.signal(number, signal.SIG_IGN)
     try:
         inner = open_inner(config)
     except Exception as error:  # raised again in the node
         pipe.send((False, error))
         return
     threading.Thread(target=_serve_state, args=(state_pipe, inner), daemon=True).start()
-    pipe.send((True, (inner.name, inner.round_size)))
+    pipe.send((True, (inner.name, inner.round_size, keeps_chunks(inner))))
     while True:
         try:
             method, memory, arguments = pipe.recv()
@@ -190,10 +215,13 @@ def _serve_state(pipe: Connection, inner: Reconstructor) -> None:
     """Answers on a pipe of its own; reconstructors commit a chunk in one step."""
     while True:
         try:
-            pipe.recv()
+            method, arguments = pipe.recv()
         except EOFError:
-            return
-        pipe.send(inner.state())
+            os._exit(0)  # the node is gone: nobody waits for the chunk that may be computed
+        try:
+            pipe.send((True, getattr(inner, method)(*arguments)))
+        except Exception as error:  # raised again where the call was made
+            pipe.send((False, error))
 
 
 def _unpacked(method: str, memory: str | None, arguments: tuple) -> tuple:

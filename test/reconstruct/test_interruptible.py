@@ -61,3 +61,29 @@ def test_a_map_is_saved_with_every_finished_chunk(kind, tmp_path):
     later.flush()
     assert len(later.trajectory()) == mapped + begun == later.next_frame_id
     assert later.unmapped == 0
+
+
+def test_a_map_is_saved_while_the_network_does_not_answer(tmp_path):
+    city = drive(frames=60, length=50.0, width=64, height=48, route="E")
+    config = from_dict(Config, CONFIG)
+    inner = Stuck(city, "sequence")
+    reconstructor = InterruptibleReconstructor(inner)
+    mapper = Mapper(config, reconstructor)
+    mapped = []
+
+    def save_once():
+        if not mapped and mapper.consistent:
+            mapper.save(tmp_path)
+            mapped.append(len(mapper.trajectory()))
+            inner.released.set()
+
+    reconstructor.while_waiting = save_once
+    for i in range(len(city)):
+        mapper.add(city.frame(i))
+    assert mapped and mapped[0] < len(mapper.trajectory())
+    assert reconstructor.close(timeout=10.0)
+    later = Mapper(config, OracleReconstructor(city))
+    assert later.load(tmp_path) == []
+    assert len(later.trajectory()) == mapped[0]
+    later.flush()
+    assert len(later.trajectory()) == later.next_frame_id > mapped[0]

@@ -11,6 +11,8 @@ from oracle_node import StampOracle
 from process_openers import OPTIONS, open_broken, open_quick, open_slow
 
 from scal3r_ros.config import Config
+from scal3r_ros.options import from_dict
+from scal3r_ros.pipeline.mapper import Mapper
 from scal3r_ros.reconstruct import process
 from scal3r_ros.reconstruct.interface import ReconstructionFailed
 from scal3r_ros.reconstruct.interruptible import Interrupted, InterruptibleReconstructor
@@ -45,6 +47,28 @@ def test_same_predictions_errors_and_memory_as_in_this_process():
         os.kill(pid, signal.SIGKILL)
         with pytest.raises(ProcessLost, match="-9"):
             there.state()
+    finally:
+        there.close()
+
+
+def test_a_map_outlives_the_process_that_holds_the_memory(tmp_path):
+    config = from_dict(Config, {"chunk.size": 8, "chunk.overlap": 4})
+    there = ProcessReconstructor(config, open_quick)
+    city = StampOracle(OPTIONS).city
+    try:
+        mapper = Mapper(config, InterruptibleReconstructor(there))
+        for index in range(16):
+            mapper.add(city.frame(index))
+        os.kill(there._process.pid, signal.SIGKILL)
+        (event,) = mapper.save(tmp_path)
+        assert event.name == "memory_not_saved" and "-9" in event.message
+        mapped = len(mapper.trajectory())
+        mapper.reset()  # starts another process
+        (event,) = mapper.load(tmp_path)
+        assert event.name == "memory_not_saved" and len(mapper.trajectory()) == mapped > 8
+        for index in range(16, 20):
+            mapper.add(city.frame(index))
+        assert len(mapper.trajectory()) > mapped and there.state().version > 0
     finally:
         there.close()
 

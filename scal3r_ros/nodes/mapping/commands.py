@@ -65,7 +65,7 @@ class MapCommands:
     def save(self, path: str) -> Future:
         """Write map, trajectory, graph and memory together."""
         folder = self.folder(path)
-        return self._worker.submit(lambda mapper: self._save(mapper, folder))
+        return self._worker.submit(lambda mapper: self._save(mapper, folder), reads=True)
 
     def load(self, path: str) -> Future:
         """Replace the map by a saved one, and forget what waits; nothing changes if that fails."""
@@ -96,7 +96,7 @@ class MapCommands:
             files = [str(file) for file in export(mapper, folder)]
             return {"message": f"{len(files)} files in {folder}", "files": files}
 
-        return self._worker.submit(run)
+        return self._worker.submit(run, reads=True)
 
     def last_save(self, mapper: Any) -> None:
         """The save on shutdown, on the worker's thread."""
@@ -132,10 +132,10 @@ class MapCommands:
 
     def _save(self, mapper: Any, folder: Path) -> dict:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        mapper.save(folder)
+        events = mapper.save(folder)
         self._saved = (mapper.map_revision, mapper.next_frame_id)
         return {
-            "message": f"saved {folder}",
+            "message": "; ".join([f"saved {folder}", *(event.message for event in events)]),
             "path": str(folder),
             "map_revision": mapper.map_revision,
         }

@@ -64,6 +64,15 @@ class Output:
     """True if no more is to come soon, so everything should be published now."""
 
 
+@dataclass(frozen=True)
+class Command:
+    """What somebody asks of the mapper, and where the answer goes."""
+
+    run: Callable[[Any], Any]
+    future: Future
+    reads: bool = False
+
+
 class MappingWorker:
     """Start it once; `running` says whether frames are taken, commands always are."""
 
@@ -84,7 +93,7 @@ class MappingWorker:
         self._frames, self._make_mapper, self._deliver = frames, make_mapper, deliver
         self._logger = logger
         self._changed = frames.changed
-        self._commands: deque[tuple[Callable[[Any], Any], Future]] = deque()
+        self._commands: deque[Command] = deque()
         self._observations: deque[Callable[[Any], Any]] = deque(maxlen=MAX_OBSERVATIONS)
         self._running = False
         self._stopping = False
@@ -112,14 +121,15 @@ class MappingWorker:
                 self.statistics.failures_in_row, self.reason = 0, ""
             self._changed.notify_all()
 
-    def submit(self, command: Callable[[Any], Any]) -> Future:
-        """Run `command(mapper)` between two frames; its result or exception is in the future."""
+    def submit(self, command: Callable[[Any], Any], reads: bool = False) -> Future:
+        """Run `command(mapper)` between two frames; its result or exception is in the future. One
+        that only `reads` the map also runs while the network computes or does not answer."""
         future: Future = Future()
         with self._changed:
             if self.state in (FAILED, STOPPED):
                 future.set_exception(WorkerNotReady(self.reason))
                 return future
-            self._commands.append((command, future))
+            self._commands.append(Command(command, future, reads))
             self._changed.notify_all()
         return future
 
@@ -136,7 +146,7 @@ class MappingWorker:
             self._running, self._stopping = False, True
             saved: Future = Future()
             if last is not None and self.state in (LOADING, READY):
-                self._commands.append((last, saved))
+                self._commands.append(Command(last, saved))
             self._changed.notify_all()
         if self._thread.ident is None:
             return True
@@ -169,6 +179,7 @@ class MappingWorker:
     def _run(self) -> None:
         try:
             self.mapper, self.reconstructor = self._make_mapper(self.config)
+            self.reconstructor.while_waiting = self._answer_readers
             self.state, self.reason = READY, ""
             while self._guarded_step():
                 pass
@@ -203,18 +214,28 @@ class MappingWorker:
             if command is None and self._stopping:
                 return False
         if command is not None:
-            self._execute(*command)
+            self._execute(command)
         elif self._running and (ticket := self._frames.pop()) is not None:
             self._process(ticket)
         else:
             self.deliver()
         return True
 
-    def _execute(self, command: Callable[[Any], Any], future: Future) -> None:
+    def _answer_readers(self) -> None:
+        """Commands at the head of the line that only read, while the network is waited for."""
+        while self.mapper.consistent:
+            with self._changed:
+                if not (self._commands and self._commands[0].reads):
+                    return
+                command = self._commands.popleft()
+            self._execute(command)
+
+    def _execute(self, command: Command) -> None:
+        future = command.future
         if not future.set_running_or_notify_cancel():
             return
         try:
-            future.set_result(command(self.mapper))
+            future.set_result(command.run(self.mapper))
         except Interrupted as error:
             future.set_exception(WorkerNotReady(str(error)))
             raise
@@ -315,11 +336,11 @@ class MappingWorker:
         with self._changed:
             waiting = list(self._commands)
             self._commands.clear()
-        for command, future in waiting:
+        for command in waiting:
             if self.mapper is None:
-                future.set_exception(WorkerNotReady(self.reason))
+                command.future.set_exception(WorkerNotReady(self.reason))
                 continue
             try:
-                self._execute(command, future)
+                self._execute(command)
             except Interrupted:
                 pass

@@ -51,6 +51,7 @@ class ContextClient:
         self._executor.add_node(self._node)
         self._changed = threading.Condition()
         self._state: ContextState | None = None
+        self._heard_at = time.monotonic()
         self._answers: list[ChunkPrediction] = []
         self._publishers: dict[str, Any] = {}
         self._subscriptions: dict[str, Any] = {}
@@ -97,6 +98,15 @@ class ContextClient:
                     f"the topics of {', '.join(state.workers)} did not connect within "
                     f"{self._config.ready_timeout:g} s"
                 )
+
+    def check_group(self) -> None:
+        """Raise `ContextUnavailable` unless `context_sync_node` has just said that a group of
+        workers stands."""
+        state, silent = self._state, time.monotonic() - self._heard_at
+        if state is None or silent > max(self._config.heartbeat_timeout, 2.0):
+            raise ContextUnavailable(f"nothing heard of context_sync_node for {silent:.0f} s")
+        if state.state not in USABLE:
+            raise ContextUnavailable(f"no group of workers stands: {state.message}")
 
     def send(self, worker: str, message: Chunk) -> None:
         self._publishers[worker].publish(message)
@@ -151,7 +161,7 @@ class ContextClient:
 
     def _on_state(self, state: ContextState) -> None:
         with self._changed:
-            self._state = state
+            self._state, self._heard_at = state, time.monotonic()
             self._changed.notify_all()
 
     def _on_answer(self, answer: ChunkPrediction) -> None:

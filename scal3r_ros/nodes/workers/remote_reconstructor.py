@@ -14,7 +14,7 @@ from scal3r_ros.nodes.workers.async_hands import AsyncHands
 from scal3r_ros.nodes.workers.context_client import ContextClient, ContextUnavailable
 from scal3r_ros.nodes.workers.lockstep_hands import LockstepHands
 from scal3r_ros.nodes.workers.questions import Questions
-from scal3r_ros.reconstruct.interface import MemoryState, ReconstructionFailed
+from scal3r_ros.reconstruct.interface import MemoryLost, MemoryState, ReconstructionFailed
 from scal3r_ros.records import Chunk, ChunkPrediction
 from scal3r_ros.srv import LoadContext, SaveContext
 from scal3r_ros.workers.hand_out import Hands, Result, WorkersUnavailable, hand_out
@@ -71,11 +71,16 @@ class RemoteReconstructor:
         self._checked(self._client.call("reset_context", Trigger.Request()))
 
     def state(self) -> MemoryState:
-        """The committed memory, through the rendezvous store."""
+        """The committed memory, through the rendezvous store. Raises `MemoryLost` at once where no
+        group of workers is known to stand."""
         from scal3r_ros.workers.packing import discard, download, unseal
 
         key = self._new_key()
-        self._checked(self._client.call("save_context", SaveContext.Request(key=key)))
+        try:
+            self._client.check_group()
+            self._checked(self._client.call("save_context", SaveContext.Request(key=key)))
+        except ContextUnavailable as error:
+            raise MemoryLost(str(error)) from error
         store, wait = self._store(), self._config.store_timeout
         header, arrays = unseal(download(store, key, wait))
         discard(store, key, wait)
