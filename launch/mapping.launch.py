@@ -4,6 +4,7 @@ ros2 launch scal3r_ros mapping.launch.py image_topic:=/camera/image_raw
 """
 
 import posixpath
+from pathlib import Path
 
 from launch import LaunchDescription
 from launch.actions import (
@@ -21,12 +22,15 @@ from launch_ros.actions import Node
 
 from scal3r_ros.nodes.launching.parts import (
     TRUE_FALSE,
+    after,
     argument,
     device,
     lifecycle_node,
     namespace,
+    needed,
     node_arguments,
     params_file,
+    robot_namespace,
     shared_file,
     values,
     worker_hosts,
@@ -77,7 +81,8 @@ def stream_arguments():
         argument(
             "use_sim_time",
             "auto",
-            "Take time from /clock; auto does so when a bag is played.",
+            "Take time from /clock; auto does so when a bag is played, and else leaves it to the "
+            "parameters.",
             ["auto", *TRUE_FALSE],
         ),
     ]
@@ -123,6 +128,9 @@ def machine_arguments():
 def start_everything(context):
     """The nodes that the arguments ask for; runs when all of them are known."""
     given = values(context, arguments())
+    given["robot"] = robot_namespace(context, given["namespace"])
+    if given["bag"] and not Path(given["bag"]).exists():
+        raise FileNotFoundError(f"bag:={given['bag']} does not exist; give a rosbag2 to play")
     workers = worker_count(given)
     actions = [mapping_node(given, workers)]
     if workers:
@@ -156,7 +164,7 @@ def what_others_start(given):
     """A line per further machine, to be copied there."""
     hosts = parse_hosts(given["workers"]).others if given["workers"] else []
     words = ["ros2 launch scal3r_ros multi_gpu.launch.py", f"workers:={given['workers']}"]
-    words += [f"namespace:={given['namespace']}"] if given["namespace"] else []
+    words += [f"namespace:={given['robot'].strip('/')}"] if given["robot"] != "/" else []
     command = " ".join(words)
     same = "with the same parameters and the same distributed.secret_file"
     return [LogInfo(msg=f"on {host}, {same}: {command}") for host in hosts]
@@ -166,7 +174,8 @@ def mapping_node(given, workers):
     """The node itself."""
     image = given["image_topic"]
     info = given["camera_info_topic"] or posixpath.join(posixpath.dirname(image), "camera_info")
-    overrides = {"use_sim_time": sim_time(given)}
+    simulated = sim_time(given)
+    overrides = {} if simulated is None else {"use_sim_time": simulated}
     if given["image_transport"]:
         overrides["input.image_transport"] = given["image_transport"]
     if given["device"]:
@@ -189,6 +198,7 @@ def mapping_node(given, workers):
             ("imu", given["imu_topic"]),
             ("depth", given["depth_topic"]),
         ],
+        **({"on_exit": needed(NODE)} if given["bag"] and given["respawn"] == "false" else {}),
     )
 
 
@@ -196,11 +206,11 @@ def workers_on_this_machine(given):
     launch_file = shared_file("launch", "multi_gpu.launch.py")
     passed = (
         "namespace", "params_file", "workers", "host", "num_gpus", "device", "log_level",
-        "autostart",
+        "autostart", "respawn",
     )  # fmt: skip
     chosen = {name: given[name] for name in passed}
     chosen["world_size"] = str(int(given["num_gpus"]) + int(given["remote_gpus"]))
-    chosen["use_sim_time"] = "true" if sim_time(given) else "false"
+    chosen["use_sim_time"] = {True: "true", False: "false", None: ""}[sim_time(given)]
     return IncludeLaunchDescription(
         PythonLaunchDescriptionSource(launch_file), launch_arguments=chosen.items()
     )
@@ -208,14 +218,14 @@ def workers_on_this_machine(given):
 
 def rviz(given):
     outputs = ("map", "cloud", "path", "graph", "depth", "odometry")
-    moved = [(f"/{NODE}/{name}", f"{node_name(given)}/{name}") for name in outputs]
+    moved = [(f"/{NODE}/{name}", posixpath.join(given["robot"], NODE, name)) for name in outputs]
     return Node(
         package="rviz2",
         executable="rviz2",
         name="rviz2",
         namespace=given["namespace"],
         arguments=["-d", shared_file("config", "mapping.rviz")],
-        parameters=[{"use_sim_time": sim_time(given)}],
+        parameters=[{"use_sim_time": True}] if sim_time(given) else [],
         remappings=[*moved, ("/image", given["image_topic"])],
         output="log",
     )
@@ -231,24 +241,29 @@ def play_bag(given):
         output="screen",
     )  # fmt: skip
     flush = ExecuteProcess(
-        cmd=["ros2", "service", "call", f"{node_name(given)}/flush", "std_srvs/srv/Trigger", "{}"],
+        cmd=[
+            "ros2",
+            "service",
+            "call",
+            posixpath.join(given["robot"], NODE, "flush"),
+            "std_srvs/srv/Trigger",
+            "{}",
+        ],
         output="screen",
     )
     stop = EmitEvent(event=Shutdown(reason="the bag has ended"))
+    ended = after("playing the bag", [LogInfo(msg="bag has ended"), flush])
     return [
         play,
+        RegisterEventHandler(OnProcessExit(target_action=play, on_exit=ended)),
         RegisterEventHandler(
-            OnProcessExit(target_action=play, on_exit=[LogInfo(msg="bag has ended"), flush])
+            OnProcessExit(target_action=flush, on_exit=after("the flush", [stop]))
         ),
-        RegisterEventHandler(OnProcessExit(target_action=flush, on_exit=[stop])),
     ]
 
 
 def sim_time(given):
-    return given["use_sim_time"] == "true" or (
-        given["use_sim_time"] == "auto" and bool(given["bag"])
-    )
-
-
-def node_name(given):
-    return posixpath.join("/", given["namespace"].strip("/"), NODE)
+    """Whether time comes from /clock; None leaves it to the parameters."""
+    if given["use_sim_time"] == "auto":
+        return True if given["bag"] else None
+    return given["use_sim_time"] == "true"

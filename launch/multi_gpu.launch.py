@@ -19,6 +19,7 @@ from scal3r_ros.nodes.launching.parts import (
     namespace,
     node_arguments,
     params_file,
+    robot_namespace,
     values,
     worker_hosts,
 )
@@ -53,7 +54,12 @@ def arguments():
             TRUE_FALSE,
         ),
         device("cpu starts workers without GPUs; else worker i sees GPU i alone."),
-        argument("use_sim_time", "false", "Take time from /clock.", TRUE_FALSE),
+        argument(
+            "use_sim_time",
+            "",
+            "Take time from /clock; empty leaves it to the parameters.",
+            ["", *TRUE_FALSE],
+        ),
         *node_arguments(),
     ]
 
@@ -61,6 +67,7 @@ def arguments():
 def start_nodes(context):
     """As many nodes as the arguments ask for; runs when all of them are known."""
     given = placed(values(context, arguments()))
+    given["robot"] = robot_namespace(context, given["namespace"])
     count = int(given["num_gpus"])
     actions = [reconstruction_node(given, index) for index in range(count)]
     if given["context_sync"] == "true":
@@ -87,8 +94,7 @@ def placed(given):
 
 def reconstruction_node(given, index):
     """Worker `index`; it shares the robot's control topics and sees one GPU as its cuda:0."""
-    robot = posixpath.join("/", given["namespace"].strip("/"))
-    shared = [(topic, posixpath.join(robot, topic)) for topic in SHARED_TOPICS]
+    shared = [(topic, posixpath.join(given["robot"], topic)) for topic in SHARED_TOPICS]
     own = posixpath.join(given["namespace"], f"{given['prefix']}{index}")
     overrides = {"model.device": given["device"]} if given["device"] else {}
     environment = {} if given["device"] == "cpu" else {"CUDA_VISIBLE_DEVICES": str(index)}
@@ -98,7 +104,8 @@ def reconstruction_node(given, index):
 
 
 def node(given, executable, namespace, overrides, **more):
-    overrides = {"use_sim_time": given["use_sim_time"] == "true", **overrides}
+    if given["use_sim_time"]:
+        overrides = {"use_sim_time": given["use_sim_time"] == "true", **overrides}
     if given["address"]:
         overrides["distributed.address"] = given["address"]
     return lifecycle_node(given, executable, namespace, overrides, **more)

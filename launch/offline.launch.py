@@ -7,7 +7,7 @@ from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess, OpaqueFunction
 from launch_ros.substitutions import ExecutableInPackage
 
-from scal3r_ros.nodes.launching.parts import PACKAGE, argument, device, params_file, values
+from scal3r_ros.nodes.launching.parts import PACKAGE, after, argument, device, params_file, values
 
 
 def generate_launch_description():
@@ -25,7 +25,7 @@ def arguments():
 
 
 def reconstruct(context):
-    """The command line's `scal3r reconstruct`; the launch ends with it and has its exit code."""
+    """The command line's `scal3r reconstruct`; the launch ends with it, and fails if it does."""
     given = values(context, arguments())
     options = {
         "--out": given["out"],
@@ -37,6 +37,9 @@ def reconstruct(context):
     scal3r = ExecutableInPackage(package=PACKAGE, executable="scal3r")
     return [
         ExecuteProcess(
-            cmd=[scal3r, "reconstruct", given["bag"], *words], output="screen", emulate_tty=True
+            cmd=[scal3r, "reconstruct", given["bag"], *words],
+            output="screen",
+            emulate_tty=True,
+            on_exit=after("scal3r reconstruct"),
         )
     ]

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -17,6 +18,9 @@ from scal3r_ros.options import walk_options
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted(ROOT.glob("launch/*.launch.py"))
+BAG = str(ROOT / "demo" / "loop_room")
+ENDED = SimpleNamespace(returncode=0)
+"""The event of a process that has done its work."""
 OPTIONS = {option.name for option in walk_options(NodeConfig)}
 
 
@@ -28,7 +32,17 @@ def described(path: Path) -> list[Recorded]:
         return module.generate_launch_description().initial_entities
 
 
-def launched(name: str, **given: str) -> list[Recorded]:
+class Context(dict):
+    """What a launch file may ask a LaunchContext; `push` is set by PushRosNamespace around it."""
+
+    is_shutdown = False
+
+    def __init__(self, given: dict, push: str) -> None:
+        super().__init__(given)
+        self.launch_configurations = {**given, **({"ros_namespace": push} if push else {})}
+
+
+def launched(name: str, push: str = "", **given: str) -> list[Recorded]:
     """What a launch file starts with these arguments; defaults for the others."""
     entities = described(ROOT / "launch" / f"{name}.launch.py")
     declared = [e for e in entities if e.kind == "DeclareLaunchArgument"]
@@ -41,7 +55,7 @@ def launched(name: str, **given: str) -> list[Recorded]:
         assert choices is None or value in choices, f"{entity.name}: {value} not in {choices}"
     with contract():
         (opaque,) = [e for e in entities if e.kind == "OpaqueFunction"]
-        return opaque.function({**values, **given})
+        return opaque.function(Context({**values, **given}, push))
 
 
 def nodes(entities: list[Recorded]) -> dict[str, Recorded]:
@@ -118,14 +132,20 @@ def test_offline_gives_a_command_that_exists(device):
 
 
 def test_only_what_the_user_gave_beats_the_file():
-    node = nodes(launched("mapping"))["/mapping_node"]
-    assert node.parameters[0] == "file"
-    assert overrides(node) == {"use_sim_time": False, "autostart": True}
-    node = nodes(launched("mapping", device="cuda:1", image_transport="compressed"))[
-        "/mapping_node"
-    ]
-    assert overrides(node)["model.device"] == "cuda:1"
-    assert overrides(node)["input.image_transport"] == "compressed"
+    chosen = {"device": "cuda:1", "image_transport": "compressed", "autostart": "false"}
+    node = nodes(launched("mapping", params_file="mine.yaml", **chosen))["/mapping_node"]
+    assert node.parameters[0] == "mine.yaml"
+    assert overrides(node) == {
+        "model.device": "cuda:1", "input.image_transport": "compressed", "autostart": False
+    }  # fmt: skip
+
+
+def test_without_arguments_the_values_of_an_including_launch_file_stand():
+    """A parameter file or dictionary would beat what SetParameter says around it."""
+    started = {**nodes(launched("mapping")), **nodes(launched("multi_gpu"))}
+    given = {name: node.parameters for name, node in started.items()}
+    assert given.pop("/context_sync_node") == [{"workers": 2}]
+    assert set(map(str, given.values())) == {"[]"}, given
 
 
 @pytest.mark.parametrize(
@@ -146,19 +166,61 @@ def test_topics_are_remapped(image, info, expected):
 
 
 def test_a_bag_is_played_flushed_and_ends_the_launch():
-    started = launched("mapping", bag="drive.mcap", namespace="robot")
+    started = launched("mapping", bag=BAG, namespace="robot")
     assert overrides(nodes(started)["robot/mapping_node"])["use_sim_time"] is True
     play = next(e for e in started if e.kind == "ExecuteProcess")
-    assert play.cmd[:4] == ["ros2", "bag", "play", "drive.mcap"] and "--clock" in play.cmd
+    assert play.cmd[:4] == ["ros2", "bag", "play", BAG] and "--clock" in play.cmd
     first, second = [e.event_handler for e in started if e.kind == "RegisterEventHandler"]
     assert first.target_action is play
-    flush = first.on_exit[-1]
+    flush = first.on_exit(ENDED, Context({}, ""))[-1]
     assert flush.cmd[3] == "/robot/mapping_node/flush" and second.target_action is flush
-    assert second.on_exit[0].event.kind == "Shutdown"
+    assert second.on_exit(ENDED, Context({}, ""))[0].event.kind == "Shutdown"
+
+
+def test_what_fails_fails_the_launch():
+    """An exception of a handler gives the launch its exit code; a normal stop is none."""
+    with pytest.raises(FileNotFoundError, match=r"bag:=/nowhere.mcap does not exist"):
+        launched("mapping", bag="/nowhere.mcap")
+    started = launched("mapping", bag=BAG)
+    handlers = [e.event_handler.on_exit for e in started if e.kind == "RegisterEventHandler"]
+    handlers.append(nodes(started)["/mapping_node"].on_exit)
+    handlers.append(launched("offline", bag=BAG)[0].on_exit)
+    stopping = Context({}, "")
+    stopping.is_shutdown = True
+    for handler in handlers:
+        with pytest.raises(RuntimeError, match="exit code 3"):
+            handler(SimpleNamespace(returncode=3), Context({}, ""))
+        handler(SimpleNamespace(returncode=3), stopping)
+    assert "on_exit" not in nodes(launched("mapping"))["/mapping_node"].arguments
+
+
+def test_a_node_that_dies_comes_back_if_asked():
+    for name in ("mapping", "multi_gpu"):
+        assert not any(node.respawn for node in nodes(launched(name)).values())
+        assert all(node.respawn for node in nodes(launched(name, respawn="true")).values())
+    started = launched("mapping", bag=BAG, respawn="true")
+    assert "on_exit" not in nodes(started)["/mapping_node"].arguments
+
+
+@pytest.mark.parametrize("push", ["/fleet", "fleet"])
+def test_a_pushed_namespace_is_part_of_every_name(push):
+    started = launched("mapping", push, bag=BAG, namespace="robot", num_gpus="2", rviz="true")
+    (first, _) = [e.event_handler for e in started if e.kind == "RegisterEventHandler"]
+    flush = first.on_exit(ENDED, Context({}, ""))[-1]
+    assert flush.cmd[3] == "/fleet/robot/mapping_node/flush"
+    moved = dict(nodes(started)["robot/rviz2"].remappings)
+    assert moved["/mapping_node/map"] == "/fleet/robot/mapping_node/map"
+    (include,) = [e for e in started if e.kind == "IncludeLaunchDescription"]
+    assert dict(include.launch_arguments)["namespace"] == "robot", "the push holds there too"
+    workers = nodes(launched("multi_gpu", push, namespace="robot"))
+    worker = workers["robot/gpu_0/reconstruction_node"]
+    assert dict(worker.remappings)["worker_state"] == "/fleet/robot/worker_state"
+    alone = nodes(launched("multi_gpu", push))["gpu_0/reconstruction_node"]
+    assert dict(alone.remappings)["worker_state"] == "/fleet/worker_state"
 
 
 def test_sim_time_can_be_refused():
-    node = nodes(launched("mapping", bag="b", use_sim_time="false"))["/mapping_node"]
+    node = nodes(launched("mapping", bag=BAG, use_sim_time="false"))["/mapping_node"]
     assert overrides(node)["use_sim_time"] is False
 
 

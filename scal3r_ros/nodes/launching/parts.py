@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+
 from launch.actions import DeclareLaunchArgument
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
@@ -22,10 +24,12 @@ def namespace(description):
 
 
 def params_file():
+    """None by default: a file would beat the values of an including launch file."""
     return argument(
         "params_file",
-        shared_file("config", "mapping.yaml"),
-        "YAML file with the parameters; arguments given here beat it.",
+        "",
+        "YAML file with the parameters, as config/mapping.yaml of the package; arguments given "
+        "here beat it, and it beats the values of an including launch file.",
     )
 
 
@@ -57,10 +61,12 @@ def node_arguments():
         ),
         argument(
             "autostart",
-            "true",
-            "Configure and activate at start; false waits for a lifecycle manager.",
-            TRUE_FALSE,
+            "",
+            "Configure and activate at start; false waits for a lifecycle manager, empty leaves "
+            "it to the parameters, where true is the default.",
+            ["", *TRUE_FALSE],
         ),
+        argument("respawn", "false", "Start a node again that has died.", TRUE_FALSE),
     ]
 
 
@@ -69,23 +75,54 @@ def values(context, declared):
     return {item.name: LaunchConfiguration(item.name).perform(context) for item in declared}
 
 
+def robot_namespace(context, namespace):
+    """Absolute namespace of what is started here, that of PushRosNamespace included."""
+    pushed = context.launch_configurations.get("ros_namespace", "")
+    return posixpath.join("/", pushed, namespace).rstrip("/") or "/"
+
+
+def after(what, then=()):
+    """What follows when a process has ended: actions, or the end of the launch if it failed."""
+
+    def on_exit(event, context):
+        if event.returncode and not context.is_shutdown:
+            raise RuntimeError(f"{what} failed with exit code {event.returncode}; see above")
+        return list(then)
+
+    return on_exit
+
+
+def needed(what):
+    """Without this process the others would wait for ever: the launch fails when it ends."""
+
+    def on_exit(event, context):
+        if not context.is_shutdown:
+            raise RuntimeError(f"{what} ended too early (exit code {event.returncode}); see above")
+
+    return on_exit
+
+
 def shared_file(*parts):
     """A file of the installed package."""
     return PathJoinSubstitution([FindPackageShare(PACKAGE), *parts])
 
 
 def lifecycle_node(given, executable, namespace, overrides, **more):
-    """A node of this package; only what the user gave overrides the parameter file."""
-    overrides = {"autostart": given["autostart"] == "true", **overrides}
+    """A node of this package; only what the user gave overrides the parameter file, and that the
+    values of an including launch file."""
+    if given["autostart"]:
+        overrides = {"autostart": given["autostart"] == "true", **overrides}
     return Node(
         package=PACKAGE,
         executable=executable,
         name=executable,
         namespace=namespace,
-        parameters=[given["params_file"], overrides],
+        parameters=[part for part in (given["params_file"], overrides) if part],
         arguments=["--ros-args", "--log-level", f"{executable}:={given['log_level']}"],
         output="screen",
         emulate_tty=True,
         sigterm_timeout="10",
+        respawn=given["respawn"] == "true",
+        respawn_delay=2.0,
         **more,
     )
