@@ -36,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chunk", type=int, default=8, help="frames per chunk")
     parser.add_argument("--overlap", type=int, default=3)
     parser.add_argument("--stride", type=int, default=4, help="map every n-th frame")
+    parser.add_argument(
+        "--keep", type=Path, default=None, help="folder that keeps the rendered worlds"
+    )
     parser.add_argument("--width", type=int, default=140, help="of the rendered images, pixels")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument(
@@ -68,7 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("suite real needs --data, a folder of recordings with groundtruth.txt")
     size = (arguments.width * 3 // 4, arguments.width)
     sequences = (
-        world_sequences(arguments.sequences, arguments.frames, size, arguments.stride)
+        world_sequences(
+            arguments.sequences, arguments.frames, size, arguments.stride, folder=arguments.keep
+        )
         if arguments.suite == "worlds"
         else real_sequences(arguments.data, arguments.stride)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -17,7 +18,7 @@ from scal3r_ros.train.worlds.clips import HELD_OUT_SEEDS, WorldSampler
 from scal3r_ros.train.worlds.rendering import focal_length
 from scal3r_ros.train.worlds.scenes import KINDS
 from scal3r_ros.train.worlds.textures import TexturePool
-from scal3r_ros.train.worlds.tours import film, make_tour
+from scal3r_ros.train.worlds.tours import Tour, film, make_tour
 
 _RATE = 15.0
 _STAMP_TOLERANCE_NS = 30_000_000
@@ -53,18 +54,19 @@ def world_sequences(
     stride: int = 1,
     first_seed: int = HELD_OUT_SEEDS + 1000,
     textures: TexturePool | None = None,
+    folder: Path | None = None,
 ) -> Iterator[Sequence]:
     """Tours of so many frames through worlds, held-out ones unless seeds and textures say
-    otherwise, all kinds in turn; every `stride`-th frame is rendered."""
+    otherwise, all kinds in turn; every `stride`-th frame is rendered, or read from `folder`, where
+    what is rendered is kept."""
     pool = textures or WorldSampler.held_out().textures
+    stamps = [round(n * 1e9 / _RATE) for n in range(0, frames, stride)]
     for i in range(count):
         kind = KINDS[i % len(KINDS)]
         made = make_tour(kind, frames, first_seed + i, pool)
         made = replace(made, T_world_camera=made.T_world_camera[::stride])
-        slices = [[x.numpy() for x in part] for part in film(made, pool, size)]
-        images, depth, solid = (np.concatenate([part[k] for part in slices]) for k in range(3))
-        rgb = (images.transpose(0, 2, 3, 1) * 255).round().astype(np.uint8)
-        stamps = [round(n * 1e9 / _RATE) for n in range(0, frames, stride)]
+        kept = folder and folder / f"{first_seed + i}-{frames}-{stride}-{size[0]}x{size[1]}.npz"
+        rgb, depth, solid = _filmed(made, pool, size, kept)
         yield Sequence(
             f"{kind}-{i}",
             tuple(Frame(n, stamp, image) for n, (stamp, image) in enumerate(zip(stamps, rgb))),
@@ -73,6 +75,24 @@ def world_sequences(
             solid,
             float(focal_length(torch.tensor(made.fov), size[1])),
         )
+
+
+def _filmed(
+    made: Tour, pool: TexturePool, size: tuple[int, int], kept: Path | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images (N, H, W, 3) uint8, depth and solid of a tour; from the file `kept` if it is there."""
+    if kept is not None and kept.exists():
+        with np.load(kept) as stored:
+            return stored["rgb"], stored["depth"], stored["solid"]
+    slices = [[x.numpy() for x in part] for part in film(made, pool, size)]
+    images, depth, solid = (np.concatenate([part[k] for part in slices]) for k in range(3))
+    rgb = (images.transpose(0, 2, 3, 1) * 255).round().astype(np.uint8)
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        part = kept.with_suffix(f".{os.getpid()}.npz")
+        np.savez(part, rgb=rgb, depth=depth, solid=solid)
+        os.replace(part, kept)
+    return rgb, depth, solid
 
 
 def real_sequences(folder: Path, stride: int = 1) -> Iterator[Sequence]:

@@ -65,6 +65,14 @@ def sequence():
     return next(iter(world_sequences(1, 24, size=(42, 56))))
 
 
+def test_kept_worlds_are_those_that_were_rendered(sequence, tmp_path):
+    for _ in range(2):
+        (again,) = world_sequences(1, 24, size=(42, 56), folder=tmp_path)
+        assert all(np.array_equal(a.rgb, b.rgb) for a, b in zip(again.frames, sequence.frames))
+        assert np.array_equal(again.depth, sequence.depth)
+        assert len(list(tmp_path.iterdir())) == 1
+
+
 def _config(**values):
     return from_dict(Config, {"chunk.size": 6, "chunk.overlap": 3, "loop.enabled": False} | values)
 
