@@ -107,6 +107,7 @@ class ClipCache:
             *(stored[k][index][None] for k in ("images", "depth", "solid", "T_world_camera")),
             stored["focal"],
         )
+        clip = replace(clip, images=clip.images.float() / 255)
         clip = zoomed(clip, size, _share(generator))
         seed = _integer(2**31 - 1, generator)
         return replace(clip, images=develop(clip.images, Dice(seed)))
@@ -118,7 +119,7 @@ def zoomed(clip: ClipBatch, size: tuple[int, int], share: float) -> ClipBatch:
     height, width = clip.depth.shape[-2:]
     rows, columns = round(share * height), round(share * width)
     top, left = (height - rows) // 2, (width - columns) // 2
-    images = clip.images[..., top : top + rows, left : left + columns].float().div(255)
+    images = clip.images[..., top : top + rows, left : left + columns]
     frames = images.shape[1]
     images = F.interpolate(images.flatten(0, 1), size=size, mode="bilinear", antialias=True)
     row = top + ((torch.arange(size[0]) + 0.5) * rows / size[0]).long()[:, None]

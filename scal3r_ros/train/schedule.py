@@ -242,11 +242,11 @@ def seeing_schedule() -> Schedule:
         stages=(
             Stage("A", 28.0, 1, middle, weights, **common),
             Stage(
-                "B", 46.0, 1, middle, weights, 4, 3, True, 2, causal=True,
-                rate=(0.8, 0.1), **common,
+                "B", 40.0, 1, middle, weights, 4, 3, True, 2, causal=True,
+                rate=(0.8, 0.15), **common,
             ),
             Stage(
-                "C", 12.0, 1, full, weights, 3, 3, True, 2, causal=True,
+                "C", 8.0, 1, full, weights, 2, 3, True, 2, causal=True,
                 rate=(0.15, 0.01), **common,
             ),
         ),
