@@ -8,6 +8,7 @@ from small_network import SMALL, random_network
 
 from scal3r_ros.networks.feature_encoder import FeatureBackbone, normalised
 from scal3r_ros.networks.scal3r.guided_head import GuidedHead
+from scal3r_ros.networks.scal3r.memory import CausalMemory, ContextMemory, LocalMemory
 from scal3r_ros.networks.xfeat import WeightsMissing, XFeat, load_xfeat, weights_file
 
 SEEING = replace(
@@ -104,6 +105,25 @@ def test_finer_maps_reach_the_depth_and_not_the_tokens():
         network.agg_regator.advance(state, 0, network.collect)
         assert len(state.split()[0].joined(state.split()[1]).levels["depth"]) == 1
     assert not torch.equal(states[0].levels["depth"][0], states[1].levels["depth"][0])
+
+
+def test_the_laws_of_memories_hold_behind_it():
+    """One chunk is the same in every mode; a second chunk in a stream reads what the first wrote,
+    and the first does not read the second."""
+    network, chunks = random_network(SEEING), [images(1, 3), images(1, 3).flip(1)]
+    memory, streamed = ContextMemory(), []
+    for chunk in chunks:
+        round_ = memory.round(1)
+        streamed += network(chunk, memory=round_)
+        round_.commit()
+    for other in (ContextMemory().round(1), LocalMemory(), CausalMemory()):
+        (alone,) = network(chunks[0], memory=other)
+        torch.testing.assert_close(alone.depth, streamed[0].depth, rtol=0, atol=0)
+    in_one_call = network(chunks, memory=CausalMemory())
+    for found, expected in zip(in_one_call, streamed):
+        torch.testing.assert_close(found.depth, expected.depth, rtol=1e-5, atol=1e-5)
+    (apart,) = network(chunks[1], memory=LocalMemory())
+    assert (apart.depth - streamed[1].depth).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize(
