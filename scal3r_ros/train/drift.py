@@ -53,8 +53,9 @@ class Drift:
     """One tour under one memory mode.
 
     scale: mean |log| of the ratio of the scales of neighbouring chunks, found by depth against
-    truth. turn: mean rotation error of a joint, degrees. ate_sim3, ate_se3: RMSE of the joined path
-    after one similarity, per cent of its length.
+    truth. turn: mean rotation error from the first frame of a chunk to the last of the next,
+    degrees. ate_sim3, ate_se3: RMSE of the joined path after one similarity, per cent of its
+    length.
     """
 
     scale: float

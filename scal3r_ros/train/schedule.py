@@ -249,6 +249,10 @@ def seeing_schedule() -> Schedule:
                 "C", 8.0, 1, full, weights, 2, 3, True, 2, causal=True,
                 rate=(0.15, 0.01), **common,
             ),
+            Stage(
+                "D", 24.0, 1, full, weights, 2, 3, True, 2, causal=True,
+                rate=(0.4, 0.01), **common,
+            ),
         ),
         learning_rate=7e-4,
         memory_rate=1.5e-3,
