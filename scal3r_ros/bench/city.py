@@ -15,7 +15,7 @@ from scal3r_ros.records import Frame
 
 SETBACK = 8.0
 """Distance of the buildings from the middle of the street, metres."""
-REACH = 70.0
+VIEW_RANGE = 70.0
 """Depth beyond which nothing is seen, metres."""
 ROOF = 14.0
 """Height of the buildings, metres."""
@@ -79,7 +79,7 @@ class City:
         return depth.reshape(shape).astype(np.float32), colour.reshape(*shape, 3).astype(np.uint8)
 
     def _cast(self, origins: np.ndarray, directions: np.ndarray) -> np.ndarray:
-        """Ray parameter (= z-depth) of the first surface: (S, R), NaN beyond REACH."""
+        """Ray parameter (= z-depth) of the first surface: (S, R), NaN beyond VIEW_RANGE."""
         with np.errstate(divide="ignore", invalid="ignore"):
             down = -origins[:, None, 2] / directions[..., 2]
             best = np.where(directions[..., 2] < 0, down, np.inf)
@@ -90,7 +90,7 @@ class City:
                     low = (cell + (dx, dy)) * self.block + SETBACK
                     high = low + self.block - 2 * SETBACK
                     away = np.maximum(low - origins[:, :2], origins[:, :2] - high).max(axis=1)
-                    if away.min() > REACH:
+                    if away.min() > VIEW_RANGE:
                         continue
                     first = (low - origins[:, :2])[:, None] * inverse
                     second = (high - origins[:, :2])[:, None] * inverse
@@ -99,7 +99,7 @@ class City:
                     rise = origins[:, None, 2] + enter * directions[..., 2]
                     hit = (enter < leave) & (enter > 0) & (rise < ROOF)
                     best = np.where(hit & (enter < best), enter, best)
-        return np.where(best < REACH, best, np.nan)
+        return np.where(best < VIEW_RANGE, best, np.nan)
 
 
 def drive(

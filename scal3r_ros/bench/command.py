@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 from pathlib import Path
 
-PARTS = {
+BENCHMARKS = {
     "model": "scal3r_ros.bench.model",
     "loger": "scal3r_ros.bench.loger",
     "mapping": "scal3r_ros.bench.mapping",
@@ -21,18 +21,20 @@ PARTS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `scal3r bench`."""
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; or all")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"of {', '.join(BENCHMARKS)}; or all"
+    )
     parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder for the JSON")
     parser.add_argument("--quick", action="store_true", help="smallest sizes")
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the parts one after the other; each prints its table and writes `PART.json`."""
-    unknown = sorted(set(args.parts) - set(PARTS))
+    unknown = sorted(set(args.parts) - set(BENCHMARKS))
     if unknown:
-        raise ValueError(f"unknown parts {', '.join(unknown)}; known are {', '.join(PARTS)}")
+        raise ValueError(f"unknown parts {', '.join(unknown)}; known are {', '.join(BENCHMARKS)}")
     for name in args.parts or _runnable():
-        module = importlib.import_module(PARTS[name])
+        module = importlib.import_module(BENCHMARKS[name])
         parser = argparse.ArgumentParser(description=module.__doc__)
         module.add_arguments(parser)
         chosen = ["--out", str(args.out / f"{name}.json"), *(["--quick"] if args.quick else [])]
@@ -43,4 +45,4 @@ def run(args: argparse.Namespace) -> None:
 def _runnable() -> list[str]:
     """All parts; that of the node needs ROS."""
     ros = importlib.util.find_spec("rclpy") is not None
-    return [name for name in PARTS if name != "node" or ros]
+    return [name for name in BENCHMARKS if name != "node" or ros]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from scal3r_ros.bench.model import Case, random_chunks, random_network
+from scal3r_ros.bench.model import ModelCase, random_chunks, random_network
 from scal3r_ros.bench.network_cost import chunk_cost
 from scal3r_ros.bench.projection import (
     LAYOUTS,
@@ -61,7 +61,7 @@ class Scaling:
 
 
 @dataclass(frozen=True)
-class Traffic:
+class MeasuredTraffic:
     """The exchange of one full-size round without any computing."""
 
     world_size: int
@@ -92,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure, print the tables and write the results as JSON."""
     rounds, repeats = (2, 2) if args.quick else (8, 30)
-    case = Case("scal3r-tiny", "stream", "float32", 4, 84, 112, rounds, "cpu")
+    case = ModelCase("scal3r-tiny", "stream", "float32", 4, 84, 112, rounds, "cpu")
     overhead = _overhead(case, repeats)
     scaling = [_together(_measure_rounds, size, case)[0] for size in (1, 2)]
     wires = ("float32",) if args.quick else ("float32", "bfloat16")
@@ -125,7 +125,7 @@ def main() -> None:
     run(parser.parse_args())
 
 
-def _overhead(case: Case, repeats: int) -> float:
+def _overhead(case: ModelCase, repeats: int) -> float:
     """Relative extra processor time of a group of one against the reconstructor alone.
 
     Both do the same chunks in turns, so that what neighbours do to the machine hits both.
@@ -151,7 +151,7 @@ def _overhead(case: Case, repeats: int) -> float:
     return float(np.median(ratios[1:]) - 1)
 
 
-def _measure_rounds(rank: int, size: int, port: int, case: Case) -> Scaling:
+def _measure_rounds(rank: int, size: int, port: int, case: ModelCase) -> Scaling:
     config = DistributedConfig()
     worker = LockstepWorker(_engine(case), config, _CPU)
     store = join_store("127.0.0.1", port, config)
@@ -178,7 +178,7 @@ def _measure_rounds(rank: int, size: int, port: int, case: Case) -> Scaling:
     )
 
 
-def _measure_traffic(rank: int, size: int, port: int, options: tuple[str, bool]) -> Traffic:
+def _measure_traffic(rank: int, size: int, port: int, options: tuple[str, bool]) -> MeasuredTraffic:
     wire, quick = options
     config = DistributedConfig(wire=wire)
     store = join_store("127.0.0.1", port, config)
@@ -197,7 +197,7 @@ def _measure_traffic(rank: int, size: int, port: int, options: tuple[str, bool])
     group.close()
     factor = 0.5 if wire == "bfloat16" else 1.0
     expected = int(factor * ring_share(size) * gradient_bytes(a))
-    return Traffic(size, wire, sync.traffic.bytes_sent, expected, min(seconds))
+    return MeasuredTraffic(size, wire, sync.traffic.bytes_sent, expected, min(seconds))
 
 
 def _together(measure: Callable, size: int, argument: Any) -> list[Any]:
@@ -224,7 +224,7 @@ def _measure(
     results.put((rank, measure(rank, size, port, argument)))
 
 
-def _engine(case: Case) -> Scal3RReconstructor:
+def _engine(case: ModelCase) -> Scal3RReconstructor:
     network = random_network(preset(case.preset), case.precision, _CPU)
     return Scal3RReconstructor(LoadedNetwork(network, "random"), MemoryConfig(), case.width)
 
@@ -234,7 +234,7 @@ def _estimated_chunk_seconds(tflops: float) -> float:
     return chunk_cost(preset("scal3r"), 60, 30, _OFFICIAL_GRID).total / (tflops * 1e12)
 
 
-def _print(overhead: float, scaling: Sequence[Scaling], traffic: Sequence[Traffic]) -> None:
+def _print(overhead: float, scaling: Sequence[Scaling], traffic: Sequence[MeasuredTraffic]) -> None:
     print("measured on this machine:")
     print(f"group of one against no group: {100 * overhead:+.2f} % processor time")
     print("world  round s  chunk/s  cpu s/chunk   sync s  sent MB  analytic MB")

@@ -17,7 +17,7 @@ from scal3r_ros.mapping.sim3 import Sim3
 from scal3r_ros.mapping.similarity_fit import weighted_similarity
 from scal3r_ros.mapping.trajectory import Trajectory
 
-PLACE = 13.0
+PLACE_DISTANCE = 13.0
 """Metres between the middle frames of two chunks that see the same place."""
 EXACT = np.array([5e-4, 2e-4, 5e-4])
 """Standard deviations of a loop that is measured without error."""
@@ -98,7 +98,7 @@ def _revisits(true: Mapping[int, Sim3]) -> list[tuple[int, int]]:
     chunks = list(true)
     centres = np.array([true[c].translation for c in chunks])
     ahead = np.array([true[c].rotation[:, 2] for c in chunks])
-    near = np.linalg.norm(centres[:, None] - centres[None], axis=2) < PLACE
+    near = np.linalg.norm(centres[:, None] - centres[None], axis=2) < PLACE_DISTANCE
     near &= ahead @ ahead.T > 0.9
     i, j = np.nonzero(np.triu(near, 3))
     return [(chunks[a], chunks[b]) for a, b in zip(i.tolist(), j.tolist())]

@@ -33,7 +33,7 @@ DRIFTS = {"steady": REALISTIC, "random": RANDOM}
 
 
 @dataclass(frozen=True)
-class Case:
+class DriveCase:
     """One run."""
 
     frames: int = FRAMES
@@ -47,10 +47,10 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Result:
+class DriveResult:
     """What it took and what came of it."""
 
-    case: Case
+    case: DriveCase
     kilometres: float
     chunks: int
     loops_closed: int
@@ -80,10 +80,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--case", help=argparse.SUPPRESS)
 
 
-def run(args: argparse.Namespace) -> list[Result]:
+def run(args: argparse.Namespace) -> list[DriveResult]:
     """Run all cases, print the table and write it as JSON."""
     if args.case:
-        print(json.dumps(asdict(run_case(Case(**json.loads(args.case))))))
+        print(json.dumps(asdict(run_case(DriveCase(**json.loads(args.case))))))
         return []
     results = []
     for case in cases(args.seeds, args.quick):
@@ -94,27 +94,27 @@ def run(args: argparse.Namespace) -> list[Result]:
     return results
 
 
-def cases(seeds: int, quick: bool) -> Iterator[Case]:
+def cases(seeds: int, quick: bool) -> Iterator[DriveCase]:
     """Both kinds of drift for every seed, then lengths from a quarter to twice the route."""
     whole = FRAMES // 10 if quick else FRAMES
-    yield Case(whole, loops=False)
+    yield DriveCase(whole, loops=False)
     for drift in DRIFTS:
         for seed in range(seeds):
-            yield Case(whole, drift=drift, seed=seed)
-    yield Case(whole // 4)
-    yield Case(whole // 2)
-    yield Case(2 * whole, laps=2)
+            yield DriveCase(whole, drift=drift, seed=seed)
+    yield DriveCase(whole // 4)
+    yield DriveCase(whole // 2)
+    yield DriveCase(2 * whole, laps=2)
 
 
-def in_own_process(case: Case) -> Result:
+def in_own_process(case: DriveCase) -> DriveResult:
     """Peak memory belongs to one case alone."""
     command = [sys.executable, "-m", __spec__.name, "--case", json.dumps(asdict(case))]
     answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     values = json.loads(answer.splitlines()[-1])
-    return Result(**{**values, "case": Case(**values["case"])})
+    return DriveResult(**{**values, "case": DriveCase(**values["case"])})
 
 
-def run_case(case: Case) -> Result:
+def run_case(case: DriveCase) -> DriveResult:
     """Drive, map and measure."""
     city = drive(case.laps * FRAMES, case.laps * METRES, case.width, case.height,
                  case.laps * ROUTE)  # fmt: skip
@@ -132,7 +132,7 @@ def run_case(case: Case) -> Result:
     chunk_seconds, loop_seconds, growth = cost_model(np.array(spent), np.array(loops))
     graph, trajectory = mapper.live_map.graph, mapper.live_map.trajectory
     limit = loop_limit(graph, trajectory, city, reconstructor.units)
-    return Result(
+    return DriveResult(
         case=case,
         kilometres=_length(city, case.frames) / 1000.0,
         chunks=mapper.counters["chunks"],
@@ -169,7 +169,7 @@ def trajectory_error(poses: tuple[TrajectoryPose, ...], city: City) -> float:
     return position_error(found, [pose.frame_id for pose in poses], city)
 
 
-def table(results: list[Result], heading: bool = True) -> str:
+def table(results: list[DriveResult], heading: bool = True) -> str:
     """Aligned rows for people. `chain`, `best`: ATE without loops and with perfect ones."""
     names = "frames km drift seed chunks loops chain_m ATE_m best_m ATE/chain mapper_s ms/chunk "
     names += "ms/loop growth_% peak_MB map_MB points"

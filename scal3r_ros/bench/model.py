@@ -22,7 +22,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from scal3r_ros.bench.model_cases import Case, Result, cases, header, row, verdicts
+from scal3r_ros.bench.model_cases import ModelCase, ModelResult, cases, header, row, verdicts
 from scal3r_ros.bench.naive_schedule import run_naively
 from scal3r_ros.bench.network_cost import ChunkCost, chunk_cost
 from scal3r_ros.config import MemoryConfig
@@ -47,10 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--case", help=argparse.SUPPRESS)
 
 
-def run(args: argparse.Namespace) -> list[Result]:
+def run(args: argparse.Namespace) -> list[ModelResult]:
     """Run all cases, print the table and write the results as JSON."""
     if args.case:
-        _answer(Case(**json.loads(args.case)))
+        _answer(ModelCase(**json.loads(args.case)))
         return []
     device = args.device
     if device == "auto":
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> list[Result]:
     return results
 
 
-def in_own_process(case: Case) -> Result:
+def in_own_process(case: ModelCase) -> ModelResult:
     """Measure a case in a fresh interpreter; with half the frames if the device is too small."""
     command = [sys.executable, "-m", "scal3r_ros.bench.model", "--case", json.dumps(asdict(case))]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
@@ -83,10 +83,10 @@ def in_own_process(case: Case) -> Result:
     if done.returncode:
         raise RuntimeError(f"{case} ended with status {done.returncode}; see the lines above")
     values = json.loads(done.stdout.splitlines()[-1])
-    return Result(**{**values, "case": Case(**values["case"])})
+    return ModelResult(**{**values, "case": ModelCase(**values["case"])})
 
 
-def _answer(case: Case) -> None:
+def _answer(case: ModelCase) -> None:
     try:
         print(json.dumps(asdict(run_case(case))))
     except (OutOfDeviceMemory, torch.cuda.OutOfMemoryError) as error:
@@ -94,7 +94,7 @@ def _answer(case: Case) -> None:
         sys.exit(_OUT_OF_MEMORY)
 
 
-def run_case(case: Case) -> Result:
+def run_case(case: ModelCase) -> ModelResult:
     """Warm up with one chunk, then time the others."""
     device, sizes = torch.device(case.device), preset(case.preset)
     if case.schedule == "naive":
@@ -109,7 +109,7 @@ def run_case(case: Case) -> Result:
     cost = _cost(sizes, case)
     dtype = getattr(torch, case.precision)
     rate = matmul_rate(device, dtype)
-    return Result(
+    return ModelResult(
         case=case,
         seconds_per_chunk=seconds,
         cpu_seconds_per_chunk=cpu_seconds,
@@ -142,7 +142,7 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def attention_rate(
-    sizes: Architecture, case: Case, device: torch.device, dtype: torch.dtype
+    sizes: Architecture, case: ModelCase, device: torch.device, dtype: torch.dtype
 ) -> float:
     """Operations per second of attention over all tokens of the case's chunk, best of five."""
     height, width = case.height // sizes.patch_size, case.width // sizes.patch_size
@@ -165,7 +165,7 @@ def _shortest(work: Callable[[], object], device: torch.device) -> float:
     return min(seconds[1:])
 
 
-def _time_stream(network: Scal3R, case: Case) -> tuple[float, float, float]:
+def _time_stream(network: Scal3R, case: ModelCase) -> tuple[float, float, float]:
     """The product's own path, memory and encoder cache included: wall and processor seconds per
     chunk, growth of the resident size."""
     engine = Scal3RReconstructor(LoadedNetwork(network, "random"), MemoryConfig(), case.width)
@@ -182,7 +182,7 @@ def _time_stream(network: Scal3R, case: Case) -> tuple[float, float, float]:
     return float(np.mean(seconds[1:])), float(np.mean(busy[1:])), growth
 
 
-def _time_naive(network: Scal3R, case: Case) -> tuple[float, float, float]:
+def _time_naive(network: Scal3R, case: ModelCase) -> tuple[float, float, float]:
     order = network_order(case.frames)
     images = [
         torch.from_numpy(np.stack([chunk.frames[i].rgb for i in order])).permute(0, 3, 1, 2)[None]
@@ -199,7 +199,7 @@ def _time_naive(network: Scal3R, case: Case) -> tuple[float, float, float]:
     return seconds / case.chunks, busy / case.chunks, _resident_peak() - before
 
 
-def random_chunks(case: Case, count: int) -> Iterator[Chunk]:
+def random_chunks(case: ModelCase, count: int) -> Iterator[Chunk]:
     """Chunks of random images that overlap by half, made one at a time."""
     overlap = case.frames // 2
     stride = case.frames - overlap
@@ -216,7 +216,7 @@ def random_chunks(case: Case, count: int) -> Iterator[Chunk]:
         yield Chunk(index, 0, frames, shared)
 
 
-def _cost(sizes: Architecture, case: Case) -> ChunkCost:
+def _cost(sizes: Architecture, case: ModelCase) -> ChunkCost:
     grid = (case.height // sizes.patch_size, case.width // sizes.patch_size)
     naive = case.schedule == "naive"
     new = case.frames if naive else case.frames - case.frames // 2

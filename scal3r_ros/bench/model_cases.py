@@ -12,7 +12,7 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Case:
+class ModelCase:
     """One row of the table."""
 
     preset: str
@@ -33,10 +33,10 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Result:
+class ModelResult:
     """What a case measured; memory in MiB."""
 
-    case: Case
+    case: ModelCase
     seconds_per_chunk: float
     cpu_seconds_per_chunk: float
     """Processor time of all threads; unlike the wall clock it does not depend on neighbours."""
@@ -58,9 +58,9 @@ class Result:
     """Growth of that from the second timed chunk to the last."""
 
 
-def cases(device: str, quick: bool) -> Iterator[Case]:
+def cases(device: str, quick: bool) -> Iterator[ModelCase]:
     """Tiny network on the CPU everywhere; full size too where there is a GPU."""
-    tiny = Case("scal3r-tiny", "stream", "float32", 12, 168, 224, 3, "cpu")
+    tiny = ModelCase("scal3r-tiny", "stream", "float32", 12, 168, 224, 3, "cpu")
     if quick:
         tiny = replace(tiny, frames=2, height=56, width=56, chunks=2)
     yield tiny
@@ -73,7 +73,7 @@ def cases(device: str, quick: bool) -> Iterator[Case]:
     if device == "cpu":
         return
     for height in (392, 154):
-        full = Case("scal3r", "stream", "bfloat16", 60, height, 518, 4, device)
+        full = ModelCase("scal3r", "stream", "bfloat16", 60, height, 518, 4, device)
         yield full
         yield replace(full, precision="float32", chunks=2)
         yield replace(full, schedule="naive", precision="float32", chunks=2)
@@ -83,7 +83,7 @@ def header() -> str:
     return _row(_COLUMNS)
 
 
-def row(result: Result) -> str:
+def row(result: ModelResult) -> str:
     """One line of the table."""
     return _row(
         (
@@ -100,7 +100,7 @@ def row(result: Result) -> str:
     )
 
 
-def verdicts(results: Sequence[Result]) -> list[str]:
+def verdicts(results: Sequence[ModelResult]) -> list[str]:
     """What is required on a large GPU, found or missed; one sentence where none was measured."""
     found = {(r.case.schedule, r.case.precision): r for r in results if _is_reference(r.case)}
     fast, slow = found.get(("stream", "bfloat16")), found.get(("naive", "float32"))
@@ -117,7 +117,7 @@ def verdicts(results: Sequence[Result]) -> list[str]:
     ]
 
 
-def _is_reference(case: Case) -> bool:
+def _is_reference(case: ModelCase) -> bool:
     return (case.preset, case.frames, case.height, case.width) == ("scal3r", 60, 392, 518)
 
 

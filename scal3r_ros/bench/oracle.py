@@ -19,7 +19,7 @@ from scal3r_ros.records import Chunk, ChunkPrediction
 
 SAME_PLACE = 30.0
 """Metres beyond which the two windows of a loop chunk cannot see the same thing."""
-PLACE = 6.0
+PLACE_SIZE = 6.0
 """Length over which descriptors change, metres."""
 
 
@@ -137,7 +137,7 @@ class OracleReconstructor:
         frequencies, phases = random.standard_normal((4, 256)), random.uniform(0, 2 * np.pi, 256)
         seen = np.array([self._looks_like(int(index)) for index in indices])
         poses = self.city.T_world_camera[seen]
-        view = np.concatenate([poses[:, :2, 3] / PLACE, 2.0 * poses[:, :2, 2]], axis=1)
+        view = np.concatenate([poses[:, :2, 3] / PLACE_SIZE, 2.0 * poses[:, :2, 2]], axis=1)
         features = np.cos(view @ frequencies + phases)
         features /= np.linalg.norm(features, axis=1, keepdims=True)
         return features.astype(np.float32)

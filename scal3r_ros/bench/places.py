@@ -35,7 +35,7 @@ _WORDS, _FIRST = 16, 30
 
 
 @dataclass(frozen=True)
-class Answer:
+class Retrieval:
     """The best earlier match of one frame. right: whether it sees the same place. known: whether
     any earlier frame does."""
 
@@ -94,7 +94,7 @@ def patch_tokens(network: Scal3R, images: np.ndarray) -> Tensor:
     return tokens[..., : network.architecture.embed_dim].float()
 
 
-def answers(vectors: np.ndarray, places: Places) -> Iterator[Answer]:
+def answers(vectors: np.ndarray, places: Places) -> Iterator[Retrieval]:
     """The best earlier match of every frame that has one far enough behind it."""
     store = DescriptorStore()
     for frame, vector in enumerate(vectors):
@@ -102,11 +102,11 @@ def answers(vectors: np.ndarray, places: Places) -> Iterator[Answer]:
         if newest >= 0:
             best, match = store.nearest(vector[None], np.array([newest]))
             seen = places.shared[frame, : newest + 1] >= SEEN_AGAIN
-            yield Answer(float(best[0]), bool(seen[match[0]]), bool(seen.any()))
+            yield Retrieval(float(best[0]), bool(seen[match[0]]), bool(seen.any()))
         store.add(np.array([frame]), vector[None])
 
 
-def quality(found: list[Answer]) -> Quality:
+def quality(found: list[Retrieval]) -> Quality:
     """Average precision, and recall at a high precision, over all thresholds."""
     ranked = sorted(found, key=lambda answer: -answer.similarity)
     right = np.cumsum([answer.right for answer in ranked])

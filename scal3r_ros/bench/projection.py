@@ -22,7 +22,7 @@ ANSWER_BYTES = 60 * 392 * 518 * (3 + 4 + 4)
 
 
 @dataclass(frozen=True)
-class Layout:
+class GpuLayout:
     """Machines and their links; bytes per second that one process, or one machine, can send."""
 
     name: str
@@ -34,12 +34,12 @@ class Layout:
     """Of the machine of the mapping node; for one machine, its memory."""
 
 
-LAYOUTS = (
-    Layout("8 GPUs, NVLink 300 GB/s", 8, 1, 300e9, 5e9),
-    Layout("8 GPUs, PCIe 20 GB/s", 8, 1, 20e9, 5e9),
-    Layout("64 GPUs on 8 hosts, 400 Gb/s", 64, 8, 45e9, 45e9),
-    Layout("64 GPUs on 8 hosts, 100 Gb/s", 64, 8, 11e9, 11e9),
-    Layout("64 GPUs on 8 hosts, 10 Gb/s", 64, 8, 1.1e9, 1.1e9),
+GPU_LAYOUTS = (
+    GpuLayout("8 GPUs, NVLink 300 GB/s", 8, 1, 300e9, 5e9),
+    GpuLayout("8 GPUs, PCIe 20 GB/s", 8, 1, 20e9, 5e9),
+    GpuLayout("64 GPUs on 8 hosts, 400 Gb/s", 64, 8, 45e9, 45e9),
+    GpuLayout("64 GPUs on 8 hosts, 100 Gb/s", 64, 8, 11e9, 11e9),
+    GpuLayout("64 GPUs on 8 hosts, 10 Gb/s", 64, 8, 1.1e9, 1.1e9),
 )
 
 
@@ -47,7 +47,7 @@ LAYOUTS = (
 class Projection:
     """Seconds of one round and what becomes of the speed."""
 
-    layout: Layout
+    layout: GpuLayout
     sync: float
     messages: float
     """Images out and predictions in, not overlapped with computing."""
@@ -70,7 +70,7 @@ def ring_share(workers: int) -> float:
 
 
 def project(
-    layout: Layout, chunk_seconds: float, a: Architecture, rate: float = PYTHON_RATE
+    layout: GpuLayout, chunk_seconds: float, a: Architecture, rate: float = PYTHON_RATE
 ) -> Projection:
     """A round of one chunk per worker; `rate` bounds what the mapping node takes in."""
     workers = layout.workers

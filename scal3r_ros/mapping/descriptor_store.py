@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-WIDTH = 512
-"""Longer descriptors are projected to this many numbers; cosines survive to about 1/sqrt(WIDTH)."""
+DESCRIPTOR_WIDTH = 512
+"""Longer descriptors are projected to this many numbers; cosines survive to about one by its
+root."""
 CAPACITY = 100_000
 """Descriptors kept; beyond it every second of the older half is dropped."""
 BLOCK = 4096

@@ -15,7 +15,7 @@ import numpy as np
 
 from scal3r_ros.config import LoopConfig
 from scal3r_ros.mapping.alignment import Alignment
-from scal3r_ros.mapping.descriptor_store import WIDTH, DescriptorStore
+from scal3r_ros.mapping.descriptor_store import DESCRIPTOR_WIDTH, DescriptorStore
 from scal3r_ros.mapping.sim3 import Sim3
 
 MARGIN = 2.0
@@ -239,8 +239,8 @@ def _renamed(verdict: LoopVerdict, accepted: bool, reason: str) -> LoopVerdict:
 
 
 def _compact(descriptors: np.ndarray) -> np.ndarray:
-    """Project to at most WIDTH numbers (fixed random directions) and restore unit length."""
-    if descriptors.shape[1] > WIDTH:
+    """Project to DESCRIPTOR_WIDTH numbers (fixed random directions), of unit length."""
+    if descriptors.shape[1] > DESCRIPTOR_WIDTH:
         descriptors = descriptors @ _directions(descriptors.shape[1])
     lengths = np.linalg.norm(descriptors, axis=1, keepdims=True)
     return descriptors / np.maximum(lengths, 1e-12)
@@ -248,8 +248,8 @@ def _compact(descriptors: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=2)
 def _directions(length: int) -> np.ndarray:
-    """(length, WIDTH) fixed random directions: tens of milliseconds to draw, so drawn once."""
+    """(length, DESCRIPTOR_WIDTH) fixed random directions: slow to draw, so drawn once."""
     random = np.random.default_rng(length)
-    directions = random.standard_normal((length, WIDTH)).astype(np.float32)
+    directions = random.standard_normal((length, DESCRIPTOR_WIDTH)).astype(np.float32)
     directions.flags.writeable = False
     return directions

@@ -11,7 +11,7 @@ from scal3r_ros.mapping.pose_fit import similarity_of_poses
 from scal3r_ros.mapping.sim3 import Sim3
 from scal3r_ros.records import ChunkPrediction
 
-MIN_FRAMES = 3
+MIN_BRIDGE_FRAMES = 3
 SIGMA = np.array([0.1, 0.05, 0.1])
 """Believed standard deviation of a bridge: translation (of the distance covered), rotation (rad),
 log-scale."""
@@ -41,7 +41,7 @@ def bridge_by_odometry(
 def _anchor(prediction: ChunkPrediction, T_odom_camera: Mapping[int, np.ndarray]) -> Sim3 | None:
     """S_odom_chunk from the frames with odometry; None if they hardly move."""
     known = [i for i, frame_id in enumerate(prediction.frame_ids) if frame_id in T_odom_camera]
-    if len(known) < MIN_FRAMES:
+    if len(known) < MIN_BRIDGE_FRAMES:
         return None
     chunk = prediction.T_chunk_camera[known]
     odom = np.stack([T_odom_camera[prediction.frame_ids[i]] for i in known])

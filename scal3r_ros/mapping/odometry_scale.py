@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MIN_FRAMES = 6
+MIN_SCALE_FRAMES = 6
 """Fewer frames do not tell their noise."""
 UNTESTED = 0.05
 """Relative disagreement of one more stretch, assumed beside those that were seen: how far they
@@ -46,7 +46,7 @@ def compare(stamps_ns: np.ndarray, metres: np.ndarray, units: np.ndarray) -> Str
 
     The noise of different frames must be independent.
     """
-    if len(stamps_ns) < MIN_FRAMES:
+    if len(stamps_ns) < MIN_SCALE_FRAMES:
         return None
     in_metres, in_units = (_energy(stamps_ns, record) for record in (metres, units))
     return Stretch(in_metres[0], in_units[0], in_metres[1], in_units[1])

@@ -7,7 +7,7 @@ from scipy import fft
 
 from scal3r_ros.config import GateConfig
 
-WIDTH = 192
+TILED_WIDTH = 192
 """Width of the grey thumbnail on which motion is measured, pixels."""
 TILE = 48
 """Edge of the tiles whose motion is measured one by one, pixels."""
@@ -55,9 +55,9 @@ class ParallaxGate:
 
 
 def thumbnail(rgb: np.ndarray) -> np.ndarray:
-    """Grey image (h, WIDTH) float32 by averaging blocks of pixels."""
+    """Grey image (h, TILED_WIDTH) float32 by averaging blocks of pixels."""
     height, width = rgb.shape[:2]
-    step = max(1, width // WIDTH)
+    step = max(1, width // TILED_WIDTH)
     rows, columns = height // step * step, width // step * step
     grey = rgb[:rows, :columns].astype(np.float32).mean(axis=2)
     return grey.reshape(rows // step, step, columns // step, step).mean(axis=(1, 3))

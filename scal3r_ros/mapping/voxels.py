@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-REACH = 1 << 20
+KEY_RANGE = 1 << 20
 """Voxels per axis on either side of the origin; points beyond are dropped."""
 
 
@@ -48,7 +48,7 @@ class Voxels:
         the result does not depend on the sorting algorithm.
         """
         cells = np.floor(points * np.float32(1.0 / size))
-        inside = (np.abs(cells) < REACH).all(axis=0)
+        inside = (np.abs(cells) < KEY_RANGE).all(axis=0)
         if not inside.all():
             cells, points, colors = cells[:, inside], points[:, inside], colors[:, inside]
             weights = weights[inside]
@@ -57,7 +57,7 @@ class Voxels:
         keys = np.zeros(len(weights), np.int64)
         for axis in range(3):
             keys <<= 21
-            keys |= cells[axis].astype(np.int64) + REACH
+            keys |= cells[axis].astype(np.int64) + KEY_RANGE
         order = np.argsort(keys)
         ordered = keys[order]
         first = np.concatenate([[True], ordered[1:] != ordered[:-1]])

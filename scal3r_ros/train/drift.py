@@ -49,7 +49,7 @@ _TOUR_FRAMES, _STRIDE, _SIZE = 300, 4, (120, 160)
 
 
 @dataclass(frozen=True)
-class Drift:
+class TourDrift:
     """One tour under one memory mode.
 
     scale: mean |log| of the ratio of the scales of neighbouring chunks, found by depth against
@@ -78,14 +78,14 @@ def chunks_of_tour(tour: ClipBatch) -> list[ClipBatch]:
     return [tour.frames(start + order) for start in starts]
 
 
-def measure_drift(predictions: Many[Prediction], chunks: Many[ClipBatch]) -> Drift:
+def measure_drift(predictions: Many[Prediction], chunks: Many[ClipBatch]) -> TourDrift:
     """Join the chunks of one tour and compare with the truth."""
     scales = np.log([_scale(p, c) for p, c in zip(predictions, chunks)])
     found = [_poses(p) for p in predictions]
     depths = [_in_time(p.depth[0]) for p in predictions]
     truth = [_in_time(c.T_world_camera[0]).double().numpy() for c in chunks]
     turns = [_turn(found[i : i + 2], truth[i : i + 2]) for i in range(len(found) - 1)]
-    return Drift(
+    return TourDrift(
         float(np.abs(np.diff(scales)).mean()),
         float(np.mean(turns)),
         path_error(_joined(found, depths, True), _unjoined(truth)),
@@ -203,7 +203,7 @@ class Toured:
     (N, 2), depth scaled by one factor per chunk."""
 
     scores: Scores
-    drifts: list[Drift]
+    drifts: list[TourDrift]
     confidences: Tensor
 
 

@@ -17,7 +17,7 @@ FILE = "run.pt"
 
 
 @dataclass
-class Progress:
+class RunProgress:
     """Counts of a run over all its sessions. history: one row of scores per validation."""
 
     minutes: float = 0.0
@@ -27,7 +27,7 @@ class Progress:
     history: list[dict[str, float | str]] = field(default_factory=list)
 
 
-def save_run(folder: Path, learner: Learner, progress: Progress) -> None:
+def save_run(folder: Path, learner: Learner, progress: RunProgress) -> None:
     """Write everything atomically: a crash leaves the previous file."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {
@@ -47,11 +47,11 @@ def read_run(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]
     return torch.load(folder / FILE, map_location=device, weights_only=True)
 
 
-def resume_run(content: dict[str, Any], learner: Learner) -> Progress:
+def resume_run(content: dict[str, Any], learner: Learner) -> RunProgress:
     """Put a run file's content back; raises `RuntimeError` if it belongs to another network."""
     learner.network.load_state_dict(content["network"])
     learner.probes.load_state_dict(content["probes"])
     learner.average.values = content["average"]
     for optimizer, state in zip(learner.optimizers, content["optimizers"]):
         optimizer.load_state_dict(state)
-    return Progress(**content["progress"])
+    return RunProgress(**content["progress"])

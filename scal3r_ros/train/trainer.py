@@ -17,7 +17,7 @@ from scal3r_ros.train.objective import step_loss
 from scal3r_ros.train.parallel import Crew
 from scal3r_ros.train.replay import CachedReplay, ClipReplay
 from scal3r_ros.train.run_state import FILE as RUN_FILE
-from scal3r_ros.train.run_state import Progress, read_run, resume_run, save_run
+from scal3r_ros.train.run_state import RunProgress, read_run, resume_run, save_run
 from scal3r_ros.train.schedule import Schedule, Stage
 from scal3r_ros.train.scoreboard import Scoreboard, line
 from scal3r_ros.train.validation import (
@@ -71,7 +71,7 @@ class Trainer:
         torch.manual_seed(seed)
         self.learner = make_learner(architecture, schedule, self.device, start)
         self.learner.choose(parts)
-        self.progress = Progress(seed=seed)
+        self.progress = RunProgress(seed=seed)
         if (self.folder / RUN_FILE).exists():
             content = read_run(self.folder, self.device)
             self.progress = resume_run(content, self.learner)
@@ -81,7 +81,7 @@ class Trainer:
         if fused:
             _fuse(self.learner.network)
 
-    def run(self, minutes: float = float("inf")) -> Progress:
+    def run(self, minutes: float = float("inf")) -> RunProgress:
         """Train until the schedule ends or `minutes` of this call have passed, and save."""
         deadline = time.monotonic() + 60 * minutes
         while self.crew.agree(time.monotonic()) < self.crew.agree(deadline):

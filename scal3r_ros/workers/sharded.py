@@ -42,7 +42,7 @@ from scal3r_ros.workers.shares import Share, shares
 log = logging.getLogger(__name__)
 
 
-class ProcessLost(KeyboardInterrupt):
+class RankLost(KeyboardInterrupt):
     """A process of the run has died or hangs. As after Ctrl-C, the chunk in flight has not been
     absorbed by anybody and can be saved with the map."""
 
@@ -128,7 +128,7 @@ class ShardedReconstructor:
         except GroupBroken as error:
             self._control.close()
             _ignore_the_launcher()
-            raise ProcessLost(
+            raise RankLost(
                 f"another process of this run died or hangs ({_first_words(error)})"
             ) from error
 

@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from scal3r_ros.bench import model
-from scal3r_ros.bench.model_cases import Case, Result, verdicts
+from scal3r_ros.bench.model_cases import ModelCase, ModelResult, verdicts
 from scal3r_ros.bench.naive_schedule import run_naively
 from scal3r_ros.bench.network_cost import chunk_cost
 from scal3r_ros.networks.scal3r.architecture import Architecture
@@ -88,8 +88,8 @@ def test_benchmark_prints_and_writes_every_case(tmp_path, capfd):
 
 
 def measured(schedule, precision, fps, peak_gib, share):
-    case = Case("scal3r", schedule, precision, 60, 392, 518, 2, "cuda:0")
-    return Result(case, 60 / fps, 1.0, fps, 524.0, {}, 700.0, 400.0, share, 4830.0,
+    case = ModelCase("scal3r", schedule, precision, 60, 392, 518, 2, "cuda:0")
+    return ModelResult(case, 60 / fps, 1.0, fps, 524.0, {}, 700.0, 400.0, share, 4830.0,
                   1024 * peak_gib, 6000.0, 0.0)  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def test_a_case_that_does_not_fit_is_run_with_fewer_frames(monkeypatch, capsys):
     tried = []
 
     def run(command, **options):
-        case = Case(**json.loads(command[-1]))
+        case = ModelCase(**json.loads(command[-1]))
         tried.append(case.frames)
         if case.frames > 15:
             return subprocess.CompletedProcess(command, 3, "")
@@ -116,6 +116,8 @@ def test_a_case_that_does_not_fit_is_run_with_fewer_frames(monkeypatch, capsys):
         return subprocess.CompletedProcess(command, 0, json.dumps(asdict(result)))
 
     monkeypatch.setattr(model.subprocess, "run", run)
-    found = model.in_own_process(Case("scal3r", "stream", "bfloat16", 60, 392, 518, 2, "cuda:0"))
+    found = model.in_own_process(
+        ModelCase("scal3r", "stream", "bfloat16", 60, 392, 518, 2, "cuda:0")
+    )
     assert tried == [60, 30, 15] and found.case.frames == 15
     assert capsys.readouterr().out.count("does not fit") == 2

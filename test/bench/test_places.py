@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from scal3r_ros.bench.place_recordings import Places, shared_views  # noqa: E402
-from scal3r_ros.bench.places import POOLINGS, Answer, answers, quality  # noqa: E402
+from scal3r_ros.bench.places import POOLINGS, Retrieval, answers, quality  # noqa: E402
 
 
 def test_views_share_what_both_see():
@@ -35,11 +35,11 @@ def test_an_answer_is_the_most_similar_frame_that_is_old_enough():
 
 def test_quality_of_a_ranking_worked_out_by_hand():
     ranking = [(0.9, True), (0.8, True), (0.7, False), (0.6, True), (0.5, False)]
-    found = [Answer(similarity, right, known=True) for similarity, right in ranking]
+    found = [Retrieval(similarity, right, known=True) for similarity, right in ranking]
     q = quality(found[::-1])
     assert q.average_precision == pytest.approx((1 + 1 + 3 / 4) / 5)
     assert q.recall == pytest.approx(2 / 5) and q.chance == pytest.approx(3 / 5)
-    assert quality([Answer(0.9, False, True)]).recall == 0.0
+    assert quality([Retrieval(0.9, False, True)]).recall == 0.0
 
 
 @pytest.mark.parametrize("name", POOLINGS)

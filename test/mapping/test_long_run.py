@@ -8,7 +8,14 @@ import pytest
 from oracle import RANDOM, REALISTIC, City, OracleReconstructor, Spoil, drive
 
 from scal3r_ros.bench.loop_limit import loop_limit
-from scal3r_ros.bench.mapping import Case, Result, cost_model, run_case, table, trajectory_error
+from scal3r_ros.bench.mapping import (
+    DriveCase,
+    DriveResult,
+    cost_model,
+    run_case,
+    table,
+    trajectory_error,
+)
 from scal3r_ros.config import Config, LoopConfig, MapConfig
 from scal3r_ros.pipeline.mapper import Mapper
 from scal3r_ros.records import Frame, MapUpdate
@@ -124,8 +131,8 @@ def test_stated_uncertainty_covers_the_drift(laps):
 
 
 def test_the_benchmark_measures_and_prints():
-    result = run_case(Case(frames=130, width=32, height=12))
-    assert isinstance(result, Result)
+    result = run_case(DriveCase(frames=130, width=32, height=12))
+    assert isinstance(result, DriveResult)
     assert result.chunks == 4
     assert 0 < result.ate < 1.0
     assert result.kilometres == pytest.approx(0.106, abs=0.002)

@@ -9,7 +9,7 @@ from oracle import OracleReconstructor, Spoil, drive
 
 from scal3r_ros.config import AlignmentConfig, LoopConfig
 from scal3r_ros.mapping.alignment import Alignment, align
-from scal3r_ros.mapping.descriptor_store import WIDTH
+from scal3r_ros.mapping.descriptor_store import DESCRIPTOR_WIDTH
 from scal3r_ros.mapping.loop_closure import (
     LoopDetector,
     LoopVerifier,
@@ -274,7 +274,9 @@ def test_directions_of_the_projection_are_drawn_once():
     vectors = np.random.default_rng(0).standard_normal((40, 2048)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     kept = _compact(vectors)
-    np.testing.assert_allclose(kept @ kept.T, vectors @ vectors.T, atol=5 / np.sqrt(WIDTH))
+    np.testing.assert_allclose(
+        kept @ kept.T, vectors @ vectors.T, atol=5 / np.sqrt(DESCRIPTOR_WIDTH)
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 
 from scal3r_ros.config import ChunkConfig
 from scal3r_ros.pipeline.chunk_queue import ChunkQueue
-from scal3r_ros.pipeline.state_arrays import pack_frames, unpack_frames
+from scal3r_ros.pipeline.state_arrays import pack_queue, unpack_queue
 from scal3r_ros.records import Frame
 
 CONFIG = ChunkConfig(size=4, overlap=1)
@@ -16,7 +16,7 @@ def frame(i: int) -> Frame:
 
 def loaded(arrays, facts):
     chunks = ChunkQueue(CONFIG)
-    unpack_frames(chunks, arrays, facts)
+    unpack_queue(chunks, arrays, facts)
     return chunks
 
 
@@ -24,7 +24,7 @@ def test_a_saved_chain_goes_on_at_the_size_of_its_first_image():
     saved = ChunkQueue(CONFIG)
     for i in range(6):
         saved.push(frame(i))
-    arrays, facts = pack_frames(saved)
+    arrays, facts = pack_queue(saved)
     found = loaded(arrays, facts)
     found.push(frame(6))
     chunk, following = found.waiting

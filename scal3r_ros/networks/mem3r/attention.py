@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from scal3r_ros.networks.layers import Rotary, rotary_table, rotate
 from scal3r_ros.networks.mem3r.architecture import ROPE_BASE
 
-Observer = Callable[[Tensor, Tensor], None]
+AttentionObserver = Callable[[Tensor, Tensor], None]
 """Is shown queries (B, heads, Q, D) and keys (B, heads, K, D) after their rotation."""
 
 
@@ -83,7 +83,7 @@ class CrossAttention(nn.Module):
         y: Tensor,
         rotary_x: Rotary | None,
         rotary_y: Rotary | None,
-        observe: Observer | None = None,
+        observe: AttentionObserver | None = None,
     ) -> Tensor:
         """Queries from `x` (B, Q, C), keys and values from `y` (B, K, C)."""
         q, k, v = self._split(self.projq(x)), self._split(self.projk(y)), self._split(self.projv(y))

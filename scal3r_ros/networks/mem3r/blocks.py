@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from scal3r_ros.networks.layers import Mlp, Rotary
 from scal3r_ros.networks.mem3r.architecture import EPS, MLP_RATIO
-from scal3r_ros.networks.mem3r.attention import CrossAttention, Observer, SelfAttention
+from scal3r_ros.networks.mem3r.attention import AttentionObserver, CrossAttention, SelfAttention
 
 
 class EncoderBlock(nn.Module):
@@ -44,7 +44,7 @@ class DecoderBlock(nn.Module):
         y: Tensor,
         rotary_x: Rotary | None = None,
         rotary_y: Rotary | None = None,
-        observe: Observer | None = None,
+        observe: AttentionObserver | None = None,
     ) -> Tensor:
         """`x` (B, L, C) after one step that reads `y` (B, K, C)."""
         x = x + self.attn(self.norm1(x), rotary_x)

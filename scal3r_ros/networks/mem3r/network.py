@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from scal3r_ros.networks.mem3r.architecture import EPS, RAY_CHANNELS, Architecture
 from scal3r_ros.networks.mem3r.attention import (
-    Observer,
+    AttentionObserver,
     image_positions,
     state_positions,
     table,
@@ -118,7 +118,7 @@ class Mem3R(nn.Module):
         return tokens.expand(batch, -1, -1)
 
     def decode(
-        self, state: Tensor, frame: Encoded, prior: Tensor, observe: Observer | None = None
+        self, state: Tensor, frame: Encoded, prior: Tensor, observe: AttentionObserver | None = None
     ) -> Decoded:
         """`state` (B, S, d) and pose token `prior` (B, d) against a frame. `observe` is shown the
         queries and keys with which every state block looks at the image."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from scal3r_ros.networks.mem3r.architecture import Architecture
 
 
-class FastWeights(NamedTuple):
+class PoseWeights(NamedTuple):
     """Per sample and head, (B, heads, D, D) each, acting on column vectors (out, in)."""
 
     w1: Tensor
@@ -51,7 +51,7 @@ class Rates(NamedTuple):
 
 class PoseFastWeights(nn.Module):
     """What a mean image feature recalls of earlier poses. The memory is handed in and out as
-    `FastWeights`; a rate of `lr_base` results from a rate head that says nothing."""
+    `PoseWeights`; a rate of `lr_base` results from a rate head that says nothing."""
 
     def __init__(self, a: Architecture):
         super().__init__()
@@ -77,27 +77,27 @@ class PoseFastWeights(nn.Module):
         for layer in (self.query, self.out, self.lr, self.decay):
             nn.init.zeros_(layer.bias)
 
-    def initial(self, batch: int) -> FastWeights:
-        return FastWeights(*(w.expand(batch, -1, -1, -1) for w in (self.w1, self.w2, self.w3)))
+    def initial(self, batch: int) -> PoseWeights:
+        return PoseWeights(*(w.expand(batch, -1, -1, -1) for w in (self.w1, self.w2, self.w3)))
 
     def read(self, feature: Tensor, memory: tuple[Tensor, ...]) -> Tensor:
         """Pose token (B, d) that `feature` (B, d_e) recalls."""
-        return self.reading(feature, FastWeights(*memory)).prior
+        return self.reading(feature, PoseWeights(*memory)).prior
 
-    def write(self, feature: Tensor, memory: tuple[Tensor, ...], pose: Tensor) -> FastWeights:
+    def write(self, feature: Tensor, memory: tuple[Tensor, ...], pose: Tensor) -> PoseWeights:
         """The memory after a frame with mean `feature` (B, d_e) and refined `pose` (B, d)."""
-        weights = FastWeights(*memory)
+        weights = PoseWeights(*memory)
         gradient = self.gradient(self.reading(feature, weights), weights, pose)
         return update(weights, gradient, self.rates(feature))
 
-    def reading(self, feature: Tensor, memory: FastWeights) -> Reading:
+    def reading(self, feature: Tensor, memory: PoseWeights) -> Reading:
         query = self.query(feature).unflatten(-1, (self.num_heads, -1))
         query = F.normalize(query, dim=-1, eps=1e-12)
         gate, value = _act(memory.w1, query), _act(memory.w3, query)
         answer = _act(memory.w2, F.silu(gate) * value).flatten(-2)
         return Reading(query, gate, value, answer, self.out(answer))
 
-    def gradient(self, reading: Reading, memory: FastWeights, pose: Tensor) -> FastWeights:
+    def gradient(self, reading: Reading, memory: PoseWeights, pose: Tensor) -> PoseWeights:
         """Of <prior, pose> with respect to the weights that were read."""
         _, gate, value, _, _ = reading
         target = (pose @ self.out.weight).unflatten(-1, (self.num_heads, -1))
@@ -105,7 +105,7 @@ class PoseFastWeights(nn.Module):
         sigmoid = gate.sigmoid()
         slope = sigmoid * (1 + gate * (1 - sigmoid))
         active = gate * sigmoid
-        return FastWeights(
+        return PoseWeights(
             _outer(back * value * slope, reading.query),
             _outer(target, active * value),
             _outer(back * active, reading.query),
@@ -119,11 +119,11 @@ class PoseFastWeights(nn.Module):
         )
 
 
-def update(memory: FastWeights, gradient: FastWeights, rates: Rates) -> FastWeights:
+def update(memory: PoseWeights, gradient: PoseWeights, rates: Rates) -> PoseWeights:
     """Decay, then ascent."""
     keep = rates.keep[..., None, None]
     steps = rates.step[..., None, None].unbind(-3)
-    return FastWeights(*(keep * w + s * g for w, g, s in zip(memory, gradient, steps)))
+    return PoseWeights(*(keep * w + s * g for w, g, s in zip(memory, gradient, steps)))
 
 
 def _act(matrix: Tensor, vector: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Any
 from scal3r_ros.nodes.base.node_config import TimeConfig
 
 NANOSECONDS = 1_000_000_000
-COUNTED = ("unstamped", "duplicate", "reordered", "late", "ignored", "jump_back")
+COUNTERS = ("unstamped", "duplicate", "reordered", "late", "ignored", "jump_back")
 """What is counted, all from zero, so that diagnostics have every key from the start."""
 
 
@@ -34,7 +34,7 @@ class TimeGuard:
 
     def __init__(self, config: TimeConfig) -> None:
         self.config = config
-        self.counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
+        self.counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         self.last_jump_ns: int | None = None
         """Size of the last backward jump."""
         self.reset()

@@ -33,7 +33,7 @@ from scal3r_ros.nodes.base.conversions import ns_to_stamp
 from scal3r_ros.nodes.output.pace import Pace
 
 
-class Interrupted(Exception):
+class Stopped(Exception):
     """The user, or whoever started this process, wants it to end."""
 
 
@@ -120,9 +120,9 @@ class BagPlayer(Node):
         self.get_logger().info("paused" if self._pace.paused else "playing")
 
     def require_uninterrupted(self) -> None:
-        """Raises `Interrupted` once the process has been asked to end."""
+        """Raises `Stopped` once the process has been asked to end."""
         if self._interrupted.is_set():
-            raise Interrupted
+            raise Stopped
 
     def wait_until_received(self, seconds: float) -> None:
         """Give reliable subscribers time to take what is still on the way."""
@@ -252,7 +252,7 @@ def run(arguments: argparse.Namespace) -> int:
     except (BadInput, ValueError) as error:
         print(f"scal3r play: {error}", file=sys.stderr)
         return 1
-    except Interrupted:
+    except Stopped:
         pass
     finally:
         rclpy.try_shutdown()

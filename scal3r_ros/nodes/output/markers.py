@@ -13,7 +13,7 @@ from scal3r_ros.nodes.base.conversions import header
 
 NODE_COLOR = ColorRGBA(r=0.2, g=0.6, b=1.0, a=1.0)
 CHAIN_COLOR = ColorRGBA(r=0.7, g=0.7, b=0.7, a=0.8)
-LOOP_COLOR = ColorRGBA(r=1.0, g=0.2, b=0.2, a=1.0)
+LOOP_MARKER_COLOR = ColorRGBA(r=1.0, g=0.2, b=0.2, a=1.0)
 
 
 def graph_markers(
@@ -31,7 +31,13 @@ def graph_markers(
     kinds = [
         ("nodes", Marker.SPHERE_LIST, NODE_COLOR, 0.06, list(nodes)),
         ("chain", Marker.LINE_LIST, CHAIN_COLOR, 0.015, [end for edge in chain for end in edge]),
-        ("loops", Marker.LINE_LIST, LOOP_COLOR, 0.03, [end for edge in loops for end in edge]),
+        (
+            "loops",
+            Marker.LINE_LIST,
+            LOOP_MARKER_COLOR,
+            0.03,
+            [end for edge in loops for end in edge],
+        ),
     ]
     size = _extent(nodes)
     markers = MarkerArray()

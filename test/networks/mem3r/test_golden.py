@@ -23,7 +23,7 @@ from scal3r_ros.networks.mem3r.architecture import CUT3R_224, CUT3R_512, EPS
 from scal3r_ros.networks.mem3r.attention import image_positions, rotate_half, state_positions, table
 from scal3r_ros.networks.mem3r.heads import Hooks, LinearHeads
 from scal3r_ros.networks.mem3r.network import Encoded, Mem3R
-from scal3r_ros.networks.mem3r.pose_fast_weights import FastWeights, PoseFastWeights, update
+from scal3r_ros.networks.mem3r.pose_fast_weights import PoseFastWeights, PoseWeights, update
 from scal3r_ros.networks.mem3r.recurrence import begin, step
 from scal3r_ros.networks.mem3r.state_rules import (
     RULES,
@@ -414,7 +414,7 @@ def test_gradient_through_all_updates(dtype, tolerance):
 def test_closed_form_is_the_gradient_of_the_objective():
     golden, memory = load("mem3r_unit"), fast_memory(torch.float64)
     feature, pose = golden["t0.g"][None], golden["t0.p"][None]
-    weights = FastWeights(*(w.detach().requires_grad_() for w in memory.initial(1)))
+    weights = PoseWeights(*(w.detach().requires_grad_() for w in memory.initial(1)))
     (memory.read(feature, weights) * pose).sum().backward()
     found = memory.gradient(memory.reading(feature, weights), weights, pose)
     for mine, theirs in zip(found, weights):

@@ -6,7 +6,7 @@ from golden_files import WatchedNetwork, check_outputs, chunks_of, load, weights
 from small_network import random_images, random_network
 
 from scal3r_ros.bench.model import run_case
-from scal3r_ros.bench.model_cases import Case
+from scal3r_ros.bench.model_cases import ModelCase
 from scal3r_ros.networks.scal3r.memory import ContextMemory
 from scal3r_ros.networks.scal3r.schedule import run_round
 
@@ -57,5 +57,5 @@ def test_no_layer_waits_for_the_device():
 
 @pytest.mark.slow
 def test_full_size_chunk_stays_below_eight_gibibytes():
-    result = run_case(Case("scal3r", "stream", "bfloat16", 60, 392, 518, 2, "cuda:0"))
+    result = run_case(ModelCase("scal3r", "stream", "bfloat16", 60, 392, 518, 2, "cuda:0"))
     assert result.peak_device < 8 * 1024
