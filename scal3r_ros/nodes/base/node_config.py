@@ -172,6 +172,19 @@ class TfConfig(Section):
 
 
 @dataclass(frozen=True)
+class TrackingConfig(Section):
+    """Poses of camera images between two chunks."""
+
+    kind: str = option(
+        "none",
+        "What tells a provisional pose for every image, against the newest chunk: features follows "
+        "corners, none leaves /tf to the chunks. Not used in tf.mode map_to_odom, where odometry "
+        "fills the time between chunks.",
+        choices=("none", "features"),
+    )
+
+
+@dataclass(frozen=True)
 class PublishConfig(Section):
     """Sizes and rates of the outputs."""
 
@@ -260,6 +273,7 @@ class NodeConfig(Config):
     queue: QueueConfig = field(default_factory=QueueConfig)
     time: TimeConfig = field(default_factory=TimeConfig)
     tf: TfConfig = field(default_factory=TfConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
     worker: WorkerConfig = field(default_factory=WorkerConfig)
     autosave: AutosaveConfig = field(default_factory=AutosaveConfig)

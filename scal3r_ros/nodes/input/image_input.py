@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import replace
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -42,8 +43,15 @@ class BackpressureGroup(MutuallyExclusiveCallbackGroup):
 class ImageInput:
     """Subscribes on construction; frames are admitted while `accepting`."""
 
-    def __init__(self, node, config: NodeConfig, frames: FrameQueue) -> None:
-        self.config, self.frames = config, frames
+    def __init__(
+        self,
+        node,
+        config: NodeConfig,
+        frames: FrameQueue,
+        watch: Callable[[Ticket], None] | None = None,
+    ) -> None:
+        """`watch` is shown every image in order, also those that the gate leaves out."""
+        self.config, self.frames, self._watch = config, frames, watch
         self.accepting = False
         self.counts: Counter[str] = Counter(uncalibrated=0, empty_camera_info=0)
         """Hops: received, unaccepted (inactive or paused), gated; and how many went on without the
@@ -169,12 +177,14 @@ class ImageInput:
                     f"image stamps jumped back by {(self.guard.last_jump_ns or 0) * 1e-9:.3f} s: "
                     f"{self.config.time.on_jump_back}"
                 )
+            message, calibration = frame.item
+            calibration = calibration or self.calibration
+            if self._watch is not None:
+                self._watch(Ticket(frame.stamp_ns, message, len(message.data), calibration))
             decision = self.gate.admit(frame.stamp_ns)
             if not decision.keep:
                 self.counts["gated"] += 1
                 continue
-            message, calibration = frame.item
-            calibration = calibration or self.calibration
             resets = frame.jumped_back and self.config.time.on_jump_back == "reset"
             self._enqueue(
                 Ticket(

@@ -20,6 +20,7 @@ from scal3r_ros.nodes.output.output_planner import OutputPlanner
 from scal3r_ros.nodes.output.publisher import MapPublisher
 from scal3r_ros.nodes.output.publishers import Publishers
 from scal3r_ros.nodes.output.transforms import Transforms
+from scal3r_ros.nodes.tracking.live import open_tracking
 from scal3r_ros.records import ChunkPrediction
 
 
@@ -31,7 +32,9 @@ class MappingSession:
         self.frames = FrameQueue(config.queue)
         self.publishers = Publishers.create(node)
         self.transforms = Transforms(node, config.tf)
-        self.input = ImageInput(node, config, self.frames)
+        self.tracking = open_tracking(self)
+        watch = None if self.tracking is None else self.tracking.put
+        self.input = ImageInput(node, config, self.frames, watch)
         self.publisher = MapPublisher(
             config, run_id, self.publishers, self.transforms, self.input.stream_now,
             node.get_logger(),
@@ -40,7 +43,7 @@ class MappingSession:
             config,
             self.publisher,
             camera_frame=lambda: self.input.camera_frame or config.tf.camera_frame,
-            last_prediction=self._last_prediction,
+            last_prediction=self.last_prediction,
             map_listeners=lambda: self.publishers.map.get_subscription_count(),
         )
         self.worker = MappingWorker(
@@ -73,6 +76,8 @@ class MappingSession:
         """Start the threads; the worker begins to load the network."""
         self.publisher.start()
         self.worker.start()
+        if self.tracking is not None:
+            self.tracking.start()
 
     def set_accepting(self, accepting: bool) -> None:
         """Whether images that arrive are queued."""
@@ -106,6 +111,8 @@ class MappingSession:
         if not self.worker.stop(self.config.worker.stop_timeout, last):
             left_behind.append("the network's computation")
         self._tell_unmapped()
+        if self.tracking is not None and not self.tracking.stop(timeout=0.5):
+            left_behind.append("a live pose")
         if not self.publisher.stop(timeout=0.5):
             left_behind.append("a publication")
         if self.view is not None:
@@ -129,12 +136,15 @@ class MappingSession:
                 f"{fate}, {waiting} that waited are lost; call ~/flush first to map them all"
             )
 
-    def _last_prediction(self) -> ChunkPrediction | None:
+    def last_prediction(self) -> ChunkPrediction | None:
+        """Of the chunk that was reconstructed last."""
         reconstructor = self.worker.reconstructor
         return None if reconstructor is None else reconstructor.last_prediction
 
     def _deliver(self, output: Output) -> None:
         """On the worker's thread, after each of its steps."""
+        if self.tracking is not None:
+            self.tracking.deliver(output, self.last_prediction())
         self.planner(output)
         if self.view is not None:
             self.view.show(output)

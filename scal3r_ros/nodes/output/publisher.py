@@ -165,7 +165,7 @@ class MapPublisher:
                 )
             )
             self._publish_pose(newest, item.camera_frame, update.scale)
-            if item.connected:
+            if item.connected and not self.transforms.live_ns:
                 self._publish_odometry(steps, item.camera_frame, update.scale)
             self._publish_cloud(update, newest.stamp_ns)
 

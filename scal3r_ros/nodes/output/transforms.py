@@ -107,6 +107,9 @@ class Transforms:
         self._listener = TransformListener(self._buffer, node, spin_thread=False)
         self._broadcaster = TransformBroadcaster(node) if config.mode != "none" else None
         self._node = node
+        self.live_ns = 0
+        """Stamp of the newest pose that `live` has broadcast; 0 without one. What chunks say of
+        earlier images is not broadcast: it would contradict what was."""
         self.reset()
 
     def reset(self) -> None:
@@ -117,6 +120,7 @@ class Transforms:
             self._T_odom_base = np.eye(4)
             self._last_stamp = 0
             self._applied = 1.0
+        self.live_ns = 0
 
     def clear(self) -> None:
         """Time has jumped back: what was heard belongs to another time."""
@@ -124,6 +128,7 @@ class Transforms:
         self.odometry.clear()
         with self._lock:
             self._last_stamp = 0
+        self.live_ns = 0
 
     def destroy(self) -> None:
         """Stop listening and broadcasting; from the executor's thread or when it has ended."""
@@ -188,6 +193,28 @@ class Transforms:
             T_map_odom = known[step.stamp_ns] @ rigid.inverse(step.T_odom_camera)
             self._send(edge, T_map_odom, step.stamp_ns)
 
+    def live(
+        self, T_map_camera: np.ndarray, camera_frame: str, scale: ScaleEstimate, stamp_ns: int
+    ) -> bool:
+        """Broadcast a provisional pose of one image; False where something it depends on is
+        missing, which `problem` tells."""
+        if self.config.mode == "none":
+            return True
+        if self.refused:
+            return False
+        try:
+            self.check_units(scale, camera_frame, stamp_ns)
+            for edge in broadcast_edges(self.config, camera_frame):
+                T = T_map_camera
+                if edge.child == self.config.base:
+                    T = map_to_base(T, self.extrinsic(camera_frame, stamp_ns))
+                self._send(edge, T, stamp_ns)
+        except NotKnownYet as missing:
+            self.problem = str(missing)
+            return False
+        self.live_ns = stamp_ns
+        return True
+
     def check_units(self, scale: ScaleEstimate, camera_frame: str, stamp_ns: int) -> None:
         """A base is metres away from its camera: raises `NotKnownYet` where poses are not in
         metres and the user insists on them. Without the extrinsic odometry gives no scale either,
@@ -245,12 +272,16 @@ class Transforms:
             self._send(Edge(self.config.map, self.config.odom), self._T_map_odom, stamp_ns)
 
     def _map_to_camera(self, poses, steps, camera_frame: str, stream_now_ns: int) -> None:
+        if poses[-1].stamp_ns <= self.live_ns:
+            return
         edge = Edge(self.config.map, camera_frame)
         self._send(edge, poses[-1].T_map_camera, poses[-1].stamp_ns)
 
     def _map_to_base(self, poses, steps, camera_frame: str, stream_now_ns: int) -> None:
         newest = poses[-1]
         T_base_camera = self.extrinsic(camera_frame, newest.stamp_ns)
+        if newest.stamp_ns <= self.live_ns:
+            return
         T_map_base = map_to_base(newest.T_map_camera, T_base_camera)
         self._send(Edge(self.config.map, self.config.base), T_map_base, newest.stamp_ns)
 

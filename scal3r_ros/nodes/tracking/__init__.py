@@ -1,0 +1,1 @@
+"""Live poses: the tracker's own thread, and what it publishes."""
