@@ -1,0 +1,104 @@
+"""The tracking thread: images and a mapped chunk in, stamped poses out; what leaves the map."""
+
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from box_room import BoxRoom, apart, stamp, tour
+
+pytest.importorskip("rclpy", reason="rclpy is absent; run the tests with `make test`")
+
+from sensor_msgs.msg import Image
+
+from scal3r_ros.io.calibration import Calibration
+from scal3r_ros.nodes.base.conversions import fill, header
+from scal3r_ros.nodes.base.node_config import NodeConfig
+from scal3r_ros.nodes.input.frame_queue import Ticket
+from scal3r_ros.nodes.tracking.live import LiveTracking
+from scal3r_ros.records import ChunkPrediction, MapUpdate, ScaleEstimate, TrajectoryPose
+from scal3r_ros.tracking.features import FeatureTracker
+from scal3r_ros.tracking.live_pose import LivePoses
+
+pytestmark = pytest.mark.ros
+MAPPED, COUNT, SCALE = 10, 34, 2.0
+"""Images of the chunk; images in all; map units per chunk unit."""
+
+
+@pytest.fixture(scope="module")
+def walk():
+    room, poses = BoxRoom(), tour(COUNT)
+    return room, poses, [room.view(pose) for pose in poses]
+
+
+def ticket(room, number, rgb):
+    height, width = rgb.shape[:2]
+    message = Image(
+        header=header("camera", stamp(number)), height=height, width=width, encoding="rgb8",
+        step=3 * width, data=fill(rgb, "B"),
+    )  # fmt: skip
+    K = room.intrinsics.copy()
+    K[:2, 2] -= 0.5  # in ROS the first pixel's centre is (0, 0)
+    return Ticket(stamp(number), message, rgb.nbytes, Calibration(width, height, K))
+
+
+def mapped(room, poses, views, applied=1.0):
+    """What the worker delivers after the first chunk, and its prediction."""
+    frames = tuple(range(100, 100 + MAPPED))
+    placed = np.stack(poses[:MAPPED])
+    local, world = placed.copy(), placed.copy()
+    local[:, :3, 3] /= SCALE
+    K = np.broadcast_to(room.intrinsics, (MAPPED, 3, 3)).copy()
+    depth = np.stack([depth for _, depth in views[:MAPPED]]) / np.float32(SCALE)
+    rgb = np.stack([rgb for rgb, _ in views[:MAPPED]])
+    prediction = ChunkPrediction(0, frames, local, K, depth, np.ones_like(depth), rgb)
+    told = tuple(
+        TrajectoryPose(frame, stamp(i), world[i], np.eye(6), 1.0, 0, True)
+        for i, frame in enumerate(frames)
+    )
+    update = MapUpdate(
+        1, 0, 0, told, np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8),
+        np.zeros(0, np.float32), False, ScaleEstimate(),
+    )  # fmt: skip
+    mapper = SimpleNamespace(connected=True, chunk_scale=lambda _: SCALE)
+    return SimpleNamespace(updates=(update,), mapper=mapper, replaced=False), prediction
+
+
+def settled(tracking, count):
+    """Wait until so many images were worked off."""
+    deadline = time.monotonic() + 60.0
+    while tracking.counts["tracked"] + tracking.counts["lost"] < count:
+        assert time.monotonic() < deadline, dict(tracking.counts)
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def tracking():
+    heard = []
+    logger = SimpleNamespace(error=lambda text, **_: heard.append(text))
+    thread = LiveTracking(
+        NodeConfig(), LivePoses(FeatureTracker()), lambda pose, _: heard.append(pose), logger
+    )
+    thread.start()
+    yield thread, heard
+    assert thread.stop(timeout=10.0)
+
+
+def test_images_get_poses_once_a_chunk_is_mapped(walk, tracking):
+    room, poses, views = walk
+    thread, heard = tracking
+    for i in range(COUNT):
+        if i == 18:
+            assert not heard and thread.lost
+            thread.deliver(*mapped(room, poses, views))
+        thread.put(ticket(room, i, views[i][0]))
+        settled(thread, i + 1)
+    assert heard and heard[-1].stamp_ns == stamp(COUNT - 1)
+    assert thread.lost == "" and thread.counts["dropped"] == 0
+    assert apart(heard[-1].T_map_camera, poses[COUNT - 1])[0] < 0.05
+    told = len(heard)
+    gone, prediction = mapped(room, poses, views)
+    thread.deliver(SimpleNamespace(updates=(), mapper=gone.mapper, replaced=True), prediction)
+    thread.put(ticket(room, COUNT, views[-1][0]))
+    settled(thread, COUNT + 1)
+    assert len(heard) == told and thread.lost
