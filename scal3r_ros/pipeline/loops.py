@@ -75,6 +75,11 @@ class LoopSearch:
         self.records = LoopRecords(folder, config.max_megabytes)
         self._verifier = LoopVerifier(config)
 
+    def follow(self, config: LoopConfig) -> None:
+        """Search differently from now on; what is known of old places stays."""
+        self._config = self.detector.config = self._verifier.config = config
+        self.records.max_megabytes = config.max_megabytes
+
     def record(self, prediction: ChunkPrediction, frames: Mapping[int, Frame]) -> None:
         """Keep what a later loop through this chunk needs."""
         if self._config.enabled and prediction.descriptors is not None:

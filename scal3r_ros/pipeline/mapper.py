@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
-from scal3r_ros.config import Config
+from scal3r_ros.config import Config, LoopConfig
 from scal3r_ros.mapping.point_map import PointCloud
 from scal3r_ros.pipeline import save
 from scal3r_ros.pipeline.live_map import LiveMap
@@ -103,6 +104,12 @@ class Mapper:
     def consistent(self) -> bool:
         """False while a chunk is half integrated: an interrupted map of that kind is not saved."""
         return self._steps.consistent
+
+    def search_loops(self, config: LoopConfig) -> None:
+        """Look for loops by other rules from now on, in the same map. Chunks that were mapped while
+        the search was off can close none."""
+        self.config = replace(self.config, loop=config)
+        self._state.loops.follow(config)
 
     def reset(self) -> None:
         """Forget the map and the memory."""

@@ -172,3 +172,19 @@ def test_loops_whose_images_are_gone_are_rejected_by_name_in_the_second_pass(str
     lost = [event.message for event in update.events if event.name == "loop_rejected"]
     assert len(closed) > len(loops_of(mapper)) == len(closed) - len(lost)
     assert all("raise" in message and "loop.max_megabytes" in message for message in lost)
+
+
+@pytest.mark.parametrize("megabytes", [100.0, 0.01], ids=["recorded", "dropped"])
+def test_the_search_can_change_in_the_middle_of_a_map(twice, megabytes):
+    mapper = Mapper(config(**LOOPS, loop__max_candidates=0), OracleReconstructor(twice))
+    first = [update for i in range(60) for update in mapper.add(twice.frame(i))]
+    assert "loop_closed" not in names(first)
+    wanted = config(**LOOPS, loop__max_megabytes=megabytes).loop
+    mapper.search_loops(wanted)
+    updates = run(twice, mapper, range(60, len(twice)))
+    closed = "loop_closed" in names(updates)
+    assert closed == (megabytes > 1), "with places from before the change, if they are recorded"
+    assert [p.frame_id for p in mapper.trajectory()] == list(range(len(twice)))
+    mapper.search_loops(replace(wanted, enabled=False))
+    mapper.reset()
+    assert not {"loop_closed", "loop_rejected"} & set(names(run(twice, mapper)))

@@ -85,6 +85,8 @@ class MappingSession:
 
     def set_config(self, config: NodeConfig) -> None:
         """Parameters changed that take effect at once."""
+        if config.loop != self.config.loop:
+            self.worker.submit(lambda mapper: mapper.search_loops(config.loop))
         self.config = config
         for part in (self.input, self.publisher, self.planner, self.worker):
             part.config = config

@@ -23,6 +23,8 @@ def test_gate_and_queue_follow_at_once(start_mapping, make_robot):
     robot.until_status("input", received="10")
     assert change("gate.stride", 3) == (True, "")
     assert change("queue.max_frames", 5) == (True, "")
+    assert change("loop.threshold", 0.7) == (True, "")
+    assert change("loop.threshold", 1.5)[0] is False
     robot.show(range(10, 28))
     robot.flush()
     status = robot.until_status("input", received="28")
