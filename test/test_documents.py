@@ -90,3 +90,19 @@ def test_the_front_page_asks_for_the_torch_that_is_declared():
     (said,) = re.findall(r"torch ≥ ([\d.]+)", (ROOT / "docs" / "install.md").read_text())
     declared = re.findall(r"torch>=([\d.]+)", (ROOT / "setup.py").read_text())
     assert set(declared) == {said}
+
+
+def test_hops_that_are_described_exist():
+    """`file: function` in the walks of docs/architecture.md."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    hops = re.findall(r"`?([a-z_0-9/]+\.py): (\w+)`?", text)
+    assert len(hops) > 30
+    for path, name in hops:
+        code = (ROOT / "scal3r_ros" / path).read_text()
+        assert re.search(rf"^ *(def|class) {name}\b", code, re.M), f"{path} has no {name}"
+    frame, _, rest = text.partition("### A chunk's way over workers")
+    worker = rest.partition("## The memory")[0]
+    for walk in (frame, worker):
+        files = {path for path, _ in re.findall(r"`([a-z_0-9/]+\.py): (\w+)`", walk)}
+        said = int(re.search(r"These are (\d+) files", walk)[1])
+        assert len(files) == said, sorted(files)
