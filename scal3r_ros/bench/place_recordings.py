@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import torch
 
-from scal3r_ros.io.folder import FolderDepth
+from scal3r_ros.io.folder_depth import FolderDepth
 from scal3r_ros.io.inputs import open_source
 from scal3r_ros.io.tum import read_trajectory
 from scal3r_ros.train.sequences import world_sequences
@@ -44,7 +44,7 @@ def recorded_places(folder: Path) -> Places:
     frames = [image.decode() for image in open_source(folder)]
     poses = dict(zip(*read_trajectory(folder / "groundtruth.txt")))
     shrunk = (_SIZE[1], _SIZE[0])
-    images = [item.read() for item in FolderDepth(folder / "depth.txt")]
+    images = [item.read() for item in FolderDepth(folder / "depth.txt", "tum")]
     depth = np.stack([cv2.resize(x, shrunk, interpolation=cv2.INTER_NEAREST) for x in images])
     T = np.stack([poses[frame.stamp_ns] for frame in frames])
     focal = float(frames[0].intrinsics[0, 0]) * _SIZE[1] / frames[0].rgb.shape[1]

@@ -15,6 +15,7 @@ from scal3r_ros.io.calibration_files import load_calibration
 from scal3r_ros.io.camera_info import calibration_from_info, is_rectified_topic
 from scal3r_ros.io.image_decoding import decode_message
 from scal3r_ros.io.source import BadInput, SizeCheck, SourceImage
+from scal3r_ros.io.stretch import Stretch
 from scal3r_ros.records import Frame
 
 RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
@@ -50,7 +51,7 @@ class BagSource:
         return self._count
 
     def __iter__(self) -> Iterator[SourceImage]:
-        check, number = SizeCheck(), 0
+        check, stretch, number = SizeCheck(), Stretch(), 0
         with open_bag(self._path) as reader:
             connections = [c for c in reader.connections if c.topic == self.topic]
             for connection, _, data in reader.messages(connections):
@@ -62,7 +63,7 @@ class BagSource:
                         f"{self._path}: image {number} on {self.topic} has no time stamp; the "
                         f"recorder's driver must fill header.stamp"
                     )
-                load = partial(self._load, number, stamp_ns, message, check)
+                load = partial(self._load, number, stamp_ns, message, check, stretch)
                 yield SourceImage(number, stamp_ns, load)
                 number += 1
         if number < self._count:
@@ -80,9 +81,11 @@ class BagSource:
         stamp = reader.deserialize(second[2], second[0].msgtype).header.stamp
         return stamp.sec == 0 and stamp.nanosec == 0
 
-    def _load(self, number: int, stamp_ns: int, message: Any, check: SizeCheck) -> Frame:
+    def _load(
+        self, number: int, stamp_ns: int, message: Any, check: SizeCheck, stretch: Stretch
+    ) -> Frame:
         name = f"{self._path}: image {number} on {self.topic}"
-        rgb = check(decode_message(message, name, self._max_pixels), name)
+        rgb = check(decode_message(message, name, self._max_pixels, stretch), name)
         return calibrated_frame(number, stamp_ns, rgb, self._calibration)
 
 

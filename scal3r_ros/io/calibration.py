@@ -77,10 +77,18 @@ class Calibration:
         if abs(self.height * ratio - height) > 1.0:  # a size is rounded to whole pixels
             raise CalibrationMismatch(
                 f"{self.name} is for images of {self.width} x {self.height}, found {width} x "
-                f"{height}, another shape; calibrate this mode of the camera, or state its region "
-                f"of interest"
+                f"{height}, another shape; {self._remedy(width, height)}"
             )
         return replace(self, width=width, height=height, K=_scaled(self.K, ratio))
+
+    def _remedy(self, width: int, height: int) -> str:
+        if abs(self.height * height / self.width - width) <= 1.0:
+            return (
+                "these are turned, as by an EXIF orientation, which is applied to images, while a "
+                "calibration is of the sensor; remove the orientation tag, or calibrate upright "
+                "images"
+            )
+        return "calibrate this mode of the camera, or state its region of interest"
 
     def rectify(self, rgb: np.ndarray) -> np.ndarray:
         """Remove the lens distortion; `rgb` (H, W, 3) itself if there is none."""

@@ -109,8 +109,9 @@ def lens(values: Any, model: Any, name: str) -> tuple[np.ndarray, str]:
 def _numbers(values: Any, what: str, name: str) -> np.ndarray:
     try:
         numbers = np.asarray(values, dtype=np.float64).ravel().copy()
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"{name}: {what} must be a list of numbers, found {values!r}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        found = repr(values)[:80]
+        raise BadInput(f"{name}: {what} must be a list of numbers, found {found}") from error
     if not np.isfinite(numbers).all():
         raise BadInput(f"{name}: {what} holds numbers that are not finite")
     return numbers

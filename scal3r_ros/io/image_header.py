@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import re
 import struct
+from pathlib import Path
+
+from scal3r_ros.files import BadArchive, open_regular
 
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}
 _JPEG_WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))
 _JPEG_FRAMES = tuple(c for c in range(0xC0, 0xD0) if c not in (0xC4, 0xC8, 0xCC))
 """Start-of-frame markers of ITU-T T.81, table B.1."""
-KINDS = "PNG, JPEG, BMP, TIFF, WebP, PGM, PPM"
+_HEAD = 2**20
+"""Bytes of a file in which its size is expected, after EXIF with a preview."""
+KINDS = "PNG, JPEG, BMP, TIFF, WebP, PGM, PPM, AVIF, HEIC"
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
 
 def declared_size(data: bytes) -> tuple[int, int] | None:
@@ -26,23 +32,34 @@ def declared_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def is_cut_off(data: bytes) -> bool:
-    """Whether a PNG or JPEG lacks its end, which OpenCV fills with grey without complaint.
+def has_end(data: bytes) -> bool:
+    """Whether a PNG or JPEG has its end; what lacks it, OpenCV fills with grey without complaint.
 
     What follows the end is left alone: phones append films, webcams pad with zeros.
     """
     if data.startswith(b"\xff\xd8"):
         scan = _find_jpeg_segment(data, (0xDA,))
-        return scan is None or data.find(b"\xff\xd9", scan) < 0
+        return scan is not None and data.find(b"\xff\xd9", scan) >= 0
     if data.startswith(b"\x89PNG"):
         at = 8
         while at + 12 <= len(data):  # each chunk: length, name, content, checksum
             length, name = struct.unpack_from(">I4s", data, at)
             at += 12 + length
             if name == b"IEND" and at <= len(data):
-                return False
-        return True
-    return False
+                return True
+        return False
+    return True
+
+
+def is_progressive(data: bytes) -> bool:
+    """Whether a JPEG is sent in several passes over the whole image."""
+    frame = _find_jpeg_segment(data, _JPEG_FRAMES)
+    return frame is not None and data[frame + 1] not in (0xC0, 0xC1)
+
+
+def is_heif(data: bytes) -> bool:
+    """Whether it is a HEIC or HEIF image, but no AVIF."""
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS
 
 
 def _png(data: bytes) -> tuple[int, int]:
@@ -113,7 +130,17 @@ def _pnm(data: bytes) -> tuple[int, int] | None:
     return (int(numbers[1]), int(numbers[2])) if numbers else None
 
 
+def _isobmff(data: bytes) -> tuple[int, int] | None:
+    """The largest image that the boxes `ispe` of an AVIF or HEIF declare."""
+    sizes, at = [], data.find(b"ispe")
+    while 0 <= at < len(data) - 16 and len(sizes) < 1000:
+        sizes.append(struct.unpack_from(">II", data, at + 8))
+        at = data.find(b"ispe", at + 4)
+    return max(sizes, key=lambda size: size[0] * size[1], default=None)
+
+
 _READERS = {
+    rb"....ftyp(?:avif|avis|heic|heix|hevc|hevx|heim|heis|mif1|msf1)": _isobmff,
     rb"\x89PNG\r\n\x1a\n": _png,
     rb"\xff\xd8\xff": _jpeg,
     rb"BM": _bmp,
@@ -122,3 +149,46 @@ _READERS = {
     rb"P[1-6]\s": _pnm,
 }
 """By the bytes that a file starts with."""
+
+
+def bits_of_file(path: Path) -> int:
+    """Bits per channel of a PNG of one channel, which may be a depth map; else 8."""
+    try:
+        with open_regular(path) as file:
+            data = file.read(4096)
+    except (OSError, BadArchive):
+        return 8
+    if data.startswith(b"\x89PNG") and len(data) > 25:
+        return data[24] if data[25] == 0 else 8
+    return 8
+
+
+def shown_size(path: Path) -> tuple[int, int] | None:
+    """(width, height) of an image file as it is shown, turned by EXIF; None if it does not tell."""
+    try:
+        with open_regular(path) as file:
+            data = file.read(_HEAD)
+    except (OSError, BadArchive):
+        return None
+    size = declared_size(data)
+    if size is None:
+        return None
+    return (size[1], size[0]) if _exif_orientation(data) >= 5 else size
+
+
+def _exif_orientation(data: bytes) -> int:
+    """Tag 274 of a JPEG's EXIF segment; 1, upright, if there is none."""
+    at = _find_jpeg_segment(data, (0xE1,)) if data.startswith(b"\xff\xd8") else None
+    if at is None or data[at + 4 : at + 10] != b"Exif\0\0":
+        return 1
+    tiff = data[at + 10 :]
+    order = "<" if tiff[:2] == b"II" else ">"
+    try:
+        start = struct.unpack_from(f"{order}I", tiff, 4)[0]
+        for number in range(struct.unpack_from(f"{order}H", tiff, start)[0]):
+            entry = start + 2 + 12 * number
+            if struct.unpack_from(f"{order}H", tiff, entry)[0] == 274:
+                return struct.unpack_from(f"{order}H", tiff, entry + 8)[0]
+    except struct.error:
+        return 1
+    return 1

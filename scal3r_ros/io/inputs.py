@@ -9,7 +9,8 @@ import numpy as np
 
 from scal3r_ros.io.bag import BagSource
 from scal3r_ros.io.bag_measurements import BagMeasurements
-from scal3r_ros.io.folder import FolderDepth, FolderSource
+from scal3r_ros.io.folder import FolderSource
+from scal3r_ros.io.folder_depth import FolderDepth
 from scal3r_ros.io.image_decoding import MAX_PIXELS
 from scal3r_ros.io.measurements import ALTERNATIVES, Measurements
 from scal3r_ros.io.source import BadInput, FrameSource
@@ -25,14 +26,16 @@ def open_source(
     rate: float = 10.0,
     camera_info: str | Path | None = None,
     max_pixels: int = MAX_PIXELS,
+    images: str = "",
 ) -> FrameSource:
     """Choose the reader for `path`; raises `BadInput`.
 
     `topic` chooses the image topic of a bag, `rate` (Hz) gives stamps to images that have none,
     `camera_info` is a ROS camera calibration file that replaces the one found beside the images.
-    Images of more than `max_pixels` are refused before they are decoded.
+    Images of more than `max_pixels` are refused before they are decoded. `images`: a glob that
+    chooses among the images of a folder.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.exists():
         raise BadInput(f"{path} does not exist")
     is_bag = path.suffix in BAG_SUFFIXES or (path / "metadata.yaml").is_file()
@@ -43,7 +46,7 @@ def open_source(
     if topic:
         raise BadInput(f"{path} is no bag, so it has no topic {topic}; leave --topic out")
     if path.is_dir():
-        return FolderSource(path, rate, camera_info, max_pixels)
+        return FolderSource(path, rate, camera_info, max_pixels, images)
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return VideoSource(path, camera_info)
     raise BadInput(
@@ -58,13 +61,15 @@ def open_measurements(
     image_topic: str = "",
     topics: Mapping[str, str] | None = None,
     T_base_camera: np.ndarray | None = None,
+    depth_unit: str = "",
 ) -> Measurements | None:
     """Measurements beside the images of `path`; None if none are wanted.
 
     wanted: by kind, the option that asks for it, for messages. topics: by kind, the topic of a bag
-    if there are several. Raises `BadInput` if the input has none of a wanted kind.
+    if there are several. depth_unit: that of depth images in a
+    folder, if they do not tell. Raises `BadInput` if the input has none of a wanted kind.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not wanted:
         return None
     if image_topic:
@@ -75,7 +80,7 @@ def open_measurements(
             why = "no depth.txt lies beside its images" if kind == "depth" else "only bags do"
             raise BadInput(f"{option}: {path} offers no {kind}, {why}; {ALTERNATIVES[kind]}")
     assert index is not None  # or the loop has raised
-    return FolderDepth(index)
+    return FolderDepth(index, depth_unit)
 
 
 def _has_depth(folder: Path) -> bool:

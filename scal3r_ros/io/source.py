@@ -49,21 +49,23 @@ class FrameSource(Protocol):
 
 
 class SizeCheck:
-    """Refuses an image whose size differs from the first one's."""
+    """Refuses an image whose size differs from the usual one, which is the first one's unless
+    told."""
 
-    def __init__(self) -> None:
-        self._first: tuple[tuple[int, ...], str] | None = None
+    def __init__(self, usual: tuple[int, int] | None = None) -> None:
+        self._usual = usual
+        self._whose = "most images are"
 
     def __call__(self, rgb: np.ndarray, name: str) -> np.ndarray:
-        """Return `rgb` (H, W, 3) if it has the size of the first image; raises `BadInput`."""
-        size = rgb.shape[1::-1]
-        if self._first is None:
-            self._first = (size, name)
-        elif size != self._first[0]:
-            (width, height), first = self._first
+        """Return `rgb` (H, W, 3) if it has the usual size; raises `BadInput`."""
+        size = (rgb.shape[1], rgb.shape[0])
+        if self._usual is None:
+            self._usual, self._whose = size, f"{name} is"
+        if size != self._usual:
+            width, height = self._usual
             raise BadInput(
-                f"{name} is {size[0]} x {size[1]}, but {first} is {width} x {height}; all images "
-                f"must have one size"
+                f"{name} is {size[0]} x {size[1]}, but {self._whose} {width} x {height}; all "
+                f"images must have one size"
             )
         return rgb
 

@@ -11,6 +11,7 @@ import numpy as np
 from scal3r_ros import rigid
 from scal3r_ros.files import write_text
 from scal3r_ros.io.source import BadInput
+from scal3r_ros.io.stamps import seconds_text
 from scal3r_ros.records import TrajectoryPose
 
 
@@ -19,9 +20,8 @@ def write_trajectory(path: str | Path, poses: Sequence[TrajectoryPose]) -> None:
     as float32."""
     lines = ["# timestamp tx ty tz qx qy qz qw   (camera to map)"]
     for pose in poses:
-        seconds, nanoseconds = divmod(pose.stamp_ns, 1_000_000_000)
         numbers = [*pose.T_map_camera[:3, 3], *rigid.quaternion(pose.T_map_camera[:3, :3])]
-        lines.append(f"{seconds}.{nanoseconds:09d} " + " ".join(f"{x:.9g}" for x in numbers))
+        lines.append(f"{seconds_text(pose.stamp_ns)} " + " ".join(f"{x:.9g}" for x in numbers))
     write_text(path, "\n".join(lines) + "\n")
 
 

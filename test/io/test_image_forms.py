@@ -3,9 +3,11 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from scal3r_ros.io.image_decoding import decode_compressed
+from scal3r_ros.io.stretch import Stretch
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 
@@ -22,10 +24,29 @@ def test_grey_images_get_three_equal_channels():
     np.testing.assert_array_equal(found, np.repeat(grey[..., None], 3, axis=2))
 
 
-def test_grey_images_of_16_bits_keep_their_high_byte():
-    deep = COLOURS[..., 0].astype(np.uint16) * 257
-    found = decode_compressed(encoded(Image.fromarray(deep)), "deep.png")
-    np.testing.assert_allclose(found[..., 1], COLOURS[..., 0], atol=1)
+@pytest.mark.parametrize("least, most", [(0, 4095), (28_000, 31_000), (0, 65535)])
+def test_deep_images_use_the_range_that_they_fill(least, most):
+    grey = COLOURS[..., 0] / 255.0
+    deep = (least + (most - least) * grey).astype(np.uint16)
+    found = decode_compressed(encoded(Image.fromarray(deep)), "deep.png")[..., 1] / 255.0
+    low, high = np.percentile(deep, [0.5, 99.5])
+    expected = np.clip((deep - low) / (high - low), 0, 1)
+    np.testing.assert_allclose(found, expected, atol=0.02)
+    assert found.min() == 0 and found.max() == 1
+
+
+def test_the_range_of_a_stream_follows_slowly():
+    deep = np.linspace(1000, 3000, 64 * 48).reshape(48, 64).astype(np.uint16)
+    stretch = Stretch()
+    first = [stretch(deep) for _ in range(50)][-1]
+    hot = deep.copy()
+    hot[:20] = 60_000
+    now = stretch(hot)
+    assert np.abs(now[20:].astype(int) - first[20:]).max() < 100, "one hot image changes little"
+    assert np.abs(stretch(deep + 3).astype(int) - first).max() < 100
+    for _ in range(300):
+        later = stretch(deep * 8)
+    np.testing.assert_allclose(later.astype(int), first, atol=4)
 
 
 def test_transparency_is_dropped():

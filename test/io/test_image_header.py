@@ -4,12 +4,13 @@ import io
 import struct
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from scal3r_ros.io.image_decoding import decode_compressed
-from scal3r_ros.io.image_header import declared_size, is_cut_off
+from scal3r_ros.io.image_header import declared_size, has_end
 from scal3r_ros.io.source import BadInput
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (31, 47, 3), dtype=np.uint8)
@@ -64,7 +65,17 @@ def test_a_small_file_that_declares_gigabytes_is_not_decoded():
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
 def test_only_what_lacks_its_end_is_cut_off(form):
     data = encoded(form)
-    assert not is_cut_off(data)
-    assert not is_cut_off(data + bytes(5000)), "padded by a webcam"
-    assert not is_cut_off(data + encoded("JPEG")[:700]), "a phone's film behind it"
-    assert all(is_cut_off(data[:length]) for length in range(4, len(data), 97))
+    assert has_end(data)
+    assert has_end(data + bytes(5000)), "padded by a webcam"
+    assert has_end(data + encoded("JPEG")[:700]), "a phone's film behind it"
+    assert not any(has_end(data[:length]) for length in range(4, len(data), 97))
+
+
+def test_a_jpeg_that_lacks_nothing_but_its_end_is_read():
+    image = np.random.default_rng(3).integers(0, 255, (48, 64, 3), np.uint8)
+    data = cv2.imencode(".jpg", image)[1].tobytes()
+    found = decode_compressed(data[:-2], "webcam")
+    np.testing.assert_array_equal(found, decode_compressed(data, "webcam"))
+    for share in (0.2, 0.5, 0.7):
+        with pytest.raises(BadInput, match="is cut off"):
+            decode_compressed(data[: int(share * len(data))], "webcam")

@@ -123,26 +123,25 @@ def test_cut_and_unreadable_images(tmp_path, suffix):
     with pytest.raises(BadInput, match=rf"000003.{suffix} is no readable image"):
         read(tmp_path)
     (tmp_path / f"rgb/000003.{suffix}").write_bytes(b"")
-    with pytest.raises(BadInput, match="no readable image"):
+    with pytest.raises(BadInput, match=rf"000003.{suffix} is empty"):
         read(tmp_path)
 
 
 def test_mixed_sizes(tmp_path):
     write_folder(tmp_path, FRAMES)
     cv2.imwrite(str(tmp_path / "rgb/000004.png"), np.zeros((20, 30, 3), np.uint8))
-    with pytest.raises(BadInput, match=r"000004.png is 30 x 20, but .*000000.png is 64 x 48"):
+    with pytest.raises(BadInput, match=r"000004.png is 30 x 20, but most images are 64 x 48"):
         read(tmp_path)
 
 
 @pytest.mark.parametrize(
     "line, message",
     [
-        ("99.0 rgb/000003.png", "line 5: rgb/000003.png is earlier than the line before"),
-        ("100.2 rgb/000003.png", "line 5: rgb/000003.png repeats the stamp"),
+        ("100.2 rgb/000003.png", "line 5: 000003.png repeats the stamp"),
         ("rgb/000003.png", "line 5: expected `seconds file`"),
         ("100.3", "line 5: expected `seconds file`"),
         ("nan rgb/000003.png", "line 5: expected `seconds file`"),
-        ("100.3 rgb/absent.png", "line 5: .*absent.png does not exist"),
+        ("100.3 rgb/absent.png", "rgb/absent.png does not exist"),
     ],
 )
 def test_bad_stamps(tmp_path, line, message):

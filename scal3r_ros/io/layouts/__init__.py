@@ -1,0 +1,1 @@
+"""Layouts of public data sets and tools: which images, true stamps and intrinsics."""
