@@ -55,6 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"scal3r {chosen.command}: {error}", file=sys.stderr)
         return BAD_INPUT
+    except Exception as error:  # the one boundary: nobody is handed a traceback who did not ask
+        if chosen.debug:
+            raise
+        print(
+            f"scal3r {chosen.command}: {type(error).__name__}: {error}. This is a fault of the "
+            f"program or of a library; run it with --debug and report what it says",
+            file=sys.stderr,
+        )
+        return BAD_INPUT
     return result if isinstance(result, int) else OK
 
 

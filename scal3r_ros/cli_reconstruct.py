@@ -49,8 +49,8 @@ log = logging.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `scal3r reconstruct`."""
-    parser.add_argument("input", type=Path, help="folder, video, bag folder, .db3 or .mcap")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the results")
+    parser.add_argument("input", type=_path, help="folder, video, bag folder, .db3 or .mcap")
+    parser.add_argument("--out", type=_path, required=True, help="folder for the results")
     parser.add_argument(
         "--reconstructor",
         choices=["auto", *sorted(PRESETS)],
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("stream", "batch", "finalize"),
         help="memory of the network: causal (default), all chunks at once, or one, then the other",
     )
-    parser.add_argument("--config", type=Path, help="YAML options, or a ROS parameter file")
+    parser.add_argument("--config", type=_path, help="YAML options, or a ROS parameter file")
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="OPTION=VALUE", help="options, e.g. loop.window=30"
     )
@@ -77,12 +77,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar=tuple("X Y Z QX QY QZ QW".split()),
         help="camera on the body of the odometry, if the bag's /tf_static does not tell",
     )
-    parser.add_argument("--camera-info", type=Path, help="calibration file (camera_info.yaml)")
+    parser.add_argument("--camera-info", type=_path, help="calibration file (camera_info.yaml)")
+    parser.add_argument(
+        "--images", default="", metavar="GLOB", help="images of a folder, if it holds several kinds"
+    )
+    parser.add_argument(
+        "--depth-unit", default="", metavar="UNIT", help="depth images: mm, m, tum, or per metre"
+    )
     parser.add_argument(
         "--rate", type=float, default=10.0, help="Hz, for images without stamps (default: 10)"
     )
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _path(text: str) -> Path:
+    """A path in which `~` is the home folder, also after `=`, where shells leave it alone."""
+    return Path(text).expanduser()
 
 
 def run(args: argparse.Namespace) -> int:
@@ -92,10 +103,15 @@ def run(args: argparse.Namespace) -> int:
         from scal3r_ros.workers.sharded import serve
 
         return serve(config)
-    if not args.rate > 0:
-        raise BadInput(f"--rate must be positive, found {args.rate}")
+    if not 1e-4 <= args.rate <= 1e6:
+        raise BadInput(f"--rate must be positive, 0.0001 to 1000000 Hz, found {args.rate}")
     source = open_source(
-        args.input, args.topic, args.rate, args.camera_info, config.input.max_pixels
+        args.input,
+        args.topic,
+        args.rate,
+        args.camera_info,
+        config.input.max_pixels,
+        args.images,
     )
     measurements = _measurements(args, config, getattr(source, "topic", ""))
     log.info("%s: %s", args.input, source.description)
@@ -150,7 +166,7 @@ def _measurements(args: argparse.Namespace, config: Config, topic: str) -> Measu
             f"{unused[0]}"
         )
     mount = None if args.camera_mount is None else mount_matrix(args.camera_mount)
-    return open_measurements(args.input, wanted, topic, named, mount)
+    return open_measurements(args.input, wanted, topic, named, mount, args.depth_unit)
 
 
 def _file_options(path: Path) -> dict[str, Any]:

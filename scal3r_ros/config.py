@@ -32,6 +32,13 @@ class InputConfig(Section):
         unit="px",
         minimum=1,
     )
+    max_bad: float = option(
+        0.5,
+        "Largest share of images that cannot be used (cut off, empty, of another size) and are "
+        "left out; more end a run of the command line.",
+        minimum=0.0,
+        maximum=1.0,
+    )
 
 
 @dataclass(frozen=True)

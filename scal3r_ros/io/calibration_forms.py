@@ -110,7 +110,8 @@ def _from_kalibr(values: Mapping, name: str) -> Calibration:
         raise BadInput(f"{name}: expected intrinsics fu, fv, cu, cv and a resolution of two")
     width, height = (_whole(value, "resolution", name) for value in size)
     model = str(values.get("distortion_model", "none"))
-    return from_numbers(*numbers, name, (width, height), _first(values, _LENS) or [], model)
+    fx, fy, cx, cy = numbers
+    return from_numbers(fx, fy, cx, cy, name, (width, height), _first(values, _LENS) or [], model)
 
 
 def _orb_prefix(values: Mapping) -> str | None:

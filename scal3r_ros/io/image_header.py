@@ -132,7 +132,8 @@ def _pnm(data: bytes) -> tuple[int, int] | None:
 
 def _isobmff(data: bytes) -> tuple[int, int] | None:
     """The largest image that the boxes `ispe` of an AVIF or HEIF declare."""
-    sizes, at = [], data.find(b"ispe")
+    sizes: list[tuple[int, int]] = []
+    at = data.find(b"ispe")
     while 0 <= at < len(data) - 16 and len(sizes) < 1000:
         sizes.append(struct.unpack_from(">II", data, at + 8))
         at = data.find(b"ispe", at + 4)

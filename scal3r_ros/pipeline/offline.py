@@ -16,9 +16,12 @@ import numpy as np
 
 from scal3r_ros.config import Config
 from scal3r_ros.files import write_text
+from scal3r_ros.io.bad_images import BadImages
+from scal3r_ros.io.image_files import IMAGE_SUFFIXES
 from scal3r_ros.io.measurements import MeasurementFeed, Measurements
 from scal3r_ros.io.pictures import draw_depth
-from scal3r_ros.io.source import BadInput, FrameSource, content_of
+from scal3r_ros.io.source import BadInput, FrameSource, SourceImage, content_of
+from scal3r_ros.io.stamp_order import with_jumps
 from scal3r_ros.mapping.frame_gate import FrameGate
 from scal3r_ros.options import to_dict
 from scal3r_ros.pipeline.export import export
@@ -26,7 +29,7 @@ from scal3r_ros.pipeline.interrupts import WaitingInterrupts
 from scal3r_ros.pipeline.mapper import Mapper
 from scal3r_ros.pipeline.save import MAP_FILE
 from scal3r_ros.reconstruct.interface import Reconstructor
-from scal3r_ros.records import GOOD_NEWS, Event, MapUpdate
+from scal3r_ros.records import GOOD_NEWS, Event, Frame, MapUpdate
 
 WORK = ".resume"
 """Folder in the output folder with what `--resume` needs; gone after a complete run."""
@@ -120,14 +123,17 @@ class _Session:
     ) -> None:
         self._measurements = measurements
         self._source, self._out, self._work = source, out, out / WORK
+        require_apart(out, source.files)
         self._gate = FrameGate(config.gate)
         self._journal = _Journal()
         self._identity = _identity(config, source, reconstructor, measurements)
         resumes = resume and (self._work / MAP_FILE).is_file()
         if resumes:
-            self._check_identity()
+            known = self._check_identity()
         else:
+            known = ()
             shutil.rmtree(self._work, ignore_errors=True)
+        self._bad = BadImages(config.input.max_bad, len(source), known)
         self.mapper = Mapper(config, reconstructor, self._work / "loop_records")
         self.interrupts = WaitingInterrupts(lambda: self.mapper.consistent)
         if measurements is not None and measurements.T_base_camera is not None:
@@ -139,26 +145,47 @@ class _Session:
     def feed(self, progress: OnImage | None, save_every: float) -> str:
         """Read to the end; returns the error that ended reading early."""
         self._saved_at, self._pause = time.monotonic(), save_every
-        kept = 0
+        kept = seen = 0
+        starts_session = False
         try:
             feed = MeasurementFeed(self._measurements) if self._measurements else None
-            for image in self._source:
+            for image, jumped_back in with_jumps(self._source):
+                if jumped_back:
+                    self._gate.reset()
                 decision = self._gate.admit(image.stamp_ns)
+                seen += 1
                 if feed is not None and decision.keep:
                     feed.until(image.stamp_ns, self.mapper)
-                if decision.keep and kept >= self.mapper.next_frame_id:
-                    frame = replace(image.decode(), id=kept)
-                    self.take(self.mapper.add(frame, decision.starts_session))
-                    self.interrupts.act()
-                    self._save_if_due(save_every)
-                kept += decision.keep
+                starts_session |= decision.starts_session or jumped_back
+                if decision.keep and image.id not in self._bad:
+                    if kept < self.mapper.next_frame_id:  # mapped before the interruption
+                        kept, starts_session = kept + 1, False
+                    elif (frame := self._decode(image, kept)) is not None:
+                        self.take(self.mapper.add(frame, starts_session))
+                        kept, starts_session = kept + 1, False
+                        self.interrupts.act()
+                        self._save_if_due(save_every)
                 if progress is not None:
-                    progress(image.id + 1, self.mapper)
+                    progress(seen, self.mapper)
+            self._note_left_out(self._bad.finish(seen))
         except BadInput as error:
             if not self.mapper.next_frame_id:
                 raise
             return str(error)
         return ""
+
+    def _decode(self, image: SourceImage, frame_id: int) -> Frame | None:
+        """The frame; None if the image is one of the bad ones that may be left out."""
+        try:
+            return replace(image.decode(), id=frame_id)
+        except BadInput as error:
+            self._bad.note(image.id, error)
+            return None
+
+    def _note_left_out(self, message: str) -> None:
+        if message:
+            log.warning("bad_images: %s", message)
+            self._journal.events.append(Event("bad_images", message))
 
     def drain(self) -> None:
         """Map what is waiting at the end."""
@@ -180,7 +207,7 @@ class _Session:
         if any(u.poses and _is_milestone(u.chunk_index) for u in updates):
             prediction = self.mapper.latest()
             if prediction is not None and len(prediction.frame_ids):
-                path = self._out / f"depth_{prediction.frame_ids[-1]:06d}.png"
+                path = self._work / f"depth_{prediction.frame_ids[-1]:06d}.png"
                 if not path.exists():
                     last = (prediction.rgb[-1], prediction.depth[-1], prediction.confidence[-1])
                     draw_depth(path, *last)
@@ -188,6 +215,7 @@ class _Session:
     def finish(self, input_error: str) -> RunResult:
         """Write the results, then forget what resuming needed."""
         self._say_if_scale_is_unknown()
+        self._say_if_there_are_gaps()
         for reason, text in _BAD_STAMPS.items():
             if count := self._gate.counts[reason]:
                 message = f"{count} images were left out: each {text}; check the recording"
@@ -202,6 +230,7 @@ class _Session:
             "input_error": input_error or None,
         }
         files = export(self.mapper, self._out, facts)
+        replace_pictures(self._work, self._out)
         shutil.rmtree(self._work, ignore_errors=True)
         frames = sum(1 for line in files[0].read_text().splitlines() if line[:1] != "#")
         return RunResult(frames, tuple(files), tuple(self._journal.events), input_error)
@@ -221,6 +250,20 @@ class _Session:
         log.warning("scale_unknown: %s", message)
         self._journal.events.append(Event("scale_unknown", message))
 
+    def _say_if_there_are_gaps(self) -> None:
+        """Photos at long intervals are no failure of features, but a setting."""
+        gaps, kept = self._gate.counts["gap"], self._gate.counts["kept"]
+        if gaps * 2 < kept or kept < 3:
+            return
+        message = (
+            f"{gaps} of {kept} images come more than gate.max_gap "
+            f"({self.mapper.config.gate.max_gap:g} s) after the one before, so that each starts a "
+            f"part of its own; if their views overlap, raise it, or 0 for no limit: --set "
+            f"gate.max_gap=0"
+        )
+        log.warning("gaps: %s", message)
+        self._journal.events.append(Event("gaps", message))
+
     def _save_if_due(self, save_every: float) -> None:
         """Save now and then, and never for more than a tenth of the time."""
         started = time.monotonic()
@@ -234,16 +277,19 @@ class _Session:
         journal = {
             "identity": self._identity,
             "loops": self._journal.loops,
+            "bad": self._bad.ids,
             "events": [[e.name, e.message, e.chunk_index] for e in self._journal.events],
         }
         write_text(self._work / "run.json", json.dumps(journal))
 
-    def _check_identity(self) -> None:
+    def _check_identity(self) -> tuple[int, ...]:
+        """Take over the journal; returns the ids of images that were bad."""
         try:
             saved = json.loads((self._work / "run.json").read_text())
             identity = saved["identity"]
             self._journal.loops = [(int(first), int(second)) for first, second in saved["loops"]]
             self._journal.events = [Event(*values) for values in saved["events"]]
+            bad = tuple(int(image_id) for image_id in saved["bad"])
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise BadInput(
                 f"what {self._out} holds of an interrupted run is damaged ({error}); leave "
@@ -254,6 +300,7 @@ class _Session:
                 f"{self._out} holds an interrupted run with other options or another input; give "
                 f"the same ones, or leave --resume out to start again"
             )
+        return bad
 
 
 def _identity(
@@ -265,6 +312,24 @@ def _identity(
     facts = [to_dict(config), source.description, content_of(source.files), reconstructor.name]
     facts += [measurements.description] if measurements is not None else []
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def replace_pictures(made: Path, out: Path) -> None:
+    """Depth pictures of this run in place of those of an earlier one."""
+    for old in out.glob("depth_" + "[0-9]" * 6 + ".png"):
+        old.unlink()
+    for new in made.glob("depth_*.png"):
+        new.replace(out / new.name)
+
+
+def require_apart(out: Path, files: Iterable[Path]) -> None:
+    """Raise `BadInput` if results would lie among the images, as images of the next run."""
+    if out.resolve() in {
+        path.parent.resolve() for path in files if path.suffix.lower() in IMAGE_SUFFIXES
+    }:
+        raise BadInput(
+            f"--out {out} is a folder of input files; results are images too, so choose another"
+        )
 
 
 def _is_milestone(chunk: int) -> bool:

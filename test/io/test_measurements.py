@@ -142,7 +142,10 @@ def test_depth_beside_the_images_of_a_folder(street, tmp_path):
         lines.append(f"{stamp // 10**9}.{stamp % 10**9:09d} depth/{image.id}.png")
     (tmp_path / "run" / "depth.txt").write_text("\n".join(lines))
     config = from_dict(Config, OPTIONS | {"scale.source": "depth"})
-    measurements = open_measurements(tmp_path / "run", wanted_measurements("depth", "none"))
+    wanted = wanted_measurements("depth", "none")
+    with pytest.raises(BadInput, match="--depth-unit mm"):
+        open_measurements(tmp_path / "run", wanted)
+    measurements = open_measurements(tmp_path / "run", wanted, depth_unit="tum")
     source = open_source(tmp_path / "run")
     run(config, source, OracleReconstructor(street), tmp_path / "out", measurements=measurements)
     _, trajectory = read_trajectory(tmp_path / "out" / "trajectory.txt")

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from scal3r_ros.io.stretch import Stretch
 from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.nodes.input.frame_decoder import decode
 from scal3r_ros.nodes.input.frame_queue import FrameQueue, Ticket
@@ -98,6 +99,7 @@ class MappingWorker:
         self._running = False
         self._stopping = False
         self._session_due = False
+        self._stretch = Stretch()
         self._last_stamp: int | None = None
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
 
@@ -250,7 +252,7 @@ class MappingWorker:
             self.deliver(replaced=True)
         starts_session = ticket.starts_session or self._session_due or self._gap(ticket.stamp_ns)
         try:
-            decoded = decode(ticket, self.mapper.next_frame_id, self.config.input)
+            decoded = decode(ticket, self.mapper.next_frame_id, self.config.input, self._stretch)
         except ValueError as error:
             self._session_due = starts_session
             self.counts["malformed"] += 1
