@@ -163,29 +163,31 @@ def _open_sfm(config: Config) -> Reconstructor:
 
 
 def open_features(wanted: str) -> FeatureKind:
-    """`sift`, `xfeat`, or the better of what is installed for `auto`; raises `MissingLibrary`."""
+    """`sift`, `xfeat`, `both`, or the best of what is installed for `auto`; raises
+    `MissingLibrary`."""
     from scal3r_ros.reconstruct.sfm.sift import Sift
 
     if wanted == "sift":
         return Sift()
     try:
-        return _learned_features()
+        return _learned_features(alone=wanted != "both")
     except MissingLibrary as missing:
-        if wanted == "xfeat":
+        if wanted != "auto":
             raise
         log.warning("sfm uses SIFT, which fails on weak texture and wide steps: %s", missing)
     return Sift()
 
 
-def _learned_features() -> FeatureKind:
+def _learned_features(alone: bool) -> FeatureKind:
     try:
         from scal3r_ros.networks.xfeat import WeightsMissing
+        from scal3r_ros.reconstruct.sfm.both import BothFeatures
         from scal3r_ros.reconstruct.sfm.learned import LearnedFeatures
     except ImportError as error:
         advice = "sfm.features xfeat needs the library torch: pip install torch (docs/install.md)"
         raise _missing("torch", advice, error) from error
     try:
-        return LearnedFeatures()
+        return LearnedFeatures() if alone else BothFeatures()
     except WeightsMissing as missing:
         raise MissingLibrary(f"{missing}; or use sfm.features sift") from missing
 

@@ -111,6 +111,7 @@ def test_features_fall_back_with_a_reason_and_only_for_auto(monkeypatch, caplog)
     monkeypatch.setattr(xfeat, "weights_file", missing)
     assert open_features("auto").name == "sift"
     assert "pip install it" in caplog.text
-    with pytest.raises(MissingLibrary, match="pip install it; or use sfm.features sift"):
-        open_features("xfeat")
+    for wanted in ("xfeat", "both"):
+        with pytest.raises(MissingLibrary, match="pip install it; or use sfm.features sift"):
+            open_features(wanted)
     assert open_features("sift").name == "sift"

@@ -18,9 +18,6 @@ UNIT = 512.0
 _TWO_VIEW_ERROR = 2.0
 _TRIALS = 600
 """Bound of RANSAC: a pair that needs more has too few true matches to help."""
-_MIN_SHARE = 0.25
-"""Smallest share of matches that must agree with one geometry: between unrelated images of one
-room dozens of chance matches do."""
 MIN_MATCHES = 20
 """Fewer verified matches do not count as seeing the same thing."""
 
@@ -33,6 +30,8 @@ class Features:
     """(N, 2) float32, column and row; the first pixel's centre is (0.5, 0.5)."""
     descriptors: np.ndarray
     """(N, D) float32 whole numbers, each row about `UNIT` long."""
+    precise: int = 0
+    """The first so many are placed well below a pixel."""
 
 
 class FeatureKind(Protocol):
@@ -72,9 +71,16 @@ def nearest_neighbours(
     return rows, columns, best, products.max(axis=1, initial=-UNIT * UNIT) / UNIT**2
 
 
-def verify(first: Features, second: Features, matches: np.ndarray, camera: Any, seed: int) -> Any:
+def verify(
+    first: Features,
+    second: Features,
+    matches: np.ndarray,
+    camera: Any,
+    seed: int,
+    least_share: float,
+) -> Any:
     """Epipolar geometry of two images by RANSAC: a `pycolmap.TwoViewGeometry` with its inliers,
-    None if too few matches agree with one."""
+    None if too few matches, or less than `least_share` of them, agree with one."""
     import pycolmap
 
     if len(matches) < MIN_MATCHES:
@@ -86,7 +92,7 @@ def verify(first: Features, second: Features, matches: np.ndarray, camera: Any, 
     K, lens = camera.calibration_matrix(), _distortion(camera)
     sampling = _sampling(seed)
     E, inliers = cv2.findEssentialMat(pixels[0], pixels[1], K, K, lens, lens, sampling)
-    if inliers is None or inliers.sum() < max(MIN_MATCHES, _MIN_SHARE * len(matches)):
+    if inliers is None or inliers.sum() < max(MIN_MATCHES, least_share * len(matches)):
         return None
     geometry = pycolmap.TwoViewGeometry()
     geometry.config = pycolmap.TwoViewGeometryConfiguration.CALIBRATED

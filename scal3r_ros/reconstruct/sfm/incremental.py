@@ -171,11 +171,6 @@ def _options(problem: Problem, start_angle: float) -> Any:
     options.ba_refine_extra_params = problem.refine_camera
     options.mapper.abs_pose_refine_focal_length = problem.refine_camera
     options.mapper.abs_pose_refine_extra_params = problem.refine_camera
-    # Chunks are short and neighbours close: refining all of them after every few frames is waste.
-    options.ba_global_frames_ratio = 1.4
-    options.ba_global_points_ratio = 1.4
-    options.ba_global_max_refinements = 2
-    options.ba_local_max_refinements = 1
     # A car drives along its optical axis and a chunk is short: the defaults refuse such pairs.
     options.mapper.init_max_forward_motion = 1.0
     options.mapper.init_min_tri_angle = start_angle

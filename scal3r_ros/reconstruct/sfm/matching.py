@@ -13,6 +13,11 @@ from scal3r_ros.records import Chunk, Frame
 
 _NEIGHBOURS = (1, 2, 3, 5, 8, 12)
 """Distances in the order of time at which frames are matched."""
+_LEAST_SHARE, _LEAST_SHARE_APART = 0.2, 0.3
+"""Smallest share of matches that must agree with one geometry, for frames at most `_NEXT` apart,
+which certainly show the same thing, and for others: between unrelated images of one room, dozens
+of chance matches agree with some geometry."""
+_NEXT = 2
 _REVISITS = 4
 """Most similar frames of the other visit that a frame of a loop chunk is matched with."""
 _CACHED_FRAMES = 256
@@ -50,7 +55,8 @@ class Matcher:
             if ids not in self._geometries:
                 pair = features[first], features[second]
                 matches = self._kind.match(*pair)
-                self._geometries[ids] = verify(*pair, matches, camera, self._seed)
+                share = _LEAST_SHARE if second - first <= _NEXT else _LEAST_SHARE_APART
+                self._geometries[ids] = verify(*pair, matches, camera, self._seed, share)
             if self._geometries[ids] is not None:
                 found[first, second] = self._geometries[ids]
         self._forget_old()

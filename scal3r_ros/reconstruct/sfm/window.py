@@ -49,6 +49,7 @@ class Window:
         return {
             "window.ids": np.array(self.frame_ids, np.int64),
             "window.counts": np.array([len(item.pixels) for item in self.features], np.int64),
+            "window.precise": np.array([item.precise for item in self.features], np.int64),
             "window.pixels": np.concatenate([item.pixels for item in self.features]),
             "window.descriptors": np.concatenate([item.descriptors for item in self.features]),
             "window.poses": self.T_model_camera,
@@ -65,7 +66,10 @@ class Window:
         parts = [np.split(arrays[f"window.{name}"], ends) for name in ("pixels", "descriptors")]
         return Window(
             tuple(int(i) for i in arrays["window.ids"]),
-            tuple(Features(*pair) for pair in zip(*parts)),
+            tuple(
+                Features(pixels, descriptors, int(precise))
+                for pixels, descriptors, precise in zip(*parts, arrays["window.precise"])
+            ),
             np.array(arrays["window.poses"]),
             Tracks(np.array(arrays["window.points"]), *np.array(arrays["window.tracks"]).T),
         )
