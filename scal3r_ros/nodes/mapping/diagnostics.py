@@ -243,6 +243,19 @@ def tf_concern(
     return Concern("tf", findings, values)
 
 
+def tracking_concern(
+    lost: str, active: bool, counts: Mapping[str, int], latency: Sequence[float]
+) -> Concern:
+    """Whether images get a pose between two chunks, and if not, why; `latency` in seconds."""
+    findings = [(WARN, f"no live pose: {lost}")] if lost and active else []
+    if counts.get("failed"):
+        findings.append((ERROR, f"{counts['failed']} images failed; the log says where"))
+    values: dict[str, object] = dict(counts)
+    if latency:
+        values["latency p95 [s]"] = f"{np.percentile(latency, 95):.3f}"
+    return Concern("tracking", findings, values)
+
+
 def status_name(node) -> str:
     """Name of a node in statuses, with its namespace: of two robots or workers each has its own."""
     return node.get_fully_qualified_name().lstrip("/")

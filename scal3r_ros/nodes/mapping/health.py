@@ -60,7 +60,16 @@ class HealthReport:
                 session.transforms.correction,
                 self._unseen(session),
             ),
+            *self._tracking(session, active),
         ]  # fmt: skip
+
+    def _tracking(self, session, active: bool) -> list[Concern]:
+        """One status where live poses are asked for."""
+        tracking = session.tracking
+        if tracking is None:
+            return []
+        counts, latency = snapshot(tracking.counts), list(tracking.latency)
+        return [diagnostics.tracking_concern(tracking.lost, active, counts, latency)]
 
     def _unseen(self, session) -> float:
         """Seconds for which map to odom has been repeated without an image; 0 if it is not."""

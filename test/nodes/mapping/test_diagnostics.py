@@ -92,3 +92,14 @@ def test_message_names_the_worst_first_and_all_of_it():
     assert (status.name, status.level, status.hardware_id) == ("node: x", ERROR, "camera")
     assert [(item.key, item.value) for item in status.values] == [("a", "1")]
     assert array.header.stamp.sec == 3
+
+
+def test_tracking_says_why_there_is_no_pose():
+    lost = diagnostics.tracking_concern("no chunk yet", True, {"tracked": 0, "lost": 3}, [])
+    assert (lost.level, lost.message) == (diagnostics.WARN, "no live pose: no chunk yet")
+    assert diagnostics.tracking_concern("no chunk yet", False, {}, []).level == diagnostics.OK
+    good = diagnostics.tracking_concern("", True, {"tracked": 9}, [0.01, 0.02])
+    assert (good.level, good.values["tracked"]) == (diagnostics.OK, 9)
+    assert good.values["latency p95 [s]"] == "0.020"
+    failed = diagnostics.tracking_concern("", True, {"failed": 2}, [])
+    assert failed.level == diagnostics.ERROR
