@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ class MapCommands:
         """Revision and next frame id of the map last saved."""
         self._saved_at = time.monotonic()
         self._autosave: Future | None = None
+        self._unanswered: dict[Future, tuple[str, float]] = {}
+        """Name and time of what was asked for and waits; grown and emptied by several threads."""
         self.saved_at_end = False
         """Whether the save on shutdown was written."""
 
@@ -32,7 +35,7 @@ class MapCommands:
             self._worker.deliver(replaced=True)
             return {"message": "the map is empty"}
 
-        return self._worker.submit(run)
+        return self._submit("reset", run)
 
     def flush(self) -> Future:
         """Map every frame that was received, the unfinished chunk included."""
@@ -45,7 +48,7 @@ class MapCommands:
             poses = len(mapper.trajectory())
             return {"message": f"{poses} frames in the map at revision {mapper.map_revision}"}
 
-        return self._worker.submit(run)
+        return self._submit("flush", run)
 
     def finalize(self) -> Future:
         """Recompute what the network's memory can improve in hindsight."""
@@ -60,12 +63,12 @@ class MapCommands:
             self._worker.deliver(updates, final=True)
             return {"message": f"finalized at revision {mapper.map_revision}"}
 
-        return self._worker.submit(run)
+        return self._submit("finalize", run)
 
     def save(self, path: str) -> Future:
         """Write map, trajectory, graph and memory together."""
         folder = self.folder(path)
-        return self._worker.submit(lambda mapper: self._save(mapper, folder), reads=True)
+        return self._submit("save_map", lambda mapper: self._save(mapper, folder), reads=True)
 
     def load(self, path: str) -> Future:
         """Replace the map by a saved one, and forget what waits; nothing changes if that fails."""
@@ -84,7 +87,7 @@ class MapCommands:
                 "points": mapper.points_count,
             }
 
-        return self._worker.submit(run)
+        return self._submit("load_map", run)
 
     def export(self, path: str) -> Future:
         """Write trajectory, cloud and report for other programs."""
@@ -96,7 +99,15 @@ class MapCommands:
             files = [str(file) for file in export(mapper, folder)]
             return {"message": f"{len(files)} files in {folder}", "files": files}
 
-        return self._worker.submit(run, reads=True)
+        return self._submit("export", run, reads=True)
+
+    def progress(self) -> list[str]:
+        """A sentence about everything that was asked for and has no answer yet."""
+        now, waiting = time.monotonic(), len(self._session.frames)
+        return [
+            f"{name} asked for {now - since:.1f} s ago; {waiting} images wait in the queue"
+            for name, since in list(self._unanswered.values())
+        ]
 
     def last_save(self, mapper: Any) -> None:
         """The save on shutdown, on the worker's thread."""
@@ -129,6 +140,13 @@ class MapCommands:
     @property
     def _worker(self):
         return self._session.worker
+
+    def _submit(self, name: str, run: Callable[[Any], dict], reads: bool = False) -> Future:
+        """Ask the worker, and remember that until it has answered."""
+        future = self._worker.submit(run, reads=reads)
+        self._unanswered[future] = (name, time.monotonic())
+        future.add_done_callback(lambda done: self._unanswered.pop(done, None))
+        return future
 
     def _save(self, mapper: Any, folder: Path) -> dict:
         folder.parent.mkdir(parents=True, exist_ok=True)

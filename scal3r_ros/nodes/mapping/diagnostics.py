@@ -128,9 +128,12 @@ def inference_concern(
     limits: str = "",
     unmapped_in_row: int = 0,
     unmapped_reason: str = "",
+    progress: Sequence[str] = (),
 ) -> Concern:
-    """Speed and trouble of the worker; `limits` is what its network is known not to do."""
+    """Speed and trouble of the worker; `limits` is what its network is known not to do, `progress`
+    tells of services that wait for it."""
     findings: list[tuple[bytes, str]] = [(WARN, limits)] if limits else []
+    findings += [(OK, sentence) for sentence in progress]
     if state == "failed":
         findings.append((ERROR, reason))
     elif state == "loading":
@@ -146,6 +149,7 @@ def inference_concern(
                          f"because: {unmapped_reason}; move slower, look at texture, or lower "
                          "gate.stride"))  # fmt: skip
     values: dict[str, object] = {"state": state, "queue depth": queued, **events}
+    values["services in progress"] = "; ".join(progress) or "none"
     if chunk_seconds:
         values["last chunk [s]"] = f"{chunk_seconds[-1]:.3f}"
         values["p95 chunk [s]"] = f"{np.percentile(chunk_seconds, 95):.3f}"

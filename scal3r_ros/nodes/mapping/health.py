@@ -130,6 +130,7 @@ class HealthReport:
             worker.reconstructor.limits if worker.reconstructor else "",
             statistics.unmapped_in_row,
             statistics.unmapped_reason,
+            session.commands.progress(),
         )
 
     def _map(self, session) -> Concern:

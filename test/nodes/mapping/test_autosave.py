@@ -17,7 +17,7 @@ class BusyWorker:
         self.mapper = SimpleNamespace(map_revision=1, next_frame_id=10)
         self.waiting = []
 
-    def submit(self, command):
+    def submit(self, command, reads=False):
         self.waiting.append(Future())
         return self.waiting[-1]
 

@@ -164,3 +164,25 @@ def test_kill_during_a_save_keeps_the_previous_one(start_mapping, make_robot, tm
     assert answer.success, answer.message
     assert answer.frames in (20, 28) and answer.points > 500
     assert process.stop() == 0
+
+
+def test_a_service_that_waits_for_a_chunk_is_told_of_every_second(start_mapping, make_robot):
+    options = {"frames": 60, "seconds": 4.0, "slow_from": 1}
+    process, robot = start_mapping(options), make_robot(options)
+    robot.until_active()
+    robot.show(range(12))
+    robot.until(lambda: int(robot.fresh_status("input")["decoded"]) >= 12, 60, "a chunk in flight")
+    client = robot.clients["flush"]
+    answer = client.call_async(client.srv_type.Request())
+
+    def told():
+        return "flush asked for" in robot.fresh_status("inference")["services in progress"]
+
+    robot.until(told, 3.0, "a word about the flush")
+    assert not answer.done(), "the chunk takes longer than that"
+    began = time.monotonic()
+    assert robot.call("set_paused", data=False).success
+    assert time.monotonic() - began < 1.0, "what needs no worker is answered at once"
+    robot.until(answer.done, 60, "the flush")
+    robot.until_status("inference", **{"services in progress": "none"})
+    assert process.stop() == 0 and "Traceback" not in process.output
