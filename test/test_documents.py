@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from scal3r_ros import __version__
+from scal3r_ros.config import load
 from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.options import walk_options
 
@@ -45,6 +46,14 @@ def test_options_that_are_named_exist(page):
             assert not choices or word in choices, f"{page.name}: {name} has no choice {word}"
 
 
+def test_parameter_files_in_the_pages_can_be_loaded(tmp_path):
+    texts = [text for page in PAGES for text in _yaml(page.read_text()) if "mapping_node:" in text]
+    assert texts
+    for text in texts:
+        (tmp_path / "parameters.yaml").write_text(text)
+        load(tmp_path / "parameters.yaml", NodeConfig)
+
+
 def test_make_targets_that_are_named_exist():
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {
@@ -79,6 +88,11 @@ def test_services_and_messages_in_the_interface_exist():
 def test_versions_agree():
     package = ElementTree.parse(ROOT / "package.xml").findtext("version")
     assert package == __version__
+
+
+def _yaml(text: str) -> list[str]:
+    """The YAML blocks."""
+    return re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
 
 
 def _code(text: str) -> str:
