@@ -15,7 +15,8 @@ from scal3r_ros.io.calibration import Calibration
 from scal3r_ros.nodes.base.conversions import fill, header
 from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.nodes.input.frame_queue import Ticket
-from scal3r_ros.nodes.tracking.live import LiveTracking
+from scal3r_ros.nodes.tracking.live import LiveTracking, open_tracking
+from scal3r_ros.options import from_dict
 from scal3r_ros.records import ChunkPrediction, MapUpdate, ScaleEstimate, TrajectoryPose
 from scal3r_ros.tracking.features import FeatureTracker
 from scal3r_ros.tracking.live_pose import LivePoses
@@ -102,3 +103,17 @@ def test_images_get_poses_once_a_chunk_is_mapped(walk, tracking):
     thread.put(ticket(room, COUNT, views[-1][0]))
     settled(thread, COUNT + 1)
     assert len(heard) == told and thread.lost
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "tracks"),
+    [
+        ("none", "map_to_camera", False),
+        ("features", "map_to_camera", True),
+        ("features", "map_to_odom", False),
+    ],
+)
+def test_what_tracks_is_an_option_and_never_against_an_odometry(node, kind, mode, tracks):
+    config = from_dict(NodeConfig, {"tracking.kind": kind, "tf.mode": mode})
+    tracking = open_tracking(SimpleNamespace(config=config, node=node))
+    assert isinstance(tracking, LiveTracking) == tracks
