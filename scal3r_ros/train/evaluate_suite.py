@@ -11,10 +11,13 @@ import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
+
+if TYPE_CHECKING:
+    from scal3r_ros.config import Config
 
 log = logging.getLogger(__name__)
 
@@ -101,15 +104,24 @@ def _write(folder: Path, results: dict[tuple[str, bool], _Case]) -> None:
 
 
 def _evaluate(sequence, mode: str, loops: bool, arguments: argparse.Namespace):
-    from scal3r_ros.config import Config
-    from scal3r_ros.options import from_dict
-    from scal3r_ros.reconstruct.factory import open_reconstructor, preset_options
+    from scal3r_ros.reconstruct.factory import open_reconstructor
     from scal3r_ros.train.evaluation import evaluate_sequence
 
-    config = from_dict(
+    config = suite_config(mode, loops, arguments)
+    return evaluate_sequence(sequence, config, open_reconstructor(config))
+
+
+def suite_config(mode: str, loops: bool, arguments: argparse.Namespace) -> Config:
+    """What a sequence is mapped with: always the network, which `auto` need not be."""
+    from scal3r_ros.config import Config
+    from scal3r_ros.options import from_dict
+    from scal3r_ros.reconstruct.factory import preset_options
+
+    return from_dict(
         Config,
         {
             **preset_options("scal3r", "" if arguments.as_embedded else arguments.checkpoint),
+            "model.reconstructor": "scal3r",
             "chunk.size": arguments.chunk,
             "chunk.overlap": arguments.overlap,
             "model.checkpoint": arguments.checkpoint,
@@ -119,7 +131,6 @@ def _evaluate(sequence, mode: str, loops: bool, arguments: argparse.Namespace):
             **dict(_parse_setting(change) for change in arguments.changes),
         },
     )
-    return evaluate_sequence(sequence, config, open_reconstructor(config))
 
 
 def _parse_setting(text: str) -> tuple[str, Any]:

@@ -1,5 +1,6 @@
 """Scores of whole sequences, with the truth played back as predictions."""
 
+import argparse
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from scal3r_ros.mapping.chunking import middle_position  # noqa: E402
 from scal3r_ros.options import from_dict  # noqa: E402
 from scal3r_ros.reconstruct.interface import MemoryState  # noqa: E402
 from scal3r_ros.records import ChunkPrediction  # noqa: E402
+from scal3r_ros.train import evaluate_suite  # noqa: E402
 from scal3r_ros.train.evaluation import (  # noqa: E402
     evaluate_sequence,
     standstill_error,
@@ -71,6 +73,17 @@ def test_kept_worlds_are_those_that_were_rendered(sequence, tmp_path):
         assert all(np.array_equal(a.rgb, b.rgb) for a, b in zip(again.frames, sequence.frames))
         assert np.array_equal(again.depth, sequence.depth)
         assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("mode", evaluate_suite.MODES)
+def test_the_suite_maps_with_the_network_in_every_mode(mode):
+    """`auto` may stand for another reconstructor."""
+    parser = argparse.ArgumentParser()
+    evaluate_suite.add_arguments(parser)
+    arguments = parser.parse_args(["--set", "loop.min_gap=7", "alignment.estimator=points"])
+    config = evaluate_suite.suite_config(mode, True, arguments)
+    assert (config.model.reconstructor, config.memory.mode) == ("scal3r", mode)
+    assert (config.loop.min_gap, config.alignment.estimator) == (7, "points")
 
 
 def _config(**values):
