@@ -15,6 +15,7 @@ BENCHMARKS = {
     "places": "scal3r_ros.bench.places",
     "shortcuts": "scal3r_ros.bench.shortcuts",
     "distributed": "scal3r_ros.bench.distributed",
+    "fuzz": "scal3r_ros.bench.fuzz",
     "node": "scal3r_ros.nodes.bench.latency",
 }
 

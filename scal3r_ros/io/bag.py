@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from scal3r_ros.io.bag_files import bag_paths, closed_copy, cut_files
 from scal3r_ros.io.calibration import Calibration, calibrated_frame
 from scal3r_ros.io.calibration_files import load_calibration
 from scal3r_ros.io.camera_info import calibration_from_info, is_rectified_topic
 from scal3r_ros.io.image_decoding import decode_message
+from scal3r_ros.io.image_files import natural_key
 from scal3r_ros.io.source import BadInput, SizeCheck, SourceImage
 from scal3r_ros.io.stretch import Stretch
 from scal3r_ros.records import Frame
+
+log = logging.getLogger(__name__)
 
 RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 INFO = "sensor_msgs/msg/CameraInfo"
@@ -30,7 +35,10 @@ class BagSource:
         self, path: Path, topic: str, camera_info: str | Path | None, max_pixels: int
     ) -> None:
         self._path, self._max_pixels = path, max_pixels
+        self._cut = cut_files(path)
         with open_bag(path) as reader:
+            if self._cut and not any(info.msgcount for info in reader.topics.values()):
+                raise BadInput(f"{path} is cut off before its first message; try `mcap recover`")
             types = {c.topic: c.msgtype for c in reader.connections}
             counts = {name: info.msgcount for name, info in reader.topics.items()}
             self.topic = choose_topic(types, counts, topic, path)
@@ -54,32 +62,34 @@ class BagSource:
         check, stretch, number = SizeCheck(), Stretch(), 0
         with open_bag(self._path) as reader:
             connections = [c for c in reader.connections if c.topic == self.topic]
-            for connection, _, data in reader.messages(connections):
+            unstamped = self._starts_unstamped(reader)
+            if unstamped:
+                log.warning(
+                    "%s: images on %s have no header stamps; the times of recording are used",
+                    self._path,
+                    self.topic,
+                )
+            for connection, recorded_ns, data in reader.messages(connections):
                 message: Any = reader.deserialize(data, connection.msgtype)
                 stamp = message.header.stamp
                 stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
-                if stamp_ns == 0 and (number or self._count == 1 or self._starts_unstamped(reader)):
-                    raise BadInput(
-                        f"{self._path}: image {number} on {self.topic} has no time stamp; the "
-                        f"recorder's driver must fill header.stamp"
-                    )
+                stamp_ns = recorded_ns if unstamped else stamp_ns
                 load = partial(self._load, number, stamp_ns, message, check, stretch)
                 yield SourceImage(number, stamp_ns, load)
                 number += 1
-        if number < self._count:
+        if self._cut or number < self._count:
+            cure = "; `mcap recover` repairs what is left" if self._cut else ""
             raise BadInput(
-                f"{self._path} is cut off: {number} of {self._count} images on {self.topic}"
+                f"{self._path} is cut off: {number} images on {self.topic} can be read{cure}"
             )
 
     def _starts_unstamped(self, reader: Any) -> bool:
-        """Whether the second image has no stamp either: one alone may be taken at time zero, as in
+        """Whether the first two images have no stamps: one alone may be taken at time zero, as in
         simulation."""
         connections = [c for c in reader.connections if c.topic == self.topic]
-        second = next(islice(reader.messages(connections), 1, None), None)
-        if second is None:
-            return True
-        stamp = reader.deserialize(second[2], second[0].msgtype).header.stamp
-        return stamp.sec == 0 and stamp.nanosec == 0
+        first = list(islice(reader.messages(connections), 2))
+        stamps = [reader.deserialize(data, c.msgtype).header.stamp for c, _, data in first]
+        return len(stamps) == 2 and not any(stamp.sec or stamp.nanosec for stamp in stamps)
 
     def _load(
         self, number: int, stamp_ns: int, message: Any, check: SizeCheck, stretch: Stretch
@@ -99,6 +109,11 @@ def choose_topic(types: dict[str, str], counts: dict[str, int], wanted: str, pat
                 return name
         raise BadInput(f"{path} has no images on {wanted}; image topics: {listing}")
     if not images:
+        if video := sorted(t for t, kind in types.items() if kind.endswith("CompressedVideo")):
+            raise BadInput(
+                f"{path} holds no images, but coded video on {', '.join(video)}, which is not "
+                f"read; decode it to sensor_msgs/CompressedImage first"
+            )
         raise BadInput(f"{path} holds no images; topics: {', '.join(sorted(types)) or 'none'}")
     colour = [t for t in images if not any(word in t.lower() for word in _DEPTH_WORDS)] or images
     cameras = {t.removesuffix("/compressed"): t for t in reversed(colour)}
@@ -142,26 +157,24 @@ def open_bag(path: Path) -> Iterator[Any]:
         from rosbags.typesys import Stores, get_typestore
     except ImportError as error:
         raise BadInput("reading bags needs the library rosbags: pip install rosbags") from error
-    folder = _bag_path(path)
     errors = (AnyReaderError, ReaderError, sqlite3.Error, OSError, EOFError, AssertionError)
+    store = get_typestore(Stores.ROS2_HUMBLE)
     try:
-        with AnyReader([folder], default_typestore=get_typestore(Stores.ROS2_HUMBLE)) as reader:
-            yield reader
+        with ExitStack() as stack:
+            files = bag_paths(path)
+            if cut := cut_files(path):
+                whole = sorted(path.glob("*.mcap"), key=natural_key) if path.is_dir() else [path]
+                files = [stack.enter_context(closed_copy(p)) if p in cut else p for p in whole]
+            yield stack.enter_context(AnyReader(files, default_typestore=store))
     except BadInput:
         raise
     except (*errors, ValueError, KeyError, IndexError, UnicodeDecodeError) as error:
+        cure = "mcap recover" if _holds_mcap(path) else "ros2 bag reindex"
         raise BadInput(
             f"{path} is no readable rosbag2 or is cut off ({type(error).__name__}: {error}); try "
-            f"`ros2 bag reindex`"
+            f"`{cure}`"
         ) from error
 
 
-def _bag_path(path: Path) -> Path:
-    if not path.exists():
-        raise BadInput(f"{path} does not exist")
-    if path.is_file() or (path / "metadata.yaml").is_file():
-        return path
-    files = sorted(p for p in path.iterdir() if p.suffix in (".db3", ".mcap"))
-    if len(files) != 1:
-        raise BadInput(f"{path} has no metadata.yaml and {len(files)} bag files; name one of them")
-    return files[0]
+def _holds_mcap(path: Path) -> bool:
+    return path.suffix == ".mcap" or (path.is_dir() and any(path.glob("*.mcap")))

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from scal3r_ros.io.bag import BagSource
+from scal3r_ros.io.bag_files import SUFFIXES as BAG_SUFFIXES
+from scal3r_ros.io.bag_files import is_bag
 from scal3r_ros.io.bag_measurements import BagMeasurements
 from scal3r_ros.io.folder import FolderSource
 from scal3r_ros.io.folder_depth import FolderDepth
@@ -16,8 +18,9 @@ from scal3r_ros.io.measurements import ALTERNATIVES, Measurements
 from scal3r_ros.io.source import BadInput, FrameSource
 from scal3r_ros.io.video import VideoSource
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
-BAG_SUFFIXES = (".db3", ".mcap")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".mts",
+                  ".m2ts", ".ts", ".3gp", ".wmv", ".asf", ".flv", ".gif", ".ogv", ".h264", ".264",
+                  ".h265", ".hevc")  # fmt: skip
 
 
 def open_source(
@@ -38,10 +41,7 @@ def open_source(
     path = Path(path).expanduser()
     if not path.exists():
         raise BadInput(f"{path} does not exist")
-    is_bag = path.suffix in BAG_SUFFIXES or (path / "metadata.yaml").is_file()
-    if path.is_dir() and not is_bag:
-        is_bag = any(item.suffix in BAG_SUFFIXES for item in path.iterdir())
-    if is_bag:
+    if is_bag(path):
         return BagSource(path, topic, camera_info, max_pixels)
     if topic:
         raise BadInput(f"{path} is no bag, so it has no topic {topic}; leave --topic out")

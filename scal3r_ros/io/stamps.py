@@ -53,6 +53,10 @@ def to_nanoseconds(values: Sequence[Decimal], name: str) -> tuple[list[int], str
         unit, factor = (
             ("nanoseconds", Decimal(1)) if step >= 1e6 else ("microseconds", _UNITS[2][2])
         )
+    if largest * factor >= _UNITS[-1][1]:
+        raise BadInput(
+            f"{name}: {largest:.6g} {unit} is after the year 2262, which nanoseconds end"
+        )
     return [int((v * factor).to_integral_value(ROUND_HALF_EVEN)) for v in values], unit
 
 

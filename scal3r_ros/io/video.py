@@ -9,10 +9,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from scal3r_ros.files import open_regular
 from scal3r_ros.io.calibration import calibrated_frame
 from scal3r_ros.io.calibration_files import find_calibration
 from scal3r_ros.io.source import BadInput, SourceImage
 from scal3r_ros.records import Frame
+
+_BARE = (".h264", ".264", ".h265", ".hevc")
 
 
 class VideoSource:
@@ -25,6 +28,8 @@ class VideoSource:
         self._count = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         self._fps = capture.get(cv2.CAP_PROP_FPS)
         capture.release()
+        if self._path.suffix.lower() in _BARE and not 0.1 <= self._fps <= 1000:
+            self._fps = 25.0  # a stream without a container states no rate
         if not 0.1 <= self._fps <= 1000:
             raise BadInput(f"{path} states {self._fps} frames per second; re-encode it")
         self.files: tuple[Path, ...] = (path,)
@@ -50,7 +55,7 @@ class VideoSource:
             capture.release()
         if number == 0:
             raise BadInput(f"{self._path} holds no readable frame; re-encode it")
-        if number < self._count - max(2, self._count // 50):
+        if is_cut_container(self._path) and number < self._count:
             raise BadInput(f"{self._path} is cut off: {number} of {self._count} frames can be read")
 
     def _open(self) -> cv2.VideoCapture:
@@ -65,3 +70,28 @@ class VideoSource:
             raise BadInput(f"{self._path}: frame {number} cannot be decoded; re-encode it")
         rgb = np.ascontiguousarray(image[..., ::-1])
         return calibrated_frame(number, stamp_ns, rgb, self._calibration)
+
+
+def is_cut_container(path: Path) -> bool:
+    """Whether an MP4, MOV, AVI or other file is shorter than its own structure says.
+
+    Counts of frames lie: edit lists and late starts show fewer.
+    """
+    size = path.stat().st_size
+    with open_regular(path) as file:
+        head = file.read(12)
+        if head[:4] == b"RIFF":
+            return size < int.from_bytes(head[4:8], "little") + 8
+        if head[4:8] not in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
+            return False
+        at = 0
+        while at + 8 <= size:
+            file.seek(at)
+            length = int.from_bytes(file.read(4), "big")
+            if length == 1:
+                file.seek(at + 8)
+                length = int.from_bytes(file.read(8), "big")
+            if length < 8:
+                return False  # to the end of the file
+            at += length
+        return at > size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
+from scal3r_ros import rigid
 from scal3r_ros.io.source import BadInput
 from scal3r_ros.io.tum import read_trajectory
 from scal3r_ros.mapping.sim3 import Sim3
 
+log = logging.getLogger(__name__)
 KITTI_LENGTHS = tuple(range(100, 801, 100))
 """Path lengths over which KITTI measures drift, metres."""
 
@@ -76,6 +79,7 @@ def score_trajectory(
     Raises `BadInput`.
     """
     from evo.core import sync
+    from evo.core.geometry import GeometryException
 
     estimate, reference = (_load(path) for path in (trajectory, groundtruth))
     try:
@@ -89,8 +93,14 @@ def score_trajectory(
         ) from error
     if estimate.num_poses < 3:
         raise BadInput(f"only {estimate.num_poses} poses of {trajectory} have ground truth")
-    rotation, translation, scale = estimate.align(reference, correct_scale=not fixed_scale)
     length = float(reference.path_length)
+    if np.ptp(reference.positions_xyz, axis=0).max() < 1e-9:
+        raise BadInput(f"{groundtruth} does not move, so that nothing can be aligned with it")
+    _suspect_scalar_first(reference, estimate, groundtruth)
+    try:
+        rotation, translation, scale = estimate.align(reference, correct_scale=not fixed_scale)
+    except GeometryException as error:
+        raise BadInput(f"{trajectory} cannot be aligned with {groundtruth}: {error}") from error
     ate = _error("APE", "translation_part", reference, estimate)
     score = TrajectoryScore(
         frames=int(estimate.num_poses),
@@ -103,6 +113,26 @@ def score_trajectory(
         S_truth_map=Sim3(np.array(scale), rotation, translation),
     )
     return score, reference, estimate
+
+
+def _suspect_scalar_first(reference: Any, estimate: Any, name: str | Path) -> None:
+    """Warn if the truth would turn as the estimate does, had it quaternions `qw qx qy qz`."""
+
+    def steps(matrices: np.ndarray) -> np.ndarray:
+        return matrices[:-1].transpose(0, 2, 1) @ matrices[1:]
+
+    def apart(matrices: np.ndarray) -> float:
+        traces = np.einsum("nij,nij->n", steps(matrices), steps(ours))
+        return float(np.arccos(np.clip((traces - 1) / 2, -1, 1)).mean())
+
+    ours, theirs = (np.array([T[:3, :3] for T in p.poses_se3]) for p in (estimate, reference))
+    swapped = np.array([rigid.rotation_matrix(np.roll(rigid.quaternion(R), -1)) for R in theirs])
+    if apart(theirs) > np.radians(0.5) and apart(swapped) < 0.5 * apart(theirs):
+        log.warning(
+            "%s turns like the trajectory if its quaternions are `qw qx qy qz`; this program reads "
+            "`qx qy qz qw`, so the errors of rotation below are wrong until its columns are moved",
+            name,
+        )
 
 
 def score_cloud(points: np.ndarray, truth: np.ndarray, threshold: float) -> CloudScore:

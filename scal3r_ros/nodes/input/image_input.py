@@ -13,7 +13,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from scal3r_ros.io.calibration import Calibration
 from scal3r_ros.io.camera_info import calibration_from_info, is_rectified_topic
-from scal3r_ros.io.image_decoding import ENCODINGS
+from scal3r_ros.io.image_decoding import ENCODINGS, video_format
 from scal3r_ros.io.source import BadInput
 from scal3r_ros.mapping.frame_gate import FrameGate
 from scal3r_ros.nodes.base.conversions import frame_name, stamp_to_ns
@@ -253,6 +253,11 @@ class ImageInput:
             self.encoding_problem = (
                 f"image encoding {encoding!r} is not supported; let the driver send one of "
                 f"{', '.join(ENCODINGS)}"
+            )
+            self._node.get_logger().error(self.encoding_problem)
+        elif isinstance(message, CompressedImage) and (video := video_format(message)):
+            self.encoding_problem = (
+                f"the images are packets of {video} video, which is not decoded; subscribe to JPEG"
             )
             self._node.get_logger().error(self.encoding_problem)
 
