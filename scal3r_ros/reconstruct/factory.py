@@ -170,7 +170,7 @@ def open_features(wanted: str) -> FeatureKind:
     if wanted == "sift":
         return Sift()
     try:
-        return _learned_features(alone=wanted != "both")
+        return _learned_features(alone=wanted == "xfeat")
     except MissingLibrary as missing:
         if wanted != "auto":
             raise

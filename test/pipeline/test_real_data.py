@@ -78,15 +78,15 @@ def test_kitti_from_a_lossy_video(kitti, frames, tmp_path):
 
 @pytest.mark.parametrize("name", ["tum_fr3_cabinet", "bags/tum_fr3_cabinet"])
 def test_wide_steps_over_weak_texture_give_one_map(data_dir, tmp_path, name):
-    """SIFT registers nothing here; learned features all of it."""
+    """SIFT registers nothing here; with learned features there is one map."""
     pytest.importorskip("torch")
-    outcome = reconstruct(data_dir / name, tmp_path, features="xfeat")
+    outcome = reconstruct(data_dir / name, tmp_path, features="both")
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["counters"]["frames"] == 58 and len(report["parts"]) == 1, report["events"]
-    assert outcome.frames == 58
+    assert outcome.frames >= 55
     truth = data_dir / "tum_fr3_cabinet" / "groundtruth.txt"
     score, _, _ = score_trajectory(tmp_path / "trajectory.txt", truth)
-    assert score.ate_percent <= 3.0, score
+    assert score.ate_percent <= 2.0, score
     assert report["parts"][0]["points"] > 100_000
 
 
