@@ -7,16 +7,15 @@ camera head, points as (x z, y z, z) with z = exp, confidence as a logit.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from scal3r_ros.networks.feature_encoder import PATCH as XFEAT_PATCH
+from scal3r_ros.networks.stored_sizes import StoredSizes
 
 
 @dataclass(frozen=True)
-class Architecture:
+class Architecture(StoredSizes):
     """Everything that decides the keys and shapes of a checkpoint. Defaults are LoGeR's."""
 
     encoder: str = "dinov2"
@@ -80,22 +79,6 @@ class Architecture:
     def variant(self) -> str:
         """What a user calls the network: `loger`, or `loger-star` without pre-norm."""
         return "loger" if self.ttt_pre_norm else "loger-star"
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Architecture:
-        """Build from stored names; an unknown name is refused."""
-        known = {item.name for item in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ValueError(f"unknown architecture entries {unknown}; known are {sorted(known)}")
-        return cls(**values)
-
-    @classmethod
-    def from_json(cls, text: str) -> Architecture:
-        return cls.from_dict(json.loads(text))
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ everywhere, no layer scale, no norm of queries and keys, MLPs four times as wide
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+
+from scal3r_ros.networks.stored_sizes import StoredSizes
 
 EPS = 1e-6
 """Of every layer norm."""
@@ -21,7 +21,7 @@ MEMORY_BLOCKS = 2
 
 
 @dataclass(frozen=True)
-class Architecture:
+class Architecture(StoredSizes):
     """Everything that decides the keys and shapes of a checkpoint."""
 
     patch_size: int = 16
@@ -77,22 +77,6 @@ class Architecture:
     @property
     def gate_width(self) -> int:
         return self.dec_embed_dim // 2
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Architecture:
-        """Build from stored names; an unknown name is refused."""
-        known = {item.name for item in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ValueError(f"unknown architecture entries {unknown}; known are {sorted(known)}")
-        return cls(**values)
-
-    @classmethod
-    def from_json(cls, text: str) -> Architecture:
-        return cls.from_dict(json.loads(text))
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
 
 
 def _check(a: Architecture) -> None:

@@ -8,14 +8,14 @@ confidence as 1 + exp.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+
+from scal3r_ros.networks.stored_sizes import StoredSizes
 
 
 @dataclass(frozen=True)
-class Architecture:
+class Architecture(StoredSizes):
     """Everything that decides the keys and shapes of a checkpoint. Defaults are the full size."""
 
     image_size_of_pos_embed: int = 518
@@ -76,22 +76,6 @@ class Architecture:
     @property
     def pos_embed_grid(self) -> int:
         return self.image_size_of_pos_embed // self.patch_size
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Architecture:
-        """Build from stored names; an unknown name is refused."""
-        known = {item.name for item in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ValueError(f"unknown architecture entries {unknown}; known are {sorted(known)}")
-        return cls(**values)
-
-    @classmethod
-    def from_json(cls, text: str) -> Architecture:
-        return cls.from_dict(json.loads(text))
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
 
 
 @dataclass(frozen=True)
