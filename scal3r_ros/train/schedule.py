@@ -232,8 +232,8 @@ def memory_schedule() -> Schedule:
 
 
 def seeing_schedule() -> Schedule:
-    """A trained network behind its new encoder: an hour and a half on a share of two CPU cores,
-    from rendered worlds on disk."""
+    """A trained network behind its new encoder, four hours on a share of two CPU cores, from
+    rendered worlds on disk; stages A to D have been run."""
     middle = ClipSettings(size=(96, 128), frames=8, sub_rays=1, **_MIXED)
     full = replace(middle, size=(120, 160))
     weights = LossWeights(depth=2.0, field_of_view=2.0)
@@ -252,6 +252,14 @@ def seeing_schedule() -> Schedule:
             Stage(
                 "D", 24.0, 1, full, weights, 2, 3, True, 2, causal=True,
                 rate=(0.4, 0.01), **common,
+            ),
+            Stage(
+                "E", 90.0, 1, middle, weights, 4, 3, True, 2, causal=True,
+                rate=(0.5, 0.1), **common,
+            ),
+            Stage(
+                "F", 60.0, 1, full, weights, 4, 3, True, 2, causal=True,
+                rate=(0.3, 0.01), **common,
             ),
         ),
         learning_rate=7e-4,
