@@ -17,7 +17,11 @@ BENCHMARKS = {
     "distributed": "scal3r_ros.bench.distributed",
     "fuzz": "scal3r_ros.bench.fuzz",
     "node": "scal3r_ros.nodes.bench.latency",
+    "soak": "scal3r_ros.nodes.bench.soak",
+    "fuzz": "scal3r_ros.nodes.bench.fuzz",
 }
+_SIZES = {"soak": "frames", "fuzz": "messages"}
+"""Parts that take as long as one wants: the option that says how long."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder for the JSON")
     parser.add_argument("--quick", action="store_true", help="smallest sizes")
+    for part, size in _SIZES.items():
+        parser.add_argument(f"--{size}", type=int, help=f"of {part}")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -39,11 +45,13 @@ def run(args: argparse.Namespace) -> None:
         parser = argparse.ArgumentParser(description=module.__doc__)
         module.add_arguments(parser)
         chosen = ["--out", str(args.out / f"{name}.json"), *(["--quick"] if args.quick else [])]
+        size = getattr(args, _SIZES.get(name, ""), None)
+        chosen += [f"--{_SIZES[name]}", str(size)] if size is not None else []
         print(f"== {name}")
         module.run(parser.parse_args(chosen))
 
 
 def _runnable() -> list[str]:
-    """All parts; that of the node needs ROS."""
+    """All parts but those that take as long as one wants; that of the node needs ROS."""
     ros = importlib.util.find_spec("rclpy") is not None
-    return [name for name in BENCHMARKS if name != "node" or ros]
+    return [name for name in BENCHMARKS if name not in _SIZES and (name != "node" or ros)]

@@ -10,8 +10,6 @@ import argparse
 import json
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,11 +21,11 @@ from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from scal3r_ros.nodes.base.conversions import fill, header
+from scal3r_ros.nodes.bench.driven_node import NAMESPACE, start_node
 from scal3r_ros.nodes.output.publishers import CLOUD_SLICES, LATCHED
 
 RATE = 30.0
 WIDTH, HEIGHT = 640, 480
-NAMESPACE = "/scal3r_bench"
 SETTINGS = {
     "chunk.size": 20, "chunk.overlap": 10, "map.voxel_size": 0.004, "publish.map_interval": 1.0,
     "publish.map_points": 650000, "publish.depth": "false", "loop.enabled": "false",
@@ -49,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     seconds = 4.0 if args.quick else args.seconds
     with tempfile.TemporaryFile("w+") as output:
-        process = start_node(output)
+        process = start_node(output, SETTINGS)
         rclpy.init()
         try:
             seen = Camera(rclpy.create_node("camera", namespace=NAMESPACE)).drive(seconds)
@@ -70,15 +68,6 @@ def run(args: argparse.Namespace) -> None:
         f"callback [ms], median p99 max: {result['callback_ms']}\n"
         f"stamp to callback [ms]:        {result['delay_ms']}"
     )
-
-
-def start_node(output: Any) -> subprocess.Popen:
-    """The stub as a process of its own."""
-    words = [f"{name}:={value}" for name, value in SETTINGS.items()]
-    options = [word for pair in words for word in ("-p", pair)]
-    command = [sys.executable, "-m", "scal3r_ros.nodes.bench.stub", "--ros-args"]
-    command += ["-r", f"__ns:={NAMESPACE}", "--log-level", "error", *options]
-    return subprocess.Popen(command, stdout=output)
 
 
 class Camera:

@@ -1,10 +1,12 @@
 """`mapping_node` with a network that takes constant time, and a stopwatch on its image callback.
 
-Run by `bench`; prints one line of JSON when it is stopped.
+Run by `bench`; prints one line of JSON when it is stopped. Options before `--ros-args`:
+`--seconds` of a chunk, `--rows` of its depth maps.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
@@ -33,24 +35,24 @@ class ConstantReconstructor:
     name = "constant"
     round_size: int | None = 1
 
-    def __init__(self, seconds: float = CHUNK_SECONDS) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float = CHUNK_SECONDS, rows: int = ROWS) -> None:
+        self.seconds, self.rows = seconds, rows
 
     def reconstruct(self, chunk: Chunk, contribute: bool = True) -> ChunkPrediction:
         time.sleep(self.seconds)
-        count = len(chunk.frames)
-        depth = np.random.default_rng(0).uniform(2.0, 8.0, (ROWS, ROWS)).astype(np.float32)
+        count, rows = len(chunk.frames), self.rows
+        depth = np.random.default_rng(0).uniform(2.0, 8.0, (rows, rows)).astype(np.float32)
         poses = np.tile(np.eye(4), (count, 1, 1))
         poses[:, 0, 3] = 0.05 * (np.arange(count) - middle_position(count))
-        matrix = np.array([[0.8 * ROWS, 0, ROWS / 2], [0, 0.8 * ROWS, ROWS / 2], [0, 0, 1.0]])
+        matrix = np.array([[0.8 * rows, 0, rows / 2], [0, 0.8 * rows, rows / 2], [0, 0, 1.0]])
         return ChunkPrediction(
             chunk.index,
             chunk.frame_ids,
             poses,
             np.tile(matrix, (count, 1, 1)),
             np.tile(depth, (count, 1, 1)),
-            np.ones((count, ROWS, ROWS), np.float32),
-            np.full((count, ROWS, ROWS, 3), 128, np.uint8),
+            np.ones((count, rows, rows), np.float32),
+            np.full((count, rows, rows, 3), 128, np.uint8),
         )
 
     def reconstruct_round(
@@ -98,16 +100,20 @@ class CallbackTimes:
         }
 
 
-def make_stub(node, config):
-    """In place of loading a network."""
-    reconstructor = InterruptibleReconstructor(ConstantReconstructor())
-    return Mapper(config, reconstructor), reconstructor
+def maker(seconds: float, rows: int) -> Callable:
+    """What makes a mapper in place of loading a network."""
+
+    def make_stub(node, config):
+        reconstructor = InterruptibleReconstructor(ConstantReconstructor(seconds, rows))
+        return Mapper(config, reconstructor), reconstructor
+
+    return make_stub
 
 
 class TimedNode(MappingNode):
     """Says what was measured when it is told to stop; later the process may leave at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, make_stub: Callable) -> None:
         self._times = CallbackTimes()
         ImageInput._on_image = self._times.wrap(ImageInput._on_image)  # type: ignore[method-assign]
         super().__init__(make_stub)
@@ -118,7 +124,16 @@ class TimedNode(MappingNode):
 
 
 def main() -> int:
-    return run(TimedNode, sys.argv, make_executor)
+    words, ros_words = sys.argv[1:], []
+    if "--ros-args" in words:
+        cut = words.index("--ros-args")
+        words, ros_words = words[:cut], words[cut:]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=CHUNK_SECONDS)
+    parser.add_argument("--rows", type=int, default=ROWS)
+    options = parser.parse_args(words)
+    make_stub = maker(options.seconds, options.rows)
+    return run(lambda: TimedNode(make_stub), [sys.argv[0], *ros_words], make_executor)
 
 
 if __name__ == "__main__":
