@@ -18,9 +18,9 @@ BENCHMARKS = {
     "fuzz": "scal3r_ros.bench.fuzz",
     "node": "scal3r_ros.nodes.bench.latency",
     "soak": "scal3r_ros.nodes.bench.soak",
-    "fuzz": "scal3r_ros.nodes.bench.fuzz",
+    "node-fuzz": "scal3r_ros.nodes.bench.fuzz",
 }
-_SIZES = {"soak": "frames", "fuzz": "messages"}
+_SIZES = {"soak": "frames", "node-fuzz": "messages"}
 """Parts that take as long as one wants: the option that says how long."""
 
 
@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="smallest sizes")
     for part, size in _SIZES.items():
         parser.add_argument(f"--{size}", type=int, help=f"of {part}")
+    parser.epilog = "fuzz --messages is node-fuzz: the node's inputs instead of the readers"
 
 
 def run(args: argparse.Namespace) -> None:
@@ -41,6 +42,7 @@ def run(args: argparse.Namespace) -> None:
     if unknown:
         raise ValueError(f"unknown parts {', '.join(unknown)}; known are {', '.join(BENCHMARKS)}")
     for name in args.parts or _runnable():
+        name = "node-fuzz" if name == "fuzz" and args.messages is not None else name
         module = importlib.import_module(BENCHMARKS[name])
         parser = argparse.ArgumentParser(description=module.__doc__)
         module.add_arguments(parser)

@@ -33,6 +33,8 @@ class ProcessFigures:
     files: int
     """Open descriptors."""
     threads: int
+    at: float
+    """When, by the steady clock, seconds."""
 
     @staticmethod
     def of(pid: int) -> ProcessFigures:
@@ -41,9 +43,8 @@ class ProcessFigures:
         ticks = int(fields[11]) + int(fields[12])  # user and system, after pid, name and state
         pages, page = int(fields[21]), os.sysconf("SC_PAGE_SIZE")
         files = len(list((folder / "fd").iterdir()))
-        return ProcessFigures(
-            ticks / os.sysconf("SC_CLK_TCK"), pages * page / 1e6, files, int(fields[17])
-        )
+        seconds, threads = ticks / os.sysconf("SC_CLK_TCK"), int(fields[17])
+        return ProcessFigures(seconds, pages * page / 1e6, files, threads, time.monotonic())
 
 
 def start_node(

@@ -135,17 +135,18 @@ def _all_heard(driven: DrivenNode, result: FuzzResult) -> bool:
 
 def _finish(driven: DrivenNode, result: FuzzResult, folder: Path) -> None:
     """Whatever was sent, the map can be finished, saved and exported."""
-    for kind, name, fields in (
-        (Trigger, "flush", {}),
-        (SaveMap, "save_map", {"path": str(folder / f"{result.transport}_map")}),
-        (Export, "export", {"path": str(folder / f"{result.transport}_export")}),
-    ):
-        answer = driven.call(kind, name, **fields)
+    base = folder / result.transport
+    answers = {
+        "flush": driven.call(Trigger, "flush"),
+        "save_map": driven.call(SaveMap, "save_map", path=f"{base}_map"),
+        "export": driven.call(Export, "export", path=f"{base}_export"),
+    }
+    for name, answer in answers.items():
         if not answer.success:
             raise RuntimeError(f"{name}: {answer.message}")
     driven.spin(2.5)  # the next report is of the end
-    names = ("decoded", "malformed", "gated", "dropped", "unaccepted", "failed callbacks")
-    names += tuple(f"malformed_{name}" for name in TOPICS)
+    names = ["decoded", "malformed", "gated", "dropped", "unaccepted", "failed callbacks"]
+    names += [f"malformed_{name}" for name in TOPICS]
     result.counted = {name: driven.count("input", name) for name in names}
     result.counted["refused"] = sum(driven.count("time", name) for name in REFUSED)
     result.mapped = driven.count("map", "frames")
