@@ -76,7 +76,11 @@ class LinearHead(nn.Module):
         return F.pixel_shuffle(levels[0], self.patch_size)
 
 
-_KINDS = {"dpt": DptHead, "linear": LinearHead, "guided": GuidedHead}
+_KINDS: dict[str, type[DptHead] | type[LinearHead] | type[GuidedHead]] = {
+    "dpt": DptHead,
+    "linear": LinearHead,
+    "guided": GuidedHead,
+}
 
 
 def dense_head(a: Architecture, out_channels: int) -> DptHead | LinearHead | GuidedHead:

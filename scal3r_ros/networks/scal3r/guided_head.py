@@ -36,8 +36,8 @@ class GuidedHead(nn.Module):
         self.refine = nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1)
         self.correction = nn.Conv2d(_WIDTH, out_channels, 1)
         self.mask = nn.Conv2d(_WIDTH, 9 * _FACTOR**2, 1)
-        nn.init.zeros_(self.correction.weight)
-        nn.init.zeros_(self.correction.bias)
+        for parameter in self.correction.parameters():
+            nn.init.zeros_(parameter)
 
     def project(self, level: int, feature: Tensor, grid: tuple[int, int]) -> tuple[Tensor, ...]:
         """Patch features (N, gh * gw, 2C) to (N, channels, gh, gw); only the last level counts."""
