@@ -14,6 +14,7 @@ from uuid import uuid4
 import numpy as np
 
 from scal3r_ros.config import Config
+from scal3r_ros.files import SaveFailed
 from scal3r_ros.io.map_store import BadMapFile, read_map, write_map
 from scal3r_ros.pipeline.mapping_state import MappingState
 from scal3r_ros.pipeline.state_arrays import pack_state, unpack_memory, unpack_state
@@ -22,6 +23,8 @@ from scal3r_ros.records import Event
 
 MAP_FILE = "map_state.npz"
 _NAME = re.compile("[0-9a-f]{32}")
+EXPORTS = "export"
+"""Folder beside a saved map for files of other programs."""
 _FILES = "files"
 """Folder beside a saved map with a folder of files for each save under way."""
 
@@ -36,6 +39,29 @@ def remove_files(folder: Path, keep: str = "") -> None:
     for path in folder.glob("*"):
         if _NAME.fullmatch(path.name) and path.name != keep and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
+
+
+def check_target(folder: Path, overwrite: bool) -> None:
+    """Raise `SaveFailed` for a folder that holds other things than a map of ours; with `overwrite`
+    those are left alone. What belongs to a map is never put behind a link."""
+    if (folder / _FILES).is_symlink():
+        raise SaveFailed(f"{folder / _FILES} is a link; remove it, or save to another folder")
+    if not folder.exists() or overwrite:
+        return
+    if not folder.is_dir():
+        raise SaveFailed(f"{folder} is a file; save to another folder")
+    others = [path.name for path in folder.iterdir() if not _is_ours(path)]
+    if others and not (folder / MAP_FILE).is_file():
+        raise SaveFailed(
+            f"{folder} holds {min(others)} and no map; save to another folder, or set "
+            f"autosave.overwrite to save beside it"
+        )
+
+
+def _is_ours(path: Path) -> bool:
+    """Of a map, of a save that was killed, or of an export beside them."""
+    partial = path.name.startswith(f".{MAP_FILE}.")
+    return path.name in (MAP_FILE, _FILES, EXPORTS) or partial
 
 
 @dataclass(frozen=True)

@@ -251,3 +251,42 @@ def test_a_save_removes_only_what_a_save_has_made(street, tmp_path):
         mapper.save(tmp_path)
     assert photo.read_bytes() == b"dear" and (elsewhere / "letter.txt").read_text() == "dear"
     assert len(list((tmp_path / "files").iterdir())) == 3
+
+
+def test_a_folder_of_other_things_is_not_taken_for_a_map(street, tmp_path):
+    mapper = Mapper(config(), OracleReconstructor(street))
+    run(street, mapper, range(12))
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "holiday.jpg").write_bytes(b"picture")
+    with pytest.raises(SaveFailed, match=r"holiday\.jpg and no map"):
+        saving.check_target(photos, overwrite=False)
+    saving.check_target(photos, overwrite=True)
+    mapper.save(photos)
+    mapper.save(photos)
+    assert (photos / "holiday.jpg").read_bytes() == b"picture"
+    saving.check_target(photos, overwrite=False)  # a map is there now
+    saving.check_target(tmp_path / "absent", overwrite=False)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SaveFailed, match="is a file"):
+        saving.check_target(tmp_path / "file", overwrite=False)
+
+
+def test_a_save_that_was_killed_leaves_a_folder_that_can_be_saved_to(tmp_path):
+    (tmp_path / "files" / saving.new_files()).mkdir(parents=True)
+    (tmp_path / f".{MAP_FILE}.k3x.part").write_bytes(b"half")
+    (tmp_path / saving.EXPORTS).mkdir()
+    saving.check_target(tmp_path, overwrite=False)
+
+
+def test_nothing_is_saved_or_removed_behind_a_link(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    kept = elsewhere / saving.new_files() / "photo.jpg"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"picture")
+    folder = tmp_path / "map"
+    folder.mkdir()
+    (folder / "files").symlink_to(elsewhere)
+    with pytest.raises(SaveFailed, match="is a link"):
+        saving.check_target(folder, overwrite=True)
+    assert kept.read_bytes() == b"picture"

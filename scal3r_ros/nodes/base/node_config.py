@@ -215,9 +215,10 @@ class WorkerConfig(Section):
     """Where and how the network runs."""
 
     mode: str = option(
-        "thread",
-        "thread of this process, or a process of its own that Python code cannot hold up.",
-        choices=("thread", "process"),
+        "auto",
+        "thread of this process, or a process of its own, which cannot hold up the callbacks. auto "
+        "takes a process for sfm and for networks on a CPU.",
+        choices=("auto", "thread", "process"),
     )
     count: int = option(
         0, "Remote reconstruction nodes to use; 0 runs the network in this node.", minimum=0
@@ -240,8 +241,18 @@ class AutosaveConfig(Section):
 
     path: str = option("", "Default folder of saves; empty is ~/.ros/scal3r/<node name>.")
     on_shutdown: bool = option(False, "Save the map when the node is shut down or interrupted.")
-    period: float = option(0.0, "Save this often while the map changes; 0 never.", unit="s",
-                           minimum=0.0)  # fmt: skip
+    period: float = option(
+        60.0,
+        "With a path: save this often while the map changes, but never for more than a tenth of "
+        "the time; 0 never.",
+        unit="s",
+        minimum=0.0,
+    )
+    overwrite: bool = option(
+        False,
+        "Also save into a folder that holds something else than a map; files that are not the "
+        "map's are left alone.",
+    )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scal3r_ros.nodes.mapping.services import NotPossible
+from scal3r_ros.pipeline.save import EXPORTS, check_target
 
 
 class MapCommands:
@@ -19,6 +20,8 @@ class MapCommands:
         self._saved = (0, 0)
         """Revision and next frame id of the map last saved."""
         self._saved_at = time.monotonic()
+        self._save_seconds = 0.0
+        """How long the last save took."""
         self._autosave: Future | None = None
         self._unanswered: dict[Future, tuple[str, float]] = {}
         """Name and time of what was asked for and waits; grown and emptied by several threads."""
@@ -91,7 +94,7 @@ class MapCommands:
 
     def export(self, path: str) -> Future:
         """Write trajectory, cloud and report for other programs."""
-        folder = self.folder(path) if path else self.folder("") / "export"
+        folder = self.folder(path) if path else self.folder("") / EXPORTS
 
         def run(mapper: Any) -> dict:
             from scal3r_ros.pipeline.export import export
@@ -117,10 +120,13 @@ class MapCommands:
             self._session.node.get_logger().info(answer["message"])
 
     def autosave_if_due(self) -> None:
-        """Save every `autosave.period` seconds while the map changes; none while one waits for a
-        long chunk to end."""
-        period, mapper = self._session.config.autosave.period, self._worker.mapper
-        if not period or mapper is None or time.monotonic() - self._saved_at < period:
+        """Save every `autosave.period` seconds while the map changes, and never for more than a
+        tenth of the time; none while one waits for a long chunk to end."""
+        wanted, mapper = self._session.config.autosave, self._worker.mapper
+        pause = max(wanted.period, 9.0 * self._save_seconds)
+        if not (wanted.period and wanted.path) or mapper is None:
+            return
+        if time.monotonic() - self._saved_at < pause:
             return
         if self._autosave is not None and not self._autosave.done():
             return
@@ -149,8 +155,11 @@ class MapCommands:
         return future
 
     def _save(self, mapper: Any, folder: Path) -> dict:
+        started = time.monotonic()
+        check_target(folder, self._session.config.autosave.overwrite)
         folder.parent.mkdir(parents=True, exist_ok=True)
         events = mapper.save(folder)
+        self._save_seconds = time.monotonic() - started
         self._saved = (mapper.map_revision, mapper.next_frame_id)
         return {
             "message": "; ".join([f"saved {folder}", *(event.message for event in events)]),

@@ -12,6 +12,8 @@ from scal3r_ros.reconstruct.factory import SEQUENTIAL, check_processes
 from scal3r_ros.reconstruct.interruptible import InterruptibleReconstructor
 from scal3r_ros.reconstruct.loger.options import check_options
 
+_NVIDIA = Path("/dev/nvidiactl")
+"""There where a driver of CUDA devices runs; asking torch would take seconds."""
 TORCH_MISSING = (
     "model.reconstructor {} needs PyTorch, which is not installed for this Python: "
     "pip install torch (see https://pytorch.org/get-started), or set model.reconstructor to sfm"
@@ -56,13 +58,23 @@ def open_reconstructor(node: Any, config: NodeConfig) -> Any:
         from scal3r_ros.nodes.workers.remote_reconstructor import open_remote
 
         return open_remote(node, config)
-    if config.worker.mode == "process":
+    if in_own_process(config):
         from scal3r_ros.reconstruct.process import ProcessReconstructor
 
         return ProcessReconstructor(config)
     from scal3r_ros.reconstruct.factory import open_reconstructor as open_local
 
     return open_local(config)
+
+
+def in_own_process(config: NodeConfig) -> bool:
+    """Whether the network runs where it cannot hold the interpreter that the callbacks need. On a
+    GPU most of the time passes outside of it."""
+    if config.worker.mode != "auto":
+        return config.worker.mode == "process"
+    model = resolved(config).model
+    on_cpu = model.device == "cpu" or (model.device == "auto" and not _NVIDIA.exists())
+    return model.reconstructor == "sfm" or on_cpu
 
 
 def _check_checkpoint(config: NodeConfig) -> None:

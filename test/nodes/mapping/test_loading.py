@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is absent; run the tests with `make test`")
 from scal3r_ros.nodes.base.node_config import NodeConfig
-from scal3r_ros.nodes.mapping.loading import check_prerequisites, open_reconstructor
+from scal3r_ros.nodes.mapping.loading import check_prerequisites, in_own_process, open_reconstructor
 from scal3r_ros.options import from_dict
 from scal3r_ros.reconstruct.process import ProcessReconstructor
 
@@ -28,3 +28,16 @@ def test_the_network_runs_in_the_process_that_is_asked_for(node, mode):
     finally:
         if mode == "process":
             reconstructor.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "own"),
+    [
+        ({"model.reconstructor": "sfm", "model.device": "cuda"}, True),
+        ({"model.reconstructor": "scal3r", "model.device": "cpu"}, True),
+        ({"model.reconstructor": "scal3r", "model.device": "cuda"}, False),
+        ({"model.reconstructor": "sfm", "worker.mode": "thread"}, False),
+    ],
+)
+def test_what_would_hold_the_interpreter_gets_its_own_process(options, own):
+    assert in_own_process(from_dict(NodeConfig, options)) == own
