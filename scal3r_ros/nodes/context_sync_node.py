@@ -1,6 +1,6 @@
 """`context_sync_node`: rendezvous and membership of the workers' group, snapshots of their memory.
 
-It computes nothing. The decisions are `distributed.coordinator`'s; this file carries signs of life
+It computes nothing. The decisions are `workers.coordinator`'s; this file carries signs of life
 in, and the plan, services and health out.
 """
 
