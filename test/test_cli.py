@@ -175,7 +175,7 @@ def test_ctrl_c_and_resume_give_the_same_files(mapped, tmp_path):
     command += ["--out", str(tmp_path), *QUICK]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 240
-    while not list(tmp_path.glob("depth_*.png")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob(".resume/depth_*.png")) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
