@@ -254,7 +254,7 @@ def seeing_schedule() -> Schedule:
                 rate=(0.4, 0.01), **common,
             ),
             Stage(
-                "E", 90.0, 1, middle, weights, 4, 3, True, 2, causal=True,
+                "E", 90.0, 1, full, weights, 2, 3, True, 2, causal=True,
                 rate=(0.5, 0.1), **common,
             ),
             Stage(
