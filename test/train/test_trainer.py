@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 from toy_run import CLIPS, TOY  # noqa: E402
 
+from scal3r_ros.files import SaveFailed  # noqa: E402
 from scal3r_ros.networks.scal3r.architecture import Architecture  # noqa: E402
 from scal3r_ros.networks.scal3r.checkpoint import load_network  # noqa: E402
 from scal3r_ros.train import trainer as training  # noqa: E402
@@ -80,7 +81,7 @@ def test_a_damaged_save_leaves_the_previous_one(tmp_path, monkeypatch):
         raise OSError("no space left on device")
 
     monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError):
+    with pytest.raises(SaveFailed, match="no space left on device"):
         trainer.save()
     assert (tmp_path / "run.pt").read_bytes() == good
 
