@@ -54,7 +54,8 @@ def step_loss(
     resting: the memory is left out of this step, and every chunk has its own unit.
     """
     crew = crew or Crew()
-    targets = own_targets(chunks) if resting else group_targets(chunks)
+    alone = resting or not stage.memory
+    targets = own_targets(chunks) if alone else group_targets(chunks)
     if stage.shares_worlds and crew.size > 1:
         if len(chunks) < crew.size:
             raise ValueError(
