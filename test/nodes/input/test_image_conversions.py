@@ -45,7 +45,7 @@ def message_of(pixels: np.ndarray, encoding: str, padding: int = 0, big_endian: 
 def mosaic(rgb: np.ndarray, pattern: str) -> np.ndarray:
     """A Bayer sensor with `pattern` in its first two rows, from the pattern's definition."""
     channel = {"r": 0, "g": 1, "b": 2}
-    raw = np.zeros(rgb.shape[:2], np.uint8)
+    raw = np.zeros(rgb.shape[:2], rgb.dtype)
     for i, letter in enumerate(pattern):
         row, column = divmod(i, 2)
         raw[row::2, column::2] = rgb[row::2, column::2, channel[letter]]
@@ -84,14 +84,57 @@ def test_grey_becomes_three_equal_channels(encoding, padding):
     np.testing.assert_array_equal(rgb, np.repeat(grey[..., None], 3, axis=2))
 
 
+def stretched(pixels: np.ndarray) -> np.ndarray:
+    """The range between two percentiles as 0 to 255, of the first image of a stream."""
+    low, high = np.percentile(pixels, (0.5, 99.5))
+    return np.clip((pixels - low) * 255.0 / (high - low), 0, 255)
+
+
 @pytest.mark.parametrize("padding", [0, 10])
 @pytest.mark.parametrize("big_endian", [False, True])
 @pytest.mark.parametrize("encoding", ["mono16", "16UC1"])
 def test_sixteen_bits_in_either_byte_order(encoding, big_endian, padding):
-    grey = picture()[..., 0]
-    wide = (grey.astype(np.uint16) * 257).astype(">u2" if big_endian else "<u2")
+    twelve_bits = picture()[..., 0].astype(np.uint16) * 16 + 3
+    wide = twelve_bits.astype(">u2" if big_endian else "<u2")
     rgb = decode(message_of(wide, encoding, padding, big_endian))
-    np.testing.assert_array_equal(rgb, np.repeat(grey[..., None], 3, axis=2))
+    expected = np.repeat(stretched(twelve_bits)[..., None], 3, axis=2)
+    np.testing.assert_allclose(rgb, expected, atol=1.0)
+
+
+@pytest.mark.parametrize("big_endian", [False, True])
+@pytest.mark.parametrize("encoding", ["rgb16", "bgr16", "rgba16", "bgra16", "16UC3", "16UC4"])
+def test_sixteen_bit_colours_keep_their_order(encoding, big_endian):
+    rgb = picture().astype(np.uint16) * 257
+    pixels = rgb if encoding.startswith("rgb") else rgb[..., ::-1]
+    if encoding.endswith(("a16", "C4")):
+        pixels = np.concatenate([pixels, rgb[..., :1]], axis=2)
+    wide = pixels.astype(">u2" if big_endian else "<u2")
+    found = decode(message_of(wide, encoding, big_endian=big_endian))
+    for channel in range(3):
+        order = np.corrcoef(found[..., channel].ravel(), rgb[..., channel].ravel())[0, 1]
+        assert order > 0.999
+
+
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+def test_sixteen_bit_bayer_patterns_keep_colours(pattern):
+    rgb = np.full((HEIGHT, WIDTH, 3), (65535, 0, 30000), np.uint16)
+    raw = mosaic(rgb, pattern)
+    found = decode(message_of(raw.astype("<u2"), f"bayer_{pattern}16"))
+    np.testing.assert_allclose(
+        found[2:-2, 2:-2].astype(int) / 255, rgb[2:-2, 2:-2] / 65535, atol=0.01
+    )
+
+
+@pytest.mark.parametrize("encoding", ["nv12", "nv21"])
+def test_half_size_chroma_keeps_colours(encoding):
+    rgb = picture()
+    packed = yuv422(rgb, True).reshape(HEIGHT, WIDTH // 2, 4)
+    luma = packed[..., [0, 2]].reshape(HEIGHT, WIDTH)
+    chroma = packed[..., [1, 3] if encoding == "nv12" else [3, 1]].astype(float)
+    halved = np.rint(chroma.reshape(HEIGHT // 2, 2, -1, 2).mean(axis=1)).astype(np.uint8)
+    rows = np.concatenate([luma, halved.reshape(HEIGHT // 2, WIDTH)])
+    found = decode(message_of(rows, encoding))
+    np.testing.assert_allclose(found.astype(int), rgb, atol=8)
 
 
 @pytest.mark.parametrize("padding", [0, 3])
@@ -116,7 +159,8 @@ def test_yuv_keeps_colours(encoding, luma_first, padding):
 
 def test_every_listed_encoding_is_tested_here():
     tested = {"rgb8", "bgr8", "rgba8", "bgra8", "mono8", "8UC1", "mono16", "16UC1", "8UC3", "8UC4"}
-    tested |= {f"bayer_{p}8" for p in ("rggb", "bggr", "gbrg", "grbg")}
+    tested |= {f"bayer_{p}{bits}" for p in ("rggb", "bggr", "gbrg", "grbg") for bits in (8, 16)}
+    tested |= {"rgb16", "bgr16", "rgba16", "bgra16", "16UC3", "16UC4", "nv12", "nv21"}
     tested |= {"yuv422", "uyvy", "yuv422_yuy2", "yuyv"}
     assert set(ENCODINGS) == tested
     rgb = picture()
@@ -172,7 +216,7 @@ def broken(**changes) -> Image:
         (broken(height=10**7), "declares 64 x 10000000 pixels, more than input.max_pixels"),
         (broken(encoding="yuyv", width=63), "odd width"),
         (CompressedImage(format="jpeg", data=array.array("B", b"no picture")), "no readable image"),
-        (CompressedImage(format="jpeg"), r"no readable image \(0 bytes"),
+        (CompressedImage(format="jpeg"), r"is empty \(0 bytes"),
     ],
 )
 def test_malformed_images_are_refused(message, words):
