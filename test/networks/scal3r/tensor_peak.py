@@ -24,6 +24,8 @@ class TensorPeak(TorchDispatchMode):
         self._sizes = {tensor.untyped_storage()._cdata: 0 for tensor in before}
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        if operation is torch.ops.aten._local_scalar_dense.default:
+            return True  # the only question that is asked of values: whether all are finite
         results = operation(*args, **(kwargs or {}))
         for tensor in tree_leaves(results):
             if isinstance(tensor, torch.Tensor) and tensor.is_meta:
