@@ -18,8 +18,7 @@ from scal3r_ros.io.map_store import read_map
 from scal3r_ros.io.source import BadInput, SourceImage
 from scal3r_ros.io.tum import read_trajectory
 from scal3r_ros.options import from_dict
-from scal3r_ros.pipeline import offline
-from scal3r_ros.pipeline.live_map import LiveMap
+from scal3r_ros.pipeline import joining, offline
 
 CONFIG = from_dict(Config, {"chunk.size": 12, "chunk.overlap": 6})
 FRAMES = 48
@@ -138,19 +137,19 @@ def test_an_interrupt_in_the_middle_of_a_change_falls_back_to_the_last_save(
     city, tmp_path, monkeypatch
 ):
     run(city, tmp_path / "whole")
-    real, calls = LiveMap.join, []
+    real, calls = joining.join, []
 
-    def interrupted(self, outline, prediction):
-        calls.append(outline.index)
-        joined = real(self, outline, prediction)
+    def interrupted(live_map, summary, prediction):
+        calls.append(summary.index)
+        joined = real(live_map, summary, prediction)
         if len(calls) == 4:
             raise KeyboardInterrupt
         return joined
 
-    monkeypatch.setattr(LiveMap, "join", interrupted)
+    monkeypatch.setattr(joining, "join", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(city, tmp_path / "cut", save_every=0.0)
-    monkeypatch.setattr(LiveMap, "join", real)
+    monkeypatch.setattr(joining, "join", real)
     run(city, tmp_path / "cut", resume=True)
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
@@ -312,16 +311,16 @@ def test_a_frame_with_all_pixels_invalid_does_no_harm(city, tmp_path):
 def test_a_signal_in_the_middle_of_a_change_waits_for_its_end(city, tmp_path, monkeypatch):
     """A real SIGINT while a chunk is being joined; nothing has been saved before."""
     run(city, tmp_path / "whole")
-    real = LiveMap.join
+    real = joining.join
 
-    def pressed(self, outline, prediction):
-        if outline.index == 3:
+    def pressed(live_map, summary, prediction):
+        if summary.index == 3:
             os.kill(os.getpid(), signal.SIGINT)
-        return real(self, outline, prediction)
+        return real(live_map, summary, prediction)
 
     handler = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as interrupted:
-        interrupted.setattr(LiveMap, "join", pressed)
+        interrupted.setattr(joining, "join", pressed)
         with pytest.raises(KeyboardInterrupt):
             run(city, tmp_path / "cut")
     assert signal.getsignal(signal.SIGINT) is handler
