@@ -94,6 +94,8 @@ def pack_prediction(prediction: ChunkPrediction) -> Packed:
         "chunk_index": prediction.chunk_index,
         "frame_ids": list(prediction.frame_ids),
         "missing_ids": list(prediction.missing_ids),
+        "gauge": prediction.gauge,
+        "starts_segment": prediction.starts_segment,
         "memory_version": prediction.memory_version,
         "timings": dict(prediction.timings),
     }
@@ -122,6 +124,8 @@ def unpack_prediction(
         facts["chunk_index"],
         tuple(map(int, facts["frame_ids"])),
         missing_ids=tuple(map(int, facts["missing_ids"])),
+        gauge=facts["gauge"],
+        starts_segment=facts["starts_segment"],
         memory_version=facts["memory_version"],
         timings=dict(facts["timings"]),
         **found,

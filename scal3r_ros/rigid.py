@@ -126,7 +126,7 @@ class PoseBuffer:
         span_ns: int | None = None,
         max_gap_ns: int = 1_000_000_000,
     ) -> None:
-        """Keeps the newest `max_poses` and at most twice as many, or those of the last `span_ns`;
+        """Keeps the newest `max_poses`, or those of the last `span_ns`, and at most twice as many;
         across a pause longer than `max_gap_ns` nothing is interpolated."""
         self._max_poses, self._span_ns, self._max_gap_ns = max_poses, span_ns, max_gap_ns
         self._poses: list[tuple[int, np.ndarray]] = []

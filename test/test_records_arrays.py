@@ -31,6 +31,8 @@ PREDICTION = ChunkPrediction(
     confidence=RNG.random((2, 4, 5)).astype(np.float32),
     rgb=RNG.integers(0, 256, (2, 4, 5, 3), np.uint8),
     missing_ids=(9,),
+    gauge="rigid",
+    starts_segment=True,
     memory_version=4,
     timings={"layers": 0.5},
 )

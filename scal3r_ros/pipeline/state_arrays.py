@@ -95,6 +95,8 @@ def unpack_live_map(
             "chunk_index": summary.index,
             "frame_ids": facts["open"]["frame_ids"],
             "missing_ids": (),
+            "gauge": "free",  # how it was joined is past; the next chunk says how that one joins
+            "starts_segment": False,
             "memory_version": 0,
             "timings": {},
         }

@@ -75,6 +75,8 @@ def prediction_to_message(prediction: ChunkPrediction) -> PredictionMessage:
         success=True,
         height=height,
         width=width,
+        gauge=prediction.gauge,
+        starts_segment=prediction.starts_segment,
         memory_version=prediction.memory_version,
         frame_ids=_integers(prediction.frame_ids),
         missing_ids=_integers(prediction.missing_ids),
@@ -100,6 +102,8 @@ def prediction_from_message(message: PredictionMessage) -> ChunkPrediction | Rec
         "chunk_index": message.chunk_index,
         "frame_ids": message.frame_ids,
         "missing_ids": message.missing_ids,
+        "gauge": message.gauge,
+        "starts_segment": message.starts_segment,
         "memory_version": message.memory_version,
         "timings": dict(zip(message.timing_names, map(float, message.timing_seconds))),
     }

@@ -99,7 +99,7 @@ def test_the_newest_frames_are_averaged(ros, node, spin_until, count, expected):
 
 
 def test_transforms_are_kept_for_a_while_and_dated_ahead(ros, node, spin_until):
-    listener = Listener(ros, node, spin_until, replace(PLAIN, buffer=5.0, tolerance=0.25))
+    listener = Listener(ros, node, spin_until, replace(PLAIN, buffer=4.0, tolerance=0.25))
     for second in range(1, 11):
         listener.transforms.odometry.add(second * SECOND, np.eye(4))
     with pytest.raises(LookupError, match="no transform odom <- base_link"):

@@ -78,6 +78,8 @@ def prediction(extras: bool) -> ChunkPrediction:
         confidence=RNG.random((3, 4, 5)).astype(np.float32),
         rgb=RNG.integers(0, 256, (3, 4, 5, 3)).astype(np.uint8),
         missing_ids=(5,),
+        gauge="common",
+        starts_segment=True,
         descriptors=RNG.random((3, 7)).astype(np.float32) if extras else None,
         points=RNG.random((3, 4, 5, 3)).astype(np.float32) if extras else None,
         memory_version=12,
