@@ -172,8 +172,8 @@ def _measurements(args: argparse.Namespace, config: Config, topic: str) -> Measu
 def _file_options(path: Path) -> dict[str, Any]:
     """Flat options of the mapping method; those of the node are checked and left out."""
     options = flatten(read_options(path, NodeConfig))
-    from_dict(NodeConfig, options)
     ours = {option.name for option in walk_options(Config)}
+    from_dict(NodeConfig, {name: value for name, value in options.items() if name not in ours})
     return {name: value for name, value in options.items() if name in ours}
 
 

@@ -115,7 +115,8 @@ def test_options_of_the_node_are_allowed_in_the_file_and_checked(tmp_path):
     assert config(ros).chunk.size == 40
     assert config(ros, "--set", "chunk.size=50").chunk.size == 50
     assert config("{}", "--reconstructor", "sfm").chunk.size == 20
-    assert (config("{}").chunk.size, config("{}").chunk.overlap) == (8, 3)
+    embedded = config("{}", "--reconstructor", "scal3r").chunk
+    assert (embedded.size, embedded.overlap) == (8, 3)
     assert config("{}", "--checkpoint", "scal3r.pt").chunk.size == 60
     assert config(ros, "--reconstructor", "sfm").chunk.size == 40
     assert config("memory: {mode: batch}").memory.mode == "batch"

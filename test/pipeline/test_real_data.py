@@ -20,8 +20,10 @@ pytestmark = [pytest.mark.real_data, pytest.mark.slow, pytest.mark.timeout(900)]
 ALLOWED_PERCENT = 0.5
 
 
-def reconstruct(path, out, features="sift", **options):
-    settings = PRESETS["sfm"] | {"model.reconstructor": "sfm", "sfm.features": features}
+def reconstruct(path, out, features="sift", dense=False, **options):
+    """Poses are the same with dense depth, which takes most of the time."""
+    chosen = {"model.reconstructor": "sfm", "sfm.features": features, "sfm.dense": dense}
+    settings = PRESETS["sfm"] | chosen
     config = from_dict(Config, settings)
     source = open_source(path, **options)
     return offline.run(config, source, open_reconstructor(config), out)
@@ -80,14 +82,15 @@ def test_kitti_from_a_lossy_video(kitti, frames, tmp_path):
 def test_wide_steps_over_weak_texture_give_one_map(data_dir, tmp_path, name):
     """SIFT registers nothing here; with learned features there is one map."""
     pytest.importorskip("torch")
-    outcome = reconstruct(data_dir / name, tmp_path, features="both")
+    dense = name == "tum_fr3_cabinet"
+    outcome = reconstruct(data_dir / name, tmp_path, features="both", dense=dense)
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["counters"]["frames"] == 58 and len(report["parts"]) == 1, report["events"]
     assert outcome.frames >= 55
     truth = data_dir / "tum_fr3_cabinet" / "groundtruth.txt"
     score, _, _ = score_trajectory(tmp_path / "trajectory.txt", truth)
     assert score.ate_percent <= 2.0, score
-    assert report["parts"][0]["points"] > 100_000
+    assert not dense or report["parts"][0]["points"] > 100_000
 
 
 def test_too_little_texture_is_reported_and_no_wrong_pose_published(data_dir, tmp_path):

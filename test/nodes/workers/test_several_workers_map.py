@@ -53,9 +53,10 @@ def recorded_images():
                 yield message
 
 
-def received(reports):
-    """Images that mapping_node has taken in, by its newest diagnostics."""
-    found = [s for r in reports for s in r.status if s.name == f"{MAPPER}: input"]
+def received(reports, namespace):
+    """Images that a robot's mapping_node has taken in, by its newest diagnostics."""
+    name = f"{namespace}/{MAPPER}: input"
+    found = [s for r in reports for s in r.status if s.name == name]
     return {item.key: item.value for item in found[-1].values}["received"] if found else None
 
 
@@ -76,8 +77,11 @@ def map_with(robot, node, spin_until, folder):
     heard = node.create_subscription(DiagnosticArray, "/diagnostics", reports.append, 50)
     for message in recorded_images():
         publisher.publish(message)
-    wanted = str(FRAMES)
-    spin_until(lambda: received(reports) == wanted, node, timeout=PATIENCE, what="all images")
+
+    def all_received():
+        return received(reports, robot.namespace) == str(FRAMES)
+
+    spin_until(all_received, node, timeout=PATIENCE, what="all images")
     node.destroy_subscription(heard)
     call(Trigger, "flush", Trigger.Request())
     call(Export, "export", Export.Request(path=str(folder)))
