@@ -91,15 +91,17 @@ class SfmReconstructor:
             descriptors = self._describe(features, contribute)
         solved = self._solve(chunk, features, descriptors, camera, seconds)
         self._check_registered(len(solved.rows), len(frames))
-        if contribute:
-            self._window = Window.of(solved.model, solved.frame_ids, solved.features)
-            self._absorbed += 1
         with timed(seconds, "depth"):
             maps = self._depth(chunk, frames, features, solved)
-        return to_record(
-            chunk, solved.model, solved.rows, solved.positions, maps, descriptors,
-            self._absorbed, seconds,
+        absorbed = self._absorbed + contribute
+        prediction = to_record(
+            chunk, solved.model, solved.rows, solved.positions, maps, descriptors, absorbed, seconds
         )  # fmt: skip
+        if contribute:
+            # Last: a chunk that is interrupted is done again, from the memory before it.
+            window = Window.of(solved.model, solved.frame_ids, solved.features)
+            self._window, self._absorbed = window, absorbed
+        return prediction
 
     def reconstruct_round(
         self, chunks: Sequence[Chunk]
