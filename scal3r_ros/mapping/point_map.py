@@ -1,72 +1,25 @@
 """The map: submaps of a few chunks, each a voxel grid in its anchor chunk's coordinates.
 
-A correction moves submaps as wholes and touches no point. When the byte budget is exceeded, the
-oldest of the finest submaps gets voxels of twice the edge, until the budget holds.
+A correction moves submaps as wholes and touches no point. What a later submap repeats goes over to
+the earlier one. When the byte budget is exceeded, the oldest of the finest submaps gets voxels of
+twice the edge, until the budget holds. No step costs more because the map has more submaps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+import heapq
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from scal3r_ros.config import MapConfig
 from scal3r_ros.mapping.camera import unproject_planes, valid_pixels
+from scal3r_ros.mapping.repeats import meet, reach, told_apart
 from scal3r_ros.mapping.sim3 import Sim3
-from scal3r_ros.mapping.voxels import Voxels
+from scal3r_ros.mapping.submap import PointCloud, Submap
+from scal3r_ros.mapping.voxels import VOXEL_BYTES, Voxels
 from scal3r_ros.records import ChunkPrediction
-
-
-@dataclass(frozen=True, eq=False)
-class PointCloud:
-    """Points in the map frame."""
-
-    points: np.ndarray
-    """(N, 3) float32."""
-    colors: np.ndarray
-    """(N, 3) uint8."""
-    confidence: np.ndarray
-    """(N,) float32, summed over the observations of a point."""
-
-    def __len__(self) -> int:
-        return len(self.points)
-
-    @staticmethod
-    def empty() -> PointCloud:
-        return PointCloud(
-            np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8), np.zeros(0, np.float32)
-        )
-
-
-def joined_cloud(clouds: Iterable[PointCloud]) -> PointCloud:
-    """All points of several clouds."""
-    full = [cloud for cloud in clouds if len(cloud)]
-    if not full:
-        return PointCloud.empty()
-    fields = ("points", "colors", "confidence")
-    return PointCloud(*(np.concatenate([getattr(c, f) for c in full]) for f in fields))
-
-
-@dataclass(frozen=True, eq=False)
-class Submap:
-    """Fused points of a few consecutive chunks, in coordinates of the first one."""
-
-    anchor: int
-    """Chunk index whose frame the points are in."""
-    session: int
-    chunks: tuple[int, ...]
-    S_map_anchor: Sim3
-    level: int
-    """The voxel edge is 2**level times the map's base voxel."""
-    voxel_size: float
-    """In units of the anchor chunk."""
-    voxels: Voxels
-
-    def cloud(self) -> PointCloud:
-        colors = np.rint(self.voxels.colors.astype(np.float32)).astype(np.uint8)
-        points = self.S_map_anchor.apply(self.voxels.points).astype(np.float32)
-        return PointCloud(points, colors, self.voxels.weights)
 
 
 class PointMap:
@@ -76,20 +29,28 @@ class PointMap:
         self.config = config
         self.voxel_size = config.voxel_size
         """Base voxel edge in map units; 0 until the first chunk has set it."""
-        self._submaps: list[Submap] = []
+        self._submaps: dict[int, Submap] = {}
+        """By anchor, in order of age."""
+        self._size = 0
+        self._finest: list[tuple[int, int]] = []
+        """Heap of (level, anchor) of all submaps; entries of levels that they had before stay."""
+        self._alone: list[int] = []
+        """Anchors of submaps that were not compared with older ones yet."""
+        self._holders: dict[int, int] = {}
+        """Anchor of the submap of each chunk."""
 
     @property
     def submaps(self) -> tuple[Submap, ...]:
-        return tuple(self._submaps)
+        return tuple(self._submaps.values())
 
     @property
     def nbytes(self) -> int:
         """Bytes of all points held."""
-        return sum(submap.voxels.nbytes for submap in self._submaps)
+        return VOXEL_BYTES * self._size
 
     def __len__(self) -> int:
         """Number of points."""
-        return sum(len(submap.voxels) for submap in self._submaps)
+        return self._size
 
     def integrate(
         self,
@@ -113,30 +74,44 @@ class PointMap:
         submap = self._submap_for(prediction.chunk_index, S_map_chunk, session)
         S_anchor_chunk = submap.S_map_anchor.inverse() @ S_map_chunk
         new = Voxels.bin(*_gather(prediction, keep, S_anchor_chunk), submap.voxel_size)
-        self._submaps[-1] = replace(submap, voxels=submap.voxels.merge(new))
+        self._put(submap.holding(submap.voxels.merge(new)))
         self._keep_budget()
-        return replace(submap, voxels=new).cloud()
+        return submap.holding(new).cloud()
+
+    def fuse_repeats(self, tied: Callable[[int, float, float], Iterable[int]]) -> None:
+        """Let each submap that is complete, and whose loops were tried, give to older ones what
+        they have already.
+
+        `tied(chunk, error, reach)` names the chunks whose place relative to `chunk` is known so
+        well that a point at a distance of `reach` is off by less than `error`, both in map units:
+        of others nobody knows whether they show the same place.
+        """
+        while len(self._alone) > 2:  # the newest is growing; loops of the one before are tried
+            newer = self._submaps.get(self._alone.pop(0))
+            if newer is not None:
+                self._fuse(newer, tied)
 
     def move(self, S_map_chunk: Mapping[int, Sim3]) -> None:
         """Give every submap its anchor chunk's new pose."""
-        self._submaps = [
-            replace(submap, S_map_anchor=S_map_chunk[submap.anchor]) for submap in self._submaps
-        ]
+        self._submaps = {
+            anchor: replace(submap, S_map_anchor=S_map_chunk[anchor])
+            for anchor, submap in self._submaps.items()
+        }
 
     def transform(self, S_new_old: Sim3) -> None:
         """Express the whole map in another frame; the base voxel keeps its size in the world."""
         self.voxel_size *= float(S_new_old.scale)
-        self._submaps = [
-            replace(submap, S_map_anchor=S_new_old @ submap.S_map_anchor)
-            for submap in self._submaps
-        ]
+        self._submaps = {
+            anchor: replace(submap, S_map_anchor=S_new_old @ submap.S_map_anchor)
+            for anchor, submap in self._submaps.items()
+        }
 
     def export(self, max_points: int | None = None) -> PointCloud:
         """All points in the map frame, evenly thinned to at most `max_points`."""
         if not len(self):
             return PointCloud.empty()
         step = 1 if max_points is None else max(1, -(-len(self) // max(max_points, 1)))
-        parts = [_every(submap, step).cloud() for submap in self._submaps]
+        parts = [s.holding(s.voxels.of(slice(None, None, step))).cloud() for s in self.submaps]
         cloud = PointCloud(
             np.concatenate([part.points for part in parts]),
             np.concatenate([part.colors for part in parts]),
@@ -148,16 +123,18 @@ class PointMap:
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything as arrays, to save and restore."""
-        voxels = [submap.voxels for submap in self._submaps]
-        poses = Sim3.stack([submap.S_map_anchor for submap in self._submaps])
-        chunks = [submap.chunks for submap in self._submaps]
+        submaps = self.submaps
+        voxels = [submap.voxels for submap in submaps]
+        poses = Sim3.stack([submap.S_map_anchor for submap in submaps])
+        chunks = [submap.chunks for submap in submaps]
         empty = [Voxels.empty()]
         return {
             "voxel_size": np.array(self.voxel_size),
-            "anchor": np.array([submap.anchor for submap in self._submaps], np.int64),
-            "session": np.array([submap.session for submap in self._submaps], np.int64),
-            "level": np.array([submap.level for submap in self._submaps], np.int64),
-            "edge": np.array([submap.voxel_size for submap in self._submaps], np.float64),
+            "anchor": np.array([submap.anchor for submap in submaps], np.int64),
+            "session": np.array([submap.session for submap in submaps], np.int64),
+            "level": np.array([submap.level for submap in submaps], np.int64),
+            "edge": np.array([submap.voxel_size for submap in submaps], np.float64),
+            "alone": np.array(self._alone, np.int64),
             "chunk_count": np.array([len(c) for c in chunks], np.int64),
             "chunks": np.array([index for c in chunks for index in c], np.int64),
             "scale": np.asarray(poses.scale),
@@ -186,7 +163,7 @@ class PointMap:
                 colors=arrays["colors"][part],
                 weights=arrays["weights"][part],
             )
-            restored._submaps.append(
+            restored._put(
                 Submap(
                     anchor=anchor,
                     session=int(arrays["session"][i]),
@@ -197,43 +174,66 @@ class PointMap:
                     voxels=voxels,
                 )
             )
+        restored._alone = arrays.get("alone", arrays["anchor"][-1:]).tolist()  # not in older maps
         return restored
+
+    def _fuse(self, newer: Submap, tied: Callable[[int, float, float], Iterable[int]]) -> None:
+        edge, tried = newer.voxel_size * float(newer.S_map_anchor.scale), {newer.anchor}
+        for chunk in tied(newer.anchor, edge, reach(newer)):
+            older = self._submaps.get(self._holders.get(chunk, newer.anchor), newer)
+            if older.anchor > newer.anchor or older.anchor in tried:
+                continue
+            tried.add(older.anchor)
+            if meet(older, newer):
+                older, newer = told_apart(older, newer)
+                self._put(older)
+                self._put(newer)
+                if not len(newer.voxels):
+                    return
 
     def _submap_for(self, chunk_index: int, S_map_chunk: Sim3, session: int) -> Submap:
         """The open submap, which a new chunk joins, or a fresh one anchored at the chunk."""
-        last = self._submaps[-1] if self._submaps else None
+        last = self._submaps.get(self._alone[-1]) if self._alone else None
         if last is not None and last.session == session:
             if chunk_index in last.chunks:
                 return last
             if len(last.chunks) < self.config.submap_chunks:
                 return replace(last, chunks=(*last.chunks, chunk_index))
-        level = min((submap.level for submap in self._submaps), default=0)
+        level = self._oldest_of_finest()[0] if self._finest else 0
         edge = self.voxel_size * 2**level / float(S_map_chunk.scale)
-        fresh = Submap(
+        self._alone.append(chunk_index)
+        return Submap(
             chunk_index, session, (chunk_index,), S_map_chunk, level, edge, Voxels.empty()
         )
-        self._submaps.append(fresh)
-        return fresh
+
+    def _put(self, submap: Submap) -> None:
+        """Keep a submap as it is now; one whose points all went over to others is no more."""
+        before = self._submaps.get(submap.anchor)
+        self._size += len(submap.voxels) - (len(before.voxels) if before else 0)
+        self._holders.update(dict.fromkeys(submap.chunks, submap.anchor))
+        if not len(submap.voxels):
+            self._submaps.pop(submap.anchor, None)
+            return
+        self._submaps[submap.anchor] = submap
+        if before is None or before.level != submap.level:
+            heapq.heappush(self._finest, (submap.level, submap.anchor))
+
+    def _oldest_of_finest(self) -> tuple[int, int]:
+        """Level and anchor of the submap whose points are the first to be thinned."""
+        while True:
+            level, anchor = self._finest[0]
+            if anchor in self._submaps and self._submaps[anchor].level == level:
+                return level, anchor
+            heapq.heappop(self._finest)
 
     def _keep_budget(self) -> None:
         limit = self.config.max_megabytes * 1e6
-        while self.nbytes > limit and len(self) > 1:
-            level = min(submap.level for submap in self._submaps if len(submap.voxels) > 1)
-            oldest = next(
-                i for i, s in enumerate(self._submaps) if s.level == level and len(s.voxels) > 1
-            )
-            submap, edge = self._submaps[oldest], 2.0 * self._submaps[oldest].voxel_size
-            self._submaps[oldest] = replace(
-                submap, level=level + 1, voxel_size=edge, voxels=submap.voxels.coarsen(edge)
-            )
-
-
-def _every(submap: Submap, step: int) -> Submap:
-    if step == 1:
-        return submap
-    voxels = submap.voxels
-    arrays = (voxels.keys, voxels.points, voxels.colors, voxels.weights)
-    return replace(submap, voxels=Voxels(*(array[::step] for array in arrays)))
+        while self.nbytes > limit and len(self) > len(self._submaps):
+            level, anchor = self._oldest_of_finest()
+            submap = self._submaps[anchor]
+            edge = 2.0 * submap.voxel_size
+            voxels = submap.voxels.coarsen(edge)
+            self._put(replace(submap, level=level + 1, voxel_size=edge, voxels=voxels))
 
 
 def _confident(prediction: ChunkPrediction, frame: int, config: MapConfig) -> np.ndarray:

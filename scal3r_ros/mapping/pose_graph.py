@@ -6,7 +6,9 @@ edge, log(S_a_b^-1 S_map_a^-1 S_map_b), lives in chunk b.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import heapq
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +26,9 @@ from scal3r_ros.mapping.graph_solver import (
     solve_levenberg_marquardt,
 )
 from scal3r_ros.mapping.sim3 import Sim3
+
+MOST_TIED = 200
+"""Chunks that are looked at around one: a bound on the cost, not on the map."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,12 @@ class PoseGraph:
         self._nodes: dict[int, Sim3] = {}
         self._parts: dict[int, int] = {}
         self.edges: list[GraphEdge] = []
+        self._edges_of: defaultdict[int, list[GraphEdge]] = defaultdict(list)
         self._solved = (0, 0)
         """Number of nodes and edges when the graph was solved last."""
         self._united = False
+        self.pending: list[GraphEdge] = []
+        """Loops that the nodes do not know of yet, because the graph was not solved since."""
         self._covariances: dict[int, np.ndarray] | None = None
         """As `covariances` gave it last, if that holds still."""
 
@@ -81,7 +89,7 @@ class PoseGraph:
             self._united |= kind == "loop"
         believed = np.ones(3) if sigma is None else np.asarray(sigma, dtype=np.float64)
         self._extend_covariances(a, b, believed, alone)
-        self.edges.append(GraphEdge(a, b, S_a_b, kind, believed))
+        self._keep(GraphEdge(a, b, S_a_b, kind, believed))
 
     def components(self) -> dict[int, int]:
         """The connected part that each chunk belongs to, named by the first chunk in it."""
@@ -92,21 +100,15 @@ class PoseGraph:
         self._covariances = None
         self._nodes = {index: S_new_old @ node for index, node in self._nodes.items()}
 
-    @property
-    def pending(self) -> list[GraphEdge]:
-        """Loops that the nodes do not know of yet, because the graph was not solved since."""
-        return [edge for edge in self.edges[self._solved[1] :] if edge.kind == "loop"]
-
     def due(self, config: GraphConfig) -> bool:
         """Whether the graph should be solved now: a new loop contradicts the map or united two
         parts of it, or has waited long enough."""
-        pending = self.pending
-        if not pending or self._united:
+        if not self.pending or self._united:
             return self._united
         if len(self._nodes) - self._solved[0] >= config.solve_every:
             return True
-        sigmas = np.repeat([edge.sigma for edge in pending], (3, 3, 1), axis=1)
-        changes = np.array([self.correction(edge.a, edge.b, edge.S_a_b) for edge in pending])
+        sigmas = np.repeat([edge.sigma for edge in self.pending], (3, 3, 1), axis=1)
+        changes = np.array([self.correction(edge.a, edge.b, edge.S_a_b) for edge in self.pending])
         return bool(np.sqrt(((changes / sigmas) ** 2).mean(axis=1)).max() > config.solve_above)
 
     def correction(self, a: int, b: int, S_a_b: Sim3) -> np.ndarray:
@@ -127,6 +129,7 @@ class PoseGraph:
         for i, index in enumerate(self._nodes):
             self._nodes[index] = nodes[i]
         self._solved, self._united = (len(self._nodes), len(self.edges)), False
+        self.pending = []
         return solution
 
     @property
@@ -145,6 +148,26 @@ class PoseGraph:
                 found = placement_covariances(problem.nodes, problem.ends, problem.sigma)
                 self._covariances = dict(zip(self._nodes, found))
         return self._covariances
+
+    def tied(self, index: int, error: float, reach: float) -> Iterator[int]:
+        """Chunks whose place relative to chunk `index` is known so well that a point at a distance
+        of `reach` is off by less than `error` (one standard deviation, map units along the most
+        certain path); the best known first, and no more than `MOST_TIED`."""
+        known, open_ends = {index}, [(0.0, index)]
+        while open_ends and len(known) <= MOST_TIED:
+            variance, chunk = heapq.heappop(open_ends)
+            if chunk != index and chunk in known:
+                continue
+            known.add(chunk)
+            if chunk != index:
+                yield chunk
+            for edge in self._edges_of[chunk]:
+                other = edge.a if edge.b == chunk else edge.b
+                shift = edge.sigma[0] * float(self._nodes[edge.b].scale)
+                turn, growth = reach * edge.sigma[1], reach * edge.sigma[2]
+                total = variance + shift**2 + turn**2 + growth**2
+                if other not in known and total < error**2:
+                    heapq.heappush(open_ends, (total, other))
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything as arrays, to save and restore."""
@@ -175,12 +198,19 @@ class PoseGraph:
         graph._nodes = {int(index): nodes[i] for i, index in enumerate(arrays["node_index"])}
         for i, (a, b) in enumerate(arrays["edge_ends"].tolist()):
             kind, sigma = str(arrays["edge_kind"][i]), arrays["edge_sigma"][i]
-            graph.edges.append(GraphEdge(a, b, measured[i], kind, sigma))
+            graph._keep(GraphEdge(a, b, measured[i], kind, sigma))
         graph._parts = {int(i): int(p) for i, p in zip(arrays["node_index"], arrays["node_part"])}
         everything = np.array([len(graph._nodes), len(graph.edges), 0])
         known = arrays.get("solved", everything)  # absent from maps of older versions
         graph._solved, graph._united = (int(known[0]), int(known[1])), bool(known[2])
+        graph.pending = [e for e in graph.edges[graph._solved[1] :] if e.kind == "loop"]
         return graph
+
+    def _keep(self, edge: GraphEdge) -> None:
+        self.edges.append(edge)
+        self.pending += [edge] if edge.kind == "loop" else []
+        self._edges_of[edge.a].append(edge)
+        self._edges_of[edge.b].append(edge)
 
     def _extend_covariances(self, a: int, b: int, sigma: np.ndarray, alone: bool) -> None:
         """What an edge from a tells about b, if b is new and has no other; otherwise paths through

@@ -10,9 +10,12 @@ KEY_RANGE = 1 << 20
 """Voxels per axis on either side of the origin; points beyond are dropped."""
 
 
+VOXEL_BYTES = 30
+
+
 @dataclass(frozen=True, eq=False)
 class Voxels:
-    """Occupied voxels in ascending order of key. 30 bytes each."""
+    """Occupied voxels in ascending order of key, `VOXEL_BYTES` each."""
 
     keys: np.ndarray
     """(N,) int64, three 21-bit cell numbers."""
@@ -26,9 +29,9 @@ class Voxels:
     def __len__(self) -> int:
         return len(self.keys)
 
-    @property
-    def nbytes(self) -> int:
-        return sum(a.nbytes for a in (self.keys, self.points, self.colors, self.weights))
+    def of(self, rows: np.ndarray | slice) -> Voxels:
+        """Those that a mask (N,) or a slice picks."""
+        return Voxels(self.keys[rows], self.points[rows], self.colors[rows], self.weights[rows])
 
     @staticmethod
     def empty() -> Voxels:
@@ -54,10 +57,7 @@ class Voxels:
             weights = weights[inside]
         if not len(weights):
             return Voxels.empty()
-        keys = np.zeros(len(weights), np.int64)
-        for axis in range(3):
-            keys <<= 21
-            keys |= cells[axis].astype(np.int64) + KEY_RANGE
+        keys = cell_keys(cells)
         order = np.argsort(keys)
         ordered = keys[order]
         first = np.concatenate([[True], ordered[1:] != ordered[:-1]])
@@ -97,3 +97,12 @@ class Voxels:
     def coarsen(self, size: float) -> Voxels:
         """The same points in larger voxels of edge `size`."""
         return Voxels.bin(self.points.T, self.colors.T.astype(np.float32), self.weights, size)
+
+
+def cell_keys(cells: np.ndarray) -> np.ndarray:
+    """(N,) int64 keys of integral cell coordinates (3, N) within `KEY_RANGE`."""
+    keys = np.zeros(cells.shape[1], np.int64)
+    for axis in range(3):
+        keys <<= 21
+        keys |= cells[axis].astype(np.int64) + KEY_RANGE
+    return keys

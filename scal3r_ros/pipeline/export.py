@@ -18,7 +18,7 @@ from scal3r_ros.io.pictures import draw_top_view, draw_trajectory
 from scal3r_ros.io.ply import write_cloud
 from scal3r_ros.io.report import versions, write_report
 from scal3r_ros.io.tum import write_trajectory
-from scal3r_ros.mapping.point_map import PointCloud
+from scal3r_ros.mapping.submap import PointCloud
 from scal3r_ros.options import to_dict
 from scal3r_ros.pipeline.mapper import Mapper
 from scal3r_ros.reconstruct.choice import choose

@@ -99,6 +99,7 @@ class ChunkHistory:
                     events.append(past.trial.event(reason, outcome.chunk_index))
             if past.ends_step:
                 anew.correct_if_due()
+                anew.fuse_repeats()
         joining.confirm(anew)
         anew.correct()
         if not anew.take_metres_of(live_map):

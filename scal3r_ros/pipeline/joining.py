@@ -177,8 +177,10 @@ def _take(
 
 def _observe_scale(live_map: LiveMap, summary: ChunkSummary, prediction: ChunkPrediction) -> None:
     """Only in the first part: how long a map unit is in another one is unknown."""
-    outside, parts = live_map.scale_and_level, live_map.graph.components()
-    if not outside.wanted or parts[summary.index] != next(iter(live_map.graph.nodes)):
+    outside = live_map.scale_and_level
+    if not outside.wanted:
+        return
+    if live_map.graph.components()[summary.index] != next(iter(live_map.graph.nodes)):
         return
     outside.observe(summary, prediction, live_map.graph.nodes[summary.index])
     last = outside.known_frame

@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from scal3r_ros.config import Config
-from scal3r_ros.mapping.point_map import PointCloud, PointMap, joined_cloud
+from scal3r_ros.mapping.point_map import PointMap
 from scal3r_ros.mapping.pose_graph import PoseGraph
 from scal3r_ros.mapping.sim3 import Sim3
+from scal3r_ros.mapping.submap import PointCloud, joined_cloud
 from scal3r_ros.mapping.trajectory import Trajectory
 from scal3r_ros.pipeline.map_change import GraphView, MapChange, OpenChunk
 from scal3r_ros.pipeline.scale_and_level import ScaleAndLevel
@@ -49,6 +50,10 @@ class LiveMap:
         if due:
             self.correct()
         return due
+
+    def fuse_repeats(self) -> None:
+        """Places that were seen again do not fill the map, where that is known for certain."""
+        self.points.fuse_repeats(self.graph.tied)
 
     def fix_scale(self) -> bool:
         """Rescale the map once, when its scale is known well enough, as one revision."""

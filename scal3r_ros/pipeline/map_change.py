@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scal3r_ros.mapping.point_map import PointCloud
 from scal3r_ros.mapping.sim3 import Sim3
+from scal3r_ros.mapping.submap import PointCloud
 from scal3r_ros.records import ChunkPrediction, ChunkSummary, Event
 
 

@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 
 from scal3r_ros.config import Config, LoopConfig
-from scal3r_ros.mapping.point_map import PointCloud
+from scal3r_ros.mapping.submap import PointCloud
 from scal3r_ros.pipeline import save
 from scal3r_ros.pipeline.live_map import LiveMap
 from scal3r_ros.pipeline.map_change import GraphView, MapChange

@@ -163,6 +163,8 @@ class MappingSteps:
             self.state.history.end_step()
             with timed(self.state.seconds, "graph"):
                 corrected = self.live_map.correct_if_due(last)
+            with timed(self.state.seconds, "fuse_repeats"):
+                self.live_map.fuse_repeats()
             frozen = self._fix_scale()
             told, corrected = [*told, *frozen], corrected or bool(frozen)
         finally:  # what has changed is told, whatever failed after it

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from clouds import prediction
 from oracle import OracleReconstructor, drive
+from scipy.spatial import cKDTree
 
 from scal3r_ros.config import MapConfig
 from scal3r_ros.mapping.camera import unproject
@@ -216,3 +217,70 @@ def test_a_known_street_is_mapped_where_it_is():
     assert np.median(np.abs(points[ground & ~wall, 2])) < 0.02
     facing = (points[:, 2] > 1) & (points[:, 2] < 13) & (np.abs(points[:, 0]) < 30)
     assert np.mean(wall[facing]) > 0.95
+
+
+def known(*chunks):
+    """Ties as a pose graph tells them: these chunks, whatever is asked."""
+    return lambda chunk, error, reach: [index for index in chunks if index != chunk]
+
+
+def wall(index: int):
+    """Two views of a wall, ten pixels per voxel of 0.3, whose depth is off by some centimetres."""
+    side = prediction(index, frames=2, first=2 * index, seed=index)
+    noise = np.random.default_rng(index).normal(0.0, 0.03, side.depth.shape)
+    return replace(side, depth=(5.0 + noise).astype(np.float32))
+
+
+@pytest.mark.parametrize("limit", [500.0, 1.0])
+def test_a_place_that_is_seen_again_and_again_does_not_fill_the_map(limit):
+    config = MapConfig(voxel_size=0.3, submap_chunks=1, max_megabytes=limit)
+    cloud_map, sizes = PointMap(config), []
+    for k in range(30):
+        S = Sim3.exp(np.random.default_rng(k).normal(0.0, 0.005, 7))
+        cloud_map.integrate(wall(k), wall(k).frame_ids, S)
+        cloud_map.fuse_repeats(known(*range(30)))
+        sizes.append(len(cloud_map))
+    assert sizes[-1] < 7 * sizes[0], "of them two are not compared yet, and noise spreads"
+    assert sizes[-1] - sizes[-11] < 0.3 * sizes[0], "and there is an end to it"
+
+
+def test_what_is_fused_keeps_its_weight_and_stays_on_the_surface():
+    config = MapConfig(voxel_size=0.3, submap_chunks=1)
+    plain, fused = PointMap(config), PointMap(config)
+    for k in range(6):
+        S = Sim3.exp(np.r_[0.02 * k, 0, 0, 0, 0.005 * k, 0, 0.01 * k])
+        for target in (plain, fused):
+            target.integrate(wall(k), wall(k).frame_ids, S)
+        fused.fuse_repeats(known(*range(6)))
+    assert len(fused) < 0.8 * len(plain)
+    total = plain.export().confidence.sum()
+    assert fused.export().confidence.sum() == pytest.approx(total, rel=1e-4)
+    for cloud, other in ((fused, plain), (plain, fused)):
+        distances, _ = cKDTree(other.export().points).query(cloud.export().points)
+        assert distances.max() < 0.6, "no surface is lost, and none is made"
+
+
+def test_places_whose_relation_is_not_known_are_kept_apart():
+    apart, fused = (PointMap(MapConfig(voxel_size=0.3, submap_chunks=1)) for _ in range(2))
+    for k in range(4):
+        for target, tied in ((apart, known(2)), (fused, known(0, 1, 2))):
+            target.integrate(wall(k), wall(k).frame_ids, HERE)
+            target.fuse_repeats(tied)
+    sizes = [len(submap.voxels) for submap in apart.submaps]
+    assert [submap.anchor for submap in apart.submaps] == [0, 1, 2, 3]
+    assert min(sizes) > 0.9 * max(sizes)
+    assert len(fused) < 0.8 * len(apart)
+
+
+def test_a_map_under_comparison_is_saved_as_it_is():
+    config = MapConfig(voxel_size=0.3, submap_chunks=1)
+    first = PointMap(config)
+    for k in range(3):
+        first.integrate(wall(k), wall(k).frame_ids, HERE)
+    twin = PointMap.restore(config, first.state())
+    for target in (first, twin):
+        for k in range(3, 6):
+            target.integrate(wall(k), wall(k).frame_ids, HERE)
+            target.fuse_repeats(known(*range(6)))
+    np.testing.assert_array_equal(first.export().points, twin.export().points)
+    assert len(first) == len(twin) == sum(len(s.voxels) for s in twin.submaps)

@@ -8,7 +8,7 @@ import pytest
 from scal3r_ros.config import GraphConfig
 from scal3r_ros.mapping.graph_covariance import DISCONNECTED
 from scal3r_ros.mapping.graph_solver import edge_jacobians, edge_residuals
-from scal3r_ros.mapping.pose_graph import PoseGraph
+from scal3r_ros.mapping.pose_graph import MOST_TIED, PoseGraph
 from scal3r_ros.mapping.sim3 import Sim3
 
 NOISE = np.array([0.02, 0.005, 0.01])
@@ -321,3 +321,19 @@ def test_iterations_are_bounded(method):
         assert solution.iterations <= limit
         costs.append(solution.cost)
     assert costs[0] > costs[1] >= costs[2]
+
+
+def test_ties_are_chunks_whose_place_is_known_well_enough():
+    graph, sigma = PoseGraph(), np.array([0.02, 0.005, 0.0])
+    for k in range(300):
+        graph.add_node(k, Sim3.identity())
+        if k:
+            graph.add_edge(k - 1, k, Sim3.identity(), sigma=sigma)
+    graph.add_edge(5, 150, Sim3.identity(), "loop", sigma)
+    six_steps = 0.02 * np.sqrt(6.1)
+    near = list(graph.tied(152, six_steps, 0.0))
+    assert near[:2] in ([151, 153], [153, 151]), "the best known first"
+    assert sorted(near) == [*range(2, 9), *range(146, 152), *range(153, 159)]
+    far = six_steps, 4.0  # a turn of 0.005 moves what is 4 away by another 0.02
+    assert sorted(graph.tied(152, *far)) == [5, *range(149, 152), *range(153, 156)]
+    assert len(list(graph.tied(150, 100.0, 0.0))) == MOST_TIED
