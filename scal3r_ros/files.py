@@ -50,7 +50,7 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         os.unlink(name)
         raise SaveFailed(_explain(path, error)) from error
@@ -204,7 +204,7 @@ def _damage_named(path: Path) -> Iterator[None]:
         raise BadArchive(f"{path} is damaged: {error}") from error
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Names reach the disk with their folder."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from scal3r_ros.config import AlignmentConfig, LoopConfig
-from scal3r_ros.files import explained, link_or_copy
+from scal3r_ros.files import explained, link_or_copy, sync_folder
 from scal3r_ros.mapping.alignment import align
 from scal3r_ros.mapping.loop_closure import (
     LoopCandidate,
@@ -213,3 +213,5 @@ def _mirror(source: Path, target: Path) -> None:
             copy = target / name
             if not copy.exists() or copy.stat().st_mtime_ns != path.stat().st_mtime_ns:
                 link_or_copy(path, copy)
+        for folder in (target, target.parent, target.parent.parent):  # names are on the disk too
+            sync_folder(folder)

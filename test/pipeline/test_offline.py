@@ -195,6 +195,33 @@ def test_a_damaged_interrupted_run_is_refused_with_what_to_do(city, tmp_path, na
         run(city, tmp_path, resume=True)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_resuming_goes_on_without_records_that_are_damaged(city, tmp_path, seed):
+    """Cut off, emptied, with changed bytes, or something else altogether, all at once."""
+    with pytest.raises(KeyboardInterrupt):
+        run(city, tmp_path, source=Drive(city, 40, KeyboardInterrupt()))
+    random = np.random.default_rng(seed)
+    records = sorted((tmp_path / offline.WORK / "files").rglob("chunk_*.npz"))
+    assert len(records) >= 4
+    for record in records:
+        data = bytearray(record.read_bytes())
+        record.unlink()
+        damage = random.integers(0, 5)
+        if damage == 0:
+            os.mkfifo(record)
+        elif damage == 1:
+            record.write_bytes(data[: random.integers(0, len(data))])
+        elif damage == 2:
+            record.write_bytes(random.bytes(300))
+        else:
+            for place in random.integers(0, len(data) if damage == 3 else 400, 20):
+                data[place] ^= 1 << random.integers(0, 8)
+            record.write_bytes(data)
+    assert run(city, tmp_path, resume=True).frames == FRAMES
+    told = json.loads((tmp_path / "report.json").read_text())
+    assert told["counters"].get("loop_record_damaged", 0) > 0
+
+
 def test_without_resume_an_interrupted_run_starts_again(city, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(city, tmp_path / "cut", source=Drive(city, 30, KeyboardInterrupt()))

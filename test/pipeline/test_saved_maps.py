@@ -239,6 +239,29 @@ def test_a_damaged_loop_record_is_left_out_and_named(street, tmp_path, damage):
     assert len(second.trajectory()) == 60
 
 
+def test_records_are_on_the_disk_before_the_map_that_names_them(street, tmp_path, monkeypatch):
+    """As the system was told: every file, then the folders with their names, then the map."""
+    synced, real = [], os.fsync
+
+    def noting(handle):
+        synced.append(os.readlink(f"/proc/self/fd/{handle}"))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    mapper = Mapper(config(loop__enabled=True), OracleReconstructor(street, REALISTIC))
+    run(street, mapper, range(40))
+    folder = tmp_path / "map"
+    mapper.save(folder)
+    records = list(folder.rglob("chunk_*.npz"))
+    assert len(records) > 1
+    written = [path for path in synced if "chunk_" in path]
+    assert len(written) == len(records), "when they were recorded; a save links them"
+    (the_map,) = [i for i, path in enumerate(synced) if MAP_FILE in path]
+    assert synced.index(str(records[0].parent)) < the_map
+    assert synced.index(str(folder / "files")) < the_map
+    assert str(folder) in synced[the_map:]
+
+
 def test_a_save_removes_only_what_a_save_has_made(street, tmp_path):
     photo = tmp_path / "files" / "holiday" / "photo.jpg"
     photo.parent.mkdir(parents=True)
