@@ -1,4 +1,4 @@
-"""ROS messages to arrays and back: time, clouds, poses, paths. Images: `image_conversions`.
+"""ROS messages to arrays and back: time, clouds, poses. Images: `image_conversions`.
 
 Free functions; what a message gets wrong is a `ValueError` that says what was found and expected.
 """
@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import Pose, PoseStamped, PoseWithCovarianceStamped, TransformStamped
-from nav_msgs.msg import Odometry, Path
+from geometry_msgs.msg import Pose, PoseWithCovarianceStamped, TransformStamped
+from nav_msgs.msg import Odometry
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
@@ -150,17 +150,6 @@ def odometry_message(
     linear.x, linear.y, linear.z = map(float, twist[:3])
     angular.x, angular.y, angular.z = map(float, twist[3:])
     message.twist.covariance = _finite_covariance(twist_covariance)
-    return message
-
-
-def path_message(poses: np.ndarray, stamps_ns: list[int], frame_id: str) -> Path:
-    """Path of (N, 4, 4) poses, each with its own stamp."""
-    newest = stamps_ns[-1] if len(poses) else 0
-    message = Path(header=header(frame_id, newest))
-    message.poses = [
-        PoseStamped(header=header(frame_id, stamps_ns[i]), pose=matrix_to_pose(poses[i]))
-        for i in range(len(poses))
-    ]
     return message
 
 

@@ -17,6 +17,9 @@ from scal3r_ros.nodes.mapping.worker import Output
 from scal3r_ros.nodes.output.publisher import DepthView, MapPublisher, Publication
 from scal3r_ros.records import ChunkPrediction, MapUpdate, TrajectoryPose
 
+MOST_MARKS = 1000
+"""Nodes, edges and loops of the graph that are drawn."""
+
 
 class OutputPlanner:
     """Call it with every `Output` of the worker."""
@@ -109,11 +112,15 @@ class OutputPlanner:
 
 
 def graph_arrays(mapper: Any) -> tuple[np.ndarray, list, list]:
-    """Node positions (N, 3), chain edges and loop edges as pairs of positions."""
+    """Node positions (N, 3), chain edges and loop edges as pairs of positions; of a long run every
+    n-th node and edge, and the newest loops, so that the message does not grow with it."""
     graph = mapper.graph()
     where = dict(zip(graph.chunks, graph.positions))
-    chain: list = []
-    loops: list = []
+    ends: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
     for a, b, kind in graph.edges:
-        (loops if kind == "loop" else chain).append((where[a], where[b]))
-    return np.asarray(graph.positions, dtype=np.float64).reshape(-1, 3), chain, loops
+        ends[kind == "loop"].append((a, b))
+    step = -(-len(graph.chunks) // MOST_MARKS) or 1
+    chain, loops = ends[False][::step], ends[True][-MOST_MARKS:]
+    positions = np.asarray(graph.positions, dtype=np.float64).reshape(-1, 3)[::step]
+    drawn = [[(where[a], where[b]) for a, b in edges] for edges in (chain, loops)]
+    return positions, drawn[0], drawn[1]

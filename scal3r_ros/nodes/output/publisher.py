@@ -16,12 +16,12 @@ from scal3r_ros import rigid
 from scal3r_ros.nodes.base.conversions import (
     cloud_message,
     odometry_message,
-    path_message,
     pose_message,
 )
 from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.nodes.input.image_conversions import depth_to_image, pinhole_camera_info
 from scal3r_ros.nodes.output.markers import graph_markers
+from scal3r_ros.nodes.output.path_bytes import path_bytes
 from scal3r_ros.nodes.output.publishers import Publishers
 from scal3r_ros.nodes.output.tf_modes import map_to_base
 from scal3r_ros.nodes.output.trajectory_message import trajectory_message
@@ -203,7 +203,7 @@ class MapPublisher:
     def _publish_path(self, trajectory: Sequence[TrajectoryPose]) -> None:
         poses = np.array([pose.T_map_camera for pose in trajectory]).reshape(-1, 4, 4)
         stamps = [pose.stamp_ns for pose in trajectory]
-        self.publishers.path.publish(path_message(poses, stamps, self.config.tf.map))
+        self.publishers.path.publish(path_bytes(poses, stamps, self.config.tf.map))
 
     def _publish_cloud(self, update: MapUpdate, stamp_ns: int) -> None:
         size = self.config.publish.slice_points

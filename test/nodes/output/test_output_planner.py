@@ -11,8 +11,9 @@ from oracle import OracleReconstructor, drive  # noqa: E402
 
 from scal3r_ros.nodes.base.node_config import NodeConfig  # noqa: E402
 from scal3r_ros.nodes.mapping.worker import Output  # noqa: E402
-from scal3r_ros.nodes.output.output_planner import OutputPlanner  # noqa: E402
+from scal3r_ros.nodes.output.output_planner import MOST_MARKS, OutputPlanner, graph_arrays  # noqa: E402
 from scal3r_ros.options import from_dict  # noqa: E402
+from scal3r_ros.pipeline.map_change import GraphView  # noqa: E402
 from scal3r_ros.pipeline.mapper import Mapper  # noqa: E402
 
 OPTIONS = {"chunk.size": 12, "chunk.overlap": 6, "loop.enabled": False, "publish.path_poses": 10}
@@ -56,3 +57,15 @@ def test_a_map_that_nobody_hears_is_renewed_when_it_has_grown_by_so_much(growth,
             planner(Output(mapper, updates))
     assert len(said) == 4 and said[0].cloud is not None
     assert sum(item.cloud is not None for item in said) == sent
+
+
+def test_the_drawing_of_the_graph_is_bounded():
+    count = 5 * MOST_MARKS // 2
+    positions = np.stack([np.arange(count), np.zeros(count), np.zeros(count)], axis=1)
+    chain = [(i, i + 1, "sequence") for i in range(count - 1)]
+    loops = [(0, i, "loop") for i in range(10, count)]
+    graph = GraphView(tuple(range(count)), positions, (*chain, *loops), (0,) * count)
+    nodes, drawn, tied = graph_arrays(SimpleNamespace(graph=lambda: graph))
+    assert 0.8 * MOST_MARKS < len(nodes) <= MOST_MARKS and len(drawn) <= MOST_MARKS
+    assert np.ptp(nodes[:, 0]) > 0.99 * count, "the whole run is drawn"
+    assert len(tied) == MOST_MARKS and tied[-1][1][0] == count - 1, "the newest loops"
