@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scal3r_ros.config_localisation import LocalisationConfig
 from scal3r_ros.config_reconstruction import (
     DistributedConfig,
     MemoryConfig,
@@ -279,6 +280,7 @@ class Config(Section):
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
+    localisation: LocalisationConfig = field(default_factory=LocalisationConfig)
     graph: GraphConfig = field(default_factory=GraphConfig)
     map: MapConfig = field(default_factory=MapConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)

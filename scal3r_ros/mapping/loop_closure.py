@@ -82,6 +82,17 @@ class LoopDetector:
                 chosen.append(candidate)
         return chosen
 
+    def alike(self, frame_ids: Sequence[int], descriptors: np.ndarray) -> list[LoopCandidate]:
+        """The best match of each of these frames (N) among all that are kept, which they do not
+        join."""
+        if not len(self) or not len(frame_ids):
+            return []
+        vectors = _compact(np.asarray(descriptors, dtype=np.float32))
+        anywhere = np.full(len(vectors), np.iinfo(np.int64).max)
+        best, match = self._store.nearest(vectors, anywhere)
+        found = zip(frame_ids, match.tolist(), best.tolist())
+        return [LoopCandidate(int(i), m, value) for i, m, value in found if m >= 0]
+
     def state(self) -> dict[str, np.ndarray]:
         """Everything as arrays, to save and restore."""
         return {
