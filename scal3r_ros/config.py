@@ -21,6 +21,7 @@ from scal3r_ros.config_reconstruction import (
     SfmConfig,
 )
 from scal3r_ros.options import Section, from_dict, option
+from scal3r_ros.texts import BadText, read_yaml
 
 
 @dataclass(frozen=True)
@@ -296,12 +297,10 @@ def load(path: str | Path, cls: type[Section] = Config) -> Any:
 
 def read_options(path: str | Path, cls: type[Section] = Config) -> Mapping[str, Any]:
     """The options that such a file sets, not yet checked."""
-    import yaml
-
     try:
-        values = yaml.safe_load(Path(path).read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"cannot read options from {path}: {error}") from error
+        values = read_yaml(Path(path)) or {}
+    except BadText as error:
+        raise ValueError(f"cannot read options: {error}") from error
     if not isinstance(values, Mapping):
         raise ValueError(f"{path}: expected a mapping of options, found {type(values).__name__}")
     while (

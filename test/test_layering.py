@@ -15,7 +15,8 @@ LAYER = {
     "reconstruct": 3, "io": 3,
     "networks": 2, "mapping": 2,
     "config": 1, "options": 1, "records": 1,
-    "files": 0, "rigid": 0, "scratch": 0, "stopwatch": 0, "threads": 0,
+    "files": 0, "rigid": 0, "scratch": 0, "stopwatch": 0, "texts": 0,
+    "threads": 0,
 }  # fmt: skip
 SIDE_BY_SIDE = {"networks", "mapping"}
 """Rooms of one layer that do not know each other."""

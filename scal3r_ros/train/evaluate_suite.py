@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
+
+from scal3r_ros.texts import parse_yaml
 
 if TYPE_CHECKING:
     from scal3r_ros.config import Config
@@ -137,7 +138,7 @@ def _parse_setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"--set needs OPTION=VALUE, found {text!r}")
-    return name, yaml.safe_load(value)
+    return name, parse_yaml(value, f"--set {name}")
 
 
 @dataclass

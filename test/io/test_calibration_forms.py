@@ -53,8 +53,7 @@ BAD = {
     HEAD + f"camera_matrix: {K}\ndistortion_model: fov\nD: [0.1]": "'fov' is not supported",
     f"camera_matrix: {K}": "image_width must be a number of pixels",
     "cam0: {camera_model: omni, intrinsics: [1, 2, 3, 4, 5]}": "camera model 'omni'",
-    f"a: &a [1, 2]\ncamera_matrix: *a\n{HEAD}": "aliases are not read",
-    "a: &a [*a]": "aliases are not read",
+    "a: &a [*a]": "an alias that holds itself",
     HEAD + f"camera_matrix: [{'9' * 400}, 0, 1, 0, 1, 1, 0, 0, 1]": "list of numbers",
 }  # fmt: skip
 

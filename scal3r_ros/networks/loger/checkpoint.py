@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from scal3r_ros.networks.checkpoint import (
@@ -27,6 +26,7 @@ from scal3r_ros.networks.checkpoint import (
 )
 from scal3r_ros.networks.loger.architecture import PRESETS, Architecture, Numerics
 from scal3r_ros.networks.loger.network import LoGeR
+from scal3r_ros.texts import BadText, read_yaml
 
 _NETWORK, _WRAPPER, _PREFIX = "loger", "model_state_dict", "module."
 _ABSENT: Mapping[str, Any] = {
@@ -97,7 +97,7 @@ def save_checkpoint(
     return write_contents(contents, folder, name, dtype, shard_bytes)
 
 
-def read_yaml(checkpoint: Path) -> tuple[Path, dict[str, Any]] | None:
+def read_settings(checkpoint: Path) -> tuple[Path, dict[str, Any]] | None:
     """The settings that lie beside a checkpoint, if any: those entries of the section `model` that
     shape the network, and `se3`, which the release reads there or at the top."""
     known = {"ttt_insert_after", "attn_insert_after", "se3", *_ABSENT}
@@ -127,7 +127,7 @@ def _released(
     which the yaml must not contradict."""
     pre_norm = any(key.endswith("pre_norm.weight") for key in state)
     shown = replace(size, ttt_pre_norm=pre_norm)
-    found = read_yaml(checkpoint)
+    found = read_settings(checkpoint)
     if found is None:
         return shown
     path, given = found
@@ -171,9 +171,9 @@ def _count(state: Mapping[str, Tensor], name: str) -> int:
 
 def _parsed(path: Path) -> Mapping[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}, beside the checkpoint, is no yaml: {error}") from error
+        content = read_yaml(path)
+    except BadText as error:
+        raise CheckpointError(f"the file beside the checkpoint: {error}") from error
     return content if isinstance(content, Mapping) else {}
 
 

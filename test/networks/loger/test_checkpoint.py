@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from small_loger import SMALL, SMALL_STAR, random_frames, random_loger
 
 from scal3r_ros.networks.checkpoint import CheckpointError
-from scal3r_ros.networks.loger.checkpoint import load_network, read_yaml, save_checkpoint
+from scal3r_ros.networks.loger.checkpoint import load_network, read_settings, save_checkpoint
 from scal3r_ros.networks.loger.state import WindowState
 
 SETTINGS = {
@@ -114,20 +114,20 @@ def test_a_yaml_that_contradicts_the_tensors(tmp_path, name, value, found):
 
 def test_which_yaml_is_meant(tmp_path):
     checkpoint = tmp_path / "latest.pt"
-    assert read_yaml(checkpoint) is None
+    assert read_settings(checkpoint) is None
     (tmp_path / "robot.yaml").write_text("chunk: {size: 3}\n")
     (tmp_path / "list.yml").write_text("- 1\n")
-    assert read_yaml(checkpoint) is None
+    assert read_settings(checkpoint) is None
     for name in ("a.yaml", "b.yaml"):
         (tmp_path / name).write_text(yaml.safe_dump({"model": SETTINGS}))
     with pytest.raises(CheckpointError, match="several yaml files"):
-        read_yaml(checkpoint)
+        read_settings(checkpoint)
     (tmp_path / "latest.yaml").write_text(yaml.safe_dump({"model": SETTINGS | {"se3": True}}))
-    path, values = read_yaml(checkpoint)
+    path, values = read_settings(checkpoint)
     assert path.name == "latest.yaml" and values == SETTINGS | {"se3": True}
     (tmp_path / "broken.yaml").write_text("a: [")
-    with pytest.raises(CheckpointError, match=r"broken\.yaml.*is no yaml"):
-        read_yaml(checkpoint)
+    with pytest.raises(CheckpointError, match=r"broken\.yaml.*no readable YAML"):
+        read_settings(checkpoint)
 
 
 def test_bad_windows_and_images_are_refused():
