@@ -26,6 +26,23 @@ from scal3r_ros.files import write_bytes
 _ARCHITECTURE, _NETWORK = "architecture", "network"
 _SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors$")
 
+_TIED = 4
+"""How often a file's numbers may be used: networks share some tensors under several names."""
+UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+)
+"""What the restricted unpicklers raise on bytes that nobody wrote with `torch.save`."""
+
 _Architecture = TypeVar("_Architecture")
 
 
@@ -128,6 +145,14 @@ def parsed_architecture(
         raise CheckpointError(f"{name}: its architecture cannot be used: {error}") from error
 
 
+def check_held(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors that repeat few numbers until they are far larger than their file."""
+    declared = sum(value.numel() * value.element_size() for value in tensors.values())
+    held = path.stat().st_size
+    if declared > _TIED * held:
+        raise CheckpointError(f"{path}: declares tensors of {declared} bytes, but has {held}")
+
+
 def check_fingerprint(found: str, expected: str, name: str) -> None:
     """Refuse the memory of another checkpoint."""
     if found != expected:
@@ -158,6 +183,11 @@ def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], nam
     ]
     if found:
         raise CheckpointError(f"{name} does not fit the network; " + "; ".join(found))
+
+
+def first_line(error: Exception) -> str:
+    """Of what a library says, which may be pages."""
+    return next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
 
 
 def write_contents(
@@ -202,10 +232,10 @@ def _shard_name(stem: str, index: int, count: int) -> str:
 def _read_pickle(path: Path, wrapper: str) -> Contents:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+    except UNREADABLE as error:
         raise CheckpointError(
-            f"{path}: cannot be read as plain weights ({str(error).splitlines()[0]}); it is "
-            f"damaged, or holds objects other than tensors, which are never loaded"
+            f"{path}: cannot be read as plain weights ({first_line(error)}); it is damaged, or "
+            f"holds objects other than tensors, which are never loaded"
         ) from error
     if isinstance(content, Mapping) and wrapper in content:
         content = content[wrapper]
@@ -214,7 +244,9 @@ def _read_pickle(path: Path, wrapper: str) -> Contents:
     others = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
     if others:
         raise CheckpointError(f"{path}: entries that are no tensors: {others[:10]}")
-    return Contents(dict(content))
+    tensors = {str(key): value for key, value in content.items()}
+    check_held(tensors, path)
+    return Contents(tensors)
 
 
 def _read_safetensors(path: Path) -> Contents:

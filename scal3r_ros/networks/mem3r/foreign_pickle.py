@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scal3r_ros.networks.checkpoint import CheckpointError
+from scal3r_ros.networks.checkpoint import UNREADABLE, CheckpointError, check_held, first_line
 
 _REBUILDING = {
     ("torch._utils", "_rebuild_tensor_v2"),
@@ -75,19 +75,13 @@ def read_foreign(path: Path, wrapper: str, prefix: str = "module.") -> dict[str,
         content = torch.load(
             path, map_location="cpu", weights_only=False, pickle_module=reader, mmap=True
         )
-    except (
-        RuntimeError,
-        pickle.UnpicklingError,
-        EOFError,
-        OSError,
-        ValueError,
-        TypeError,
-    ) as error:
-        raise CheckpointError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from error
+    except UNREADABLE as error:
+        raise CheckpointError(f"{path}: cannot be read ({first_line(error)})") from error
     tensors = content.get(wrapper) if isinstance(content, Mapping) else None
     if not isinstance(tensors, Mapping):
         raise CheckpointError(f"{path}: expected tensors by name under the key {wrapper!r}")
     found = {str(k).removeprefix(prefix): v for k, v in tensors.items() if isinstance(v, Tensor)}
     if not found:
         raise CheckpointError(f"{path}: there are no tensors under the key {wrapper!r}")
+    check_held(found, path)
     return found

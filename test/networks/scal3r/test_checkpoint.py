@@ -2,8 +2,10 @@
 
 import hashlib
 import pickle
+import zipfile
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -128,6 +130,30 @@ def test_nothing_in_a_checkpoint_is_executed(network, tmp_path):
     with path.open("rb") as stream:
         pickle.load(stream).close()
     assert marker.exists(), "the trap itself must work"
+
+
+def test_a_small_file_declares_no_large_tensors(tmp_path):
+    path = tmp_path / "net.pt"
+    torch.save({"weight": torch.zeros(1).expand(10**9)}, path)
+    with pytest.raises(CheckpointError, match="declares tensors of 4000000000 bytes, but has"):
+        load_network(path, SMALL)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_spoilt_pickle_is_one_sentence(tmp_path, seed):
+    random, path = np.random.default_rng(seed), tmp_path / "net.pt"
+    torch.save({"weight": torch.zeros(3, 4)}, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: bytearray(archive.read(name)) for name in archive.namelist()}
+    spoilt = next(data for name, data in members.items() if name.endswith("data.pkl"))
+    for place in random.integers(2, len(spoilt), 3):
+        spoilt[place] = random.integers(256)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, bytes(data))
+    with pytest.raises(CheckpointError) as caught:
+        load_network(path, SMALL)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["net.pt", "net.safetensors"])
