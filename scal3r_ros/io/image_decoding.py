@@ -19,6 +19,7 @@ from scal3r_ros.config import InputConfig
 from scal3r_ros.io.image_header import KINDS, declared_size, has_end, is_heif, is_progressive
 from scal3r_ros.io.source import BadInput
 from scal3r_ros.io.stretch import Stretch
+from scal3r_ros.io.video_packets import codec_name, video_codec
 
 MAX_PIXELS: int = InputConfig().max_pixels
 
@@ -90,7 +91,6 @@ ENCODINGS = tuple(_LAYOUTS)
 
 
 _JPEG_END = b"\xff\xd9"
-_VIDEO = ("h264", "h.264", "avc", "h265", "h.265", "hevc", "vp8", "vp9", "av1")
 
 
 def decode_message(
@@ -102,22 +102,12 @@ def decode_message(
     """
     if hasattr(message, "encoding"):
         return decode_raw(message, name, max_pixels, stretch)
-    if video := video_format(message):
+    if codec := video_codec(message):
         raise BadInput(
-            f"{name} is a packet of {video} video, no image of its own; publish it as JPEG, or "
-            f"record it with `republish` of image_transport"
+            f"{name} is a packet of {codec_name(codec)} video, no image of its own; publish it as "
+            f"JPEG, or record it with `republish` of image_transport"
         )
     return decode_compressed(bytes(message.data), name, max_pixels, stretch, message.format)
-
-
-def video_format(message: Any) -> str:
-    """The codec of a compressed message that is video, by its format and its first bytes."""
-    announced = str(message.format).lower()
-    found = next((codec for codec in _VIDEO if codec in announced), "")
-    start = bytes(message.data[:4])
-    if found or start != b"\0\0\0\1":
-        return found
-    return "H.264 or H.265"
 
 
 def decode_compressed(
@@ -140,7 +130,7 @@ def decode_compressed(
             f"{name} {what} ({len(data)} bytes, of no kind of {KINDS}, or cut off); replace or "
             f"remove it"
         )
-    _check_size(*size, name, max_pixels)
+    check_size(*size, name, max_pixels)
     if not has_end(data):
         if not _is_whole_without_end(data):
             raise BadInput(f"{name} is cut off after {len(data)} bytes; replace or remove it")
@@ -213,7 +203,7 @@ def decode_raw(
             f"{', '.join(ENCODINGS)}"
         )
     height, width = int(message.height), int(message.width)
-    _check_size(width, height, name, max_pixels)
+    check_size(width, height, name, max_pixels)
     if layout.even and (width % 2 or (layout.half_rows == 3 and height % 2)):
         raise BadInput(
             f"{name}: {message.encoding} image with odd width or height, {width} x {height}"
@@ -244,7 +234,8 @@ def _rows(message: Any, height: int, used: int, name: str) -> np.ndarray:
     return np.ascontiguousarray(padded.reshape(height, step)[:, :used])
 
 
-def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
+def check_size(width: int, height: int, name: str, max_pixels: int) -> None:
+    """Raise `BadInput` for a size that no image has, or that is too large."""
     if width < 1 or height < 1:
         raise BadInput(f"{name}: image of size {width} x {height}")
     if width * height > max_pixels:

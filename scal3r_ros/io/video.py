@@ -12,23 +12,30 @@ import numpy as np
 from scal3r_ros.files import open_regular
 from scal3r_ros.io.calibration import calibrated_frame
 from scal3r_ros.io.calibration_files import find_calibration
+from scal3r_ros.io.image_decoding import MAX_PIXELS, check_size
 from scal3r_ros.io.source import BadInput, SourceImage
+from scal3r_ros.io.stretch import Stretch
+from scal3r_ros.io.video_kinds import BARE, video_kind
 from scal3r_ros.records import Frame
-
-_BARE = (".h264", ".264", ".h265", ".hevc")
 
 
 class VideoSource:
     """Frames of a video, stamped with their time in it."""
 
-    def __init__(self, path: Path, camera_info: str | Path | None) -> None:
-        self._path = path
+    def __init__(
+        self, path: Path, camera_info: str | Path | None, max_pixels: int = MAX_PIXELS
+    ) -> None:
+        self._path, self.stretch = path, Stretch()
         self._calibration = find_calibration([path.parent], camera_info)
         capture = self._open()
         self._count = max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         self._fps = capture.get(cv2.CAP_PROP_FPS)
+        width, height = (
+            int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        )
         capture.release()
-        if self._path.suffix.lower() in _BARE and not 0.1 <= self._fps <= 1000:
+        check_size(width, height, str(path), max_pixels)
+        if video_kind(path) in BARE and not 0.1 <= self._fps <= 1000:
             self._fps = 25.0  # a stream without a container states no rate
         if not 0.1 <= self._fps <= 1000:
             raise BadInput(f"{path} states {self._fps} frames per second; re-encode it")
@@ -61,6 +68,11 @@ class VideoSource:
     def _open(self) -> cv2.VideoCapture:
         capture = cv2.VideoCapture(str(self._path))
         if not capture.isOpened():
+            if is_cut_container(self._path):
+                raise BadInput(
+                    f"{self._path} is cut off before its index, without which nothing of it can be "
+                    f"read; a tool such as untrunc may rebuild it"
+                )
             raise BadInput(f"{self._path} is no readable video; re-encode it")
         return capture
 

@@ -204,7 +204,7 @@ def test_a_recording_may_start_at_time_zero(tmp_path, storage):
 
 def test_bad_videos(tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
-    with pytest.raises(BadInput, match="no readable video"):
+    with pytest.raises(BadInput, match="is not a folder of images, a video"):
         open_source(tmp_path / "text.mp4")
     clip = write_video(tmp_path / "clip.avi", scene(40), codec="MJPG")
     cut(clip, 0.4)

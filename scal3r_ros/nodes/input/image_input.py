@@ -13,8 +13,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from scal3r_ros.io.calibration import Calibration
 from scal3r_ros.io.camera_info import calibration_from_info, is_rectified_topic
-from scal3r_ros.io.image_decoding import ENCODINGS, video_format
+from scal3r_ros.io.image_decoding import ENCODINGS
 from scal3r_ros.io.source import BadInput
+from scal3r_ros.io.video_packets import video_codec
 from scal3r_ros.mapping.frame_gate import FrameGate
 from scal3r_ros.nodes.base.conversions import frame_name, stamp_to_ns
 from scal3r_ros.nodes.base.node_config import NodeConfig
@@ -22,6 +23,7 @@ from scal3r_ros.nodes.base.time_guard import Released, TimeGuard
 from scal3r_ros.nodes.base.trouble import InputTrouble
 from scal3r_ros.nodes.input.adaptive_subscription import AdaptiveSubscription
 from scal3r_ros.nodes.input.frame_queue import FrameQueue, Ticket
+from scal3r_ros.nodes.input.video_images import VideoImages
 
 CALIBRATION_WAIT = 2.0
 """Seconds of images that wait at most for the first camera_info."""
@@ -64,6 +66,7 @@ class ImageInput:
         self.calibration: Calibration | None = None
         self.calibration_problem = ""
         self.trouble = InputTrouble(node.get_logger())
+        self._video = VideoImages(config.input.max_pixels)
         self._node = node
         self._arrivals: deque[float] = deque(maxlen=60)
         self._newest = (0, 0)
@@ -163,6 +166,23 @@ class ImageInput:
             self.counts["unaccepted"] += 1
             return
         self._note_source(message)
+        for image in self._unpacked(message):
+            self._take(image)
+
+    def _unpacked(self, message: Image | CompressedImage) -> list[Image | CompressedImage]:
+        """The message itself, or the images of a packet of video."""
+        codec = "" if isinstance(message, Image) else video_codec(message)
+        if not codec:
+            return [message]
+        try:
+            images = self._video.of(message, codec)
+        except BadInput as error:  # the library is missing
+            self.encoding_problem = f"{error}; or subscribe to JPEG"
+            raise
+        self.counts["lost_packets"] = self._video.lost
+        return list(images)
+
+    def _take(self, message: Image | CompressedImage) -> None:
         stamp_ns = stamp_to_ns(message.header.stamp)
         self.unstamped_in_row = 0 if stamp_ns > 0 else self.unstamped_in_row + 1
         if stamp_ns > 0:
@@ -253,11 +273,6 @@ class ImageInput:
             self.encoding_problem = (
                 f"image encoding {encoding!r} is not supported; let the driver send one of "
                 f"{', '.join(ENCODINGS)}"
-            )
-            self._node.get_logger().error(self.encoding_problem)
-        elif isinstance(message, CompressedImage) and (video := video_format(message)):
-            self.encoding_problem = (
-                f"the images are packets of {video} video, which is not decoded; subscribe to JPEG"
             )
             self._node.get_logger().error(self.encoding_problem)
 

@@ -18,6 +18,7 @@ from scal3r_ros.io.stretch import Stretch
 from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.nodes.input.frame_decoder import decode
 from scal3r_ros.nodes.input.frame_queue import FrameQueue, Ticket
+from scal3r_ros.nodes.input.size_change import SizeChange
 from scal3r_ros.reconstruct.interruptible import Interrupted, InterruptibleReconstructor
 from scal3r_ros.records import GOOD_NEWS, Frame, MapUpdate
 
@@ -99,7 +100,7 @@ class MappingWorker:
         self._running = False
         self._stopping = False
         self._session_due = False
-        self._stretch = Stretch()
+        self._stretch, self._size_change = Stretch(), SizeChange()
         self._last_stamp: int | None = None
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
 
@@ -253,6 +254,7 @@ class MappingWorker:
         starts_session = ticket.starts_session or self._session_due or self._gap(ticket.stamp_ns)
         try:
             decoded = decode(ticket, self.mapper.next_frame_id, self.config.input, self._stretch)
+            starts_session |= self._resized(decoded.frame)
         except ValueError as error:
             self._session_due = starts_session
             self.counts["malformed"] += 1
@@ -281,6 +283,15 @@ class MappingWorker:
         self.deliver(updates, frame=frame)
         if updates:
             self.statistics.failures_in_row = 0
+
+    def _resized(self, frame: Frame) -> bool:
+        """Whether the camera has another image size from here on; raises `BadInput` for one odd
+        image."""
+        changed = self._size_change(frame.rgb)
+        if changed:
+            size = " x ".join(map(str, frame.rgb.shape[1::-1]))
+            self._logger.warning(f"images are {size} from now on: a new part of the map begins")
+        return changed
 
     def _hand_over_observations(self) -> None:
         """Measurements of other sensors; one that the mapper refuses is counted and left out."""

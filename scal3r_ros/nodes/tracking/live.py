@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from scal3r_ros.io.stretch import Stretch
 from scal3r_ros.nodes.base.conversions import odometry_message
 from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.nodes.input.frame_decoder import decode
@@ -51,7 +52,7 @@ class LiveTracking:
         self._submap: Submap | None = None
         self._scale = ScaleEstimate()
         self._left_map = self._stopping = False
-        self._number = 0
+        self._number, self._stretch = 0, Stretch()
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
 
     def start(self) -> None:
@@ -124,7 +125,7 @@ class LiveTracking:
     def _track(self, ticket: Ticket, arrived: float, scale: ScaleEstimate) -> None:
         self._number += 1
         try:
-            frame = decode(ticket, self._number, self.config.input).frame
+            frame = decode(ticket, self._number, self.config.input, self._stretch).frame
             pose = self._poses.step(frame)
         except (ValueError, TrackingLost) as problem:
             self.counts["lost"] += 1

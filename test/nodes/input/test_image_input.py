@@ -1,12 +1,15 @@
 """Images that arrive before their calibration: they wait for it, but not for ever."""
 
+import sys
 import time
 
 import numpy as np
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is absent; run the tests with `make test`")
-from sensor_msgs.msg import CameraInfo, Image
+from packet_videos import h264
+from recordings import scene
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from scal3r_ros.nodes.base.conversions import fill, header
 from scal3r_ros.nodes.base.node_config import NodeConfig, NodeInputConfig, TfConfig
@@ -14,6 +17,7 @@ from scal3r_ros.nodes.input import image_input
 from scal3r_ros.nodes.input.frame_decoder import decode
 from scal3r_ros.nodes.input.frame_queue import FrameQueue
 from scal3r_ros.nodes.input.image_input import ImageInput
+from scal3r_ros.nodes.input.size_change import SizeChange
 from scal3r_ros.options import from_dict
 
 pytestmark = pytest.mark.ros
@@ -156,3 +160,66 @@ def test_time_goes_on_without_images_only_where_stamps_are_those_of_the_clock(st
     until(lambda: received.stream_now() >= newest + 1_000_000_000)
     time.sleep(0.5)
     assert (received.stream_now() >= newest + 1_300_000_000) == live
+
+
+def packets_of(node, packets, received, spin):
+    """Publish H.264 packets as a camera does; returns what the input makes of them."""
+    publisher = node.create_publisher(CompressedImage, "image/compressed", 50)
+    spin(lambda: publisher.get_subscription_count())
+    for number, (frame_id, data) in enumerate(packets, 1):
+        head = header("camera_optical_frame", (frame_id + 1) * STEP_NS)
+        pixels = fill(np.frombuffer(data, np.uint8), "B")
+        publisher.publish(CompressedImage(header=head, format="h264", data=pixels))
+        spin(lambda number=number: received.counts["received"] == number)
+    received.release_held()
+
+
+@pytest.fixture
+def video_input(ros, node, spin_until):
+    config = from_dict(NodeConfig, {"input.image_transport": "compressed",
+                                    "input.camera_info": False})  # fmt: skip
+    received = ImageInput(node, config, FrameQueue(config.queue))
+    received.accepting = True
+    driver = ros.create_node("driver")
+    yield received, driver, lambda condition: spin_until(condition, node, driver, timeout=20.0)
+    received.destroy()
+    driver.destroy_node()
+
+
+def test_packets_of_video_are_decoded_in_order_whatever_is_lost(video_input):
+    pytest.importorskip("av", reason="PyAV is optional")
+    received, driver, spin = video_input
+    made = scene(12)
+    packets = h264(made)
+    packets_of(driver, packets[:3] + packets[4:], received, spin)
+    tickets = taken(received.frames)
+    assert [t.stamp_ns // STEP_NS for t in tickets] == [1, 2, 3, 7, 8, 9, 10, 11, 12]
+    for ticket in tickets:
+        frame = decode(ticket, 0, NodeInputConfig()).frame
+        expected = made[ticket.stamp_ns // STEP_NS - 1].rgb
+        assert np.abs(frame.rgb.astype(int) - expected).mean() < 12
+    assert received.counts["lost_packets"] == 2 and not received.encoding_problem
+
+
+def test_without_the_library_the_topic_is_named(video_input, monkeypatch):
+    received, driver, spin = video_input
+    monkeypatch.setitem(sys.modules, "av", None)
+    packets_of(driver, [(i, b"\0\0\0\1\x67\0") for i in range(3)], received, spin)
+    assert "H.264 video, which need the library PyAV: pip install av" in received.encoding_problem
+    assert received.trouble.counts["malformed_image"] == 3 and not len(received.frames)
+
+
+def test_one_odd_image_is_left_out_and_a_lasting_size_is_followed():
+    small, large = np.zeros((48, 64, 3), np.uint8), np.zeros((96, 128, 3), np.uint8)
+    changes = SizeChange()
+    assert not changes(small)
+    for odd in (large, small.transpose(1, 0, 2), large, large):
+        with pytest.raises(ValueError, match="those before are 64 x 48"):
+            changes(odd)
+    assert not changes(small)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="128 x 96"):
+            changes(large)
+    assert changes(large) and not changes(large)
+    with pytest.raises(ValueError, match="those before are 128 x 96"):
+        changes(small)
