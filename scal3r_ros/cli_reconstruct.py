@@ -24,16 +24,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from scal3r_ros.config import Config, read_options
+from scal3r_ros.io.bag import BagSource
 from scal3r_ros.io.bag_measurements import OPTIONS
 from scal3r_ros.io.inputs import open_measurements, open_source
 from scal3r_ros.io.measurements import Measurements, wanted_measurements
-from scal3r_ros.io.source import BadInput
+from scal3r_ros.io.source import BadInput, FrameSource
 from scal3r_ros.io.static_transforms import mount_matrix
 from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.options import flatten, from_dict, walk_options
+from scal3r_ros.pipeline.export import REPORT
 from scal3r_ros.pipeline.mapper import Mapper
 from scal3r_ros.pipeline.offline import WORK, RunResult
 from scal3r_ros.pipeline.offline import run as map_recording
@@ -42,6 +42,7 @@ from scal3r_ros.reconstruct.factory import (
     known_limits,
     preset_for,
 )
+from scal3r_ros.texts import parse_yaml
 from scal3r_ros.workers.torchrun import is_helper, opened_reconstructor
 
 log = logging.getLogger(__name__)
@@ -98,6 +99,11 @@ def _path(text: str) -> Path:
 
 def run(args: argparse.Namespace) -> int:
     """`scal3r reconstruct`; returns the exit code."""
+    with _older_results_told(args.out):
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     config = build_config(args)
     if is_helper():  # one of several processes of torchrun, which only lends its device
         from scal3r_ros.workers.sharded import serve
@@ -113,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
         config.input.max_pixels,
         args.images,
     )
-    measurements = _measurements(args, config, getattr(source, "topic", ""))
+    measurements = _measurements(args, config, source)
     log.info("%s: %s", args.input, source.description)
     if limits := known_limits(config):
         log.warning(limits)
@@ -140,6 +146,21 @@ def run(args: argparse.Namespace) -> int:
     return _conclude(outcome, args.out)
 
 
+@contextmanager
+def _older_results_told(out: Path) -> Iterator[None]:
+    """Whatever ends a run early: results of an earlier one must not look like those of this one."""
+    before = _age(out / REPORT)
+    try:
+        yield
+    finally:
+        if before is not None and _age(out / REPORT) == before:
+            print(f"{out} holds the results of an earlier run, unchanged", file=sys.stderr)
+
+
+def _age(path: Path) -> int | None:
+    return path.stat().st_mtime_ns if path.is_file() else None
+
+
 def build_config(args: argparse.Namespace) -> Config:
     """Defaults of the reconstructor, under the file, under the command line."""
     file = _file_options(args.config) if args.config else {}
@@ -153,11 +174,13 @@ def build_config(args: argparse.Namespace) -> Config:
     return from_dict(Config, {**preset_for(from_dict(Config, chosen)), **chosen})
 
 
-def _measurements(args: argparse.Namespace, config: Config, topic: str) -> Measurements | None:
+def _measurements(
+    args: argparse.Namespace, config: Config, source: FrameSource
+) -> Measurements | None:
     """What the input measures beside images, if the configuration asks for it."""
     named = {kind: getattr(args, f"{kind}_topic") for kind in OPTIONS}
     named = {kind: name for kind, name in named.items() if name}
-    if named and not topic:
+    if named and not isinstance(source, BagSource):
         raise BadInput(f"{args.input} is no bag, so it has no topic {next(iter(named.values()))}")
     wanted = wanted_measurements(config.scale.source, config.map.alignment, named)
     if unused := sorted(set(named) - set(wanted)):
@@ -166,7 +189,7 @@ def _measurements(args: argparse.Namespace, config: Config, topic: str) -> Measu
             f"{unused[0]}"
         )
     mount = None if args.camera_mount is None else mount_matrix(args.camera_mount)
-    return open_measurements(args.input, wanted, topic, named, mount, args.depth_unit)
+    return open_measurements(source, args.input, wanted, named, mount, args.depth_unit)
 
 
 def _file_options(path: Path) -> dict[str, Any]:
@@ -181,7 +204,7 @@ def _parse_setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"--set needs OPTION=VALUE, found {text!r}")
-    return name, yaml.safe_load(value) if value else ""
+    return name, parse_yaml(value, f"--set {name}") if value else ""
 
 
 @contextmanager
@@ -209,7 +232,7 @@ def _conclude(outcome: RunResult, out: Path) -> int:
         return 1
     if not outcome.frames:
         print(
-            f"scal3r reconstruct: nothing could be mapped; {out}/report.json says why, chunk by "
+            f"scal3r reconstruct: nothing could be mapped; {outcome.files[-1]} says why, chunk by "
             f"chunk",
             file=sys.stderr,
         )

@@ -13,6 +13,7 @@ import torch
 
 from scal3r_ros.io.folder_depth import FolderDepth
 from scal3r_ros.io.inputs import open_source
+from scal3r_ros.io.layouts.depth import indexed
 from scal3r_ros.io.tum import read_trajectory
 from scal3r_ros.train.sequences import world_sequences
 from scal3r_ros.train.worlds.clips import ClipBatch, correspondences
@@ -44,7 +45,7 @@ def recorded_places(folder: Path) -> Places:
     frames = [image.decode() for image in open_source(folder)]
     poses = dict(zip(*read_trajectory(folder / "groundtruth.txt")))
     shrunk = (_SIZE[1], _SIZE[0])
-    images = [item.read() for item in FolderDepth(folder / "depth.txt", "tum")]
+    images = [item.read() for item in FolderDepth(indexed(folder / "depth.txt"), "tum")]
     depth = np.stack([cv2.resize(x, shrunk, interpolation=cv2.INTER_NEAREST) for x in images])
     T = np.stack([poses[frame.stamp_ns] for frame in frames])
     focal = float(frames[0].intrinsics[0, 0]) * _SIZE[1] / frames[0].rgb.shape[1]

@@ -20,7 +20,7 @@ def load_calibration(path: str | Path) -> Calibration | None:
     Raises `BadInput` for what is no calibration.
     """
     path = Path(path).expanduser()
-    if path.name == "cameras.txt":
+    if path.name in ("cameras.txt", "cameras.bin"):
         return from_colmap(path)
     values = read_yaml(path)
     if not isinstance(values, Mapping):

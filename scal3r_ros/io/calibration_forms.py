@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scal3r_ros.files import BadArchive, open_regular
 from scal3r_ros.io.calibration import Calibration
 from scal3r_ros.io.camera_info import check_pinhole, lens, matrix_3x3
 from scal3r_ros.io.source import BadInput
@@ -17,6 +19,9 @@ _LENS = ("distortion_coefficients", "distCoeffs", "dist_coeffs", "distortion_coe
          "Distortion_Coefficients", "D", "d", "D1")  # fmt: skip
 _WIDTH = ("image_width", "width", "image_Width", "Camera.width", "Camera.w")
 _HEIGHT = ("image_height", "height", "image_Height", "Camera.height", "Camera.h")
+_COLMAP_MODELS = (("SIMPLE_PINHOLE", 3), ("PINHOLE", 4), ("SIMPLE_RADIAL", 4), ("RADIAL", 5),
+                  ("OPENCV", 8), ("OPENCV_FISHEYE", 8))  # fmt: skip
+"""Names and counts of numbers by the model's id."""
 _LARGEST = 1_000_000
 _MODELS = {
     "radtan": "plumb_bob", "radial-tangential": "plumb_bob", "plumb bob": "plumb_bob",
@@ -72,16 +77,17 @@ def from_numbers(
 
 
 def from_colmap(path: Path) -> Calibration:
-    """The camera of COLMAP's `cameras.txt`; raises `BadInput` if there are several.
+    """The camera of COLMAP's `cameras.txt` or `cameras.bin`; raises `BadInput` if there are several
+    that differ.
 
     Its first pixel centre is (0.5, 0.5).
     """
-    lines = [x.split() for x in read_text(path).splitlines() if x.strip() and x[0] != "#"]
-    if len(lines) != 1:
-        raise BadInput(f"{path} has {len(lines)} cameras; expected one, give --camera-info")
+    cameras = _colmap_binary(path) if path.suffix == ".bin" else _colmap_text(path)
+    if len(set(cameras)) != 1:
+        raise BadInput(f"{path} has {len(cameras)} cameras; expected one, give --camera-info")
     try:
-        model, width, height = lines[0][1], int(lines[0][2]), int(lines[0][3])
-        numbers = [float(word) for word in lines[0][4:]]
+        model, width, height = cameras[0][0], int(cameras[0][1]), int(cameras[0][2])
+        numbers = [float(word) for word in cameras[0][3:]]
         one_focal = model in ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL")
         focal, rest = (numbers[:1] * 2, numbers[1:]) if one_focal else (numbers[:2], numbers[2:])
         (cx, cy), rest = rest[:2], rest[2:]
@@ -99,6 +105,32 @@ def from_colmap(path: Path) -> Calibration:
     return from_numbers(
         focal[0], focal[1], cx - 0.5, cy - 0.5, str(path), (width, height), coefficients, kind
     )
+
+
+def _colmap_text(path: Path) -> list[tuple[str, ...]]:
+    """Model, size and numbers of each camera, as text."""
+    lines = [x.split() for x in read_text(path).splitlines() if x.strip() and x[0] != "#"]
+    return [tuple(words[1:]) for words in lines]
+
+
+def _colmap_binary(path: Path) -> list[tuple[str, ...]]:
+    """The same of the binary form: a count, then id, model, size and numbers of each."""
+    try:
+        with open_regular(path) as file:
+            data = file.read(_LARGEST)
+        cameras, at = [], 8
+        for _ in range(min(struct.unpack_from("<Q", data)[0], len(data))):
+            _, model, width, height = struct.unpack_from("<iiQQ", data, at)
+            name, count = _COLMAP_MODELS[model]
+            numbers = struct.unpack_from(f"<{count}d", data, at + 24)
+            cameras.append((name, str(width), str(height), *map(repr, numbers)))
+            at += 24 + 8 * count
+    except (OSError, BadArchive, struct.error) as error:
+        raise BadInput(f"{path} is no readable file of COLMAP's cameras: {error}") from error
+    except IndexError as error:
+        known = ", ".join(name for name, _ in _COLMAP_MODELS)
+        raise BadInput(f"{path}: its camera model is not read; expected one of {known}") from error
+    return cameras
 
 
 def _from_kalibr(values: Mapping, name: str) -> Calibration:

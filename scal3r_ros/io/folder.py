@@ -13,7 +13,8 @@ from scal3r_ros.io.calibration_files import find_calibration, load_calibration
 from scal3r_ros.io.image_decoding import decode_compressed
 from scal3r_ros.io.image_header import shown_size
 from scal3r_ros.io.layouts.choice import choose_listing
-from scal3r_ros.io.layouts.listing import Listing
+from scal3r_ros.io.layouts.depth import find_depth
+from scal3r_ros.io.layouts.listing import DepthFiles, Listing
 from scal3r_ros.io.source import BadInput, SizeCheck, SourceImage
 from scal3r_ros.io.stretch import Stretch
 from scal3r_ros.records import Frame
@@ -38,9 +39,9 @@ class FolderSource:
         max_pixels: int,
         pattern: str = "",
     ) -> None:
-        self._max_pixels = max_pixels
+        self._max_pixels, self.stretch = max_pixels, Stretch()
         listing = choose_listing(folder, rate, pattern)
-        self._images = listing.images
+        self._images, self._folder, self._listing = listing.images, folder, listing
         self._calibration = _calibration(folder, listing, camera_info)
         self.files = tuple(path for _, path in self._images if path.is_file())
         self.description = (
@@ -50,17 +51,19 @@ class FolderSource:
     def __len__(self) -> int:
         return len(self._images)
 
+    def depth(self) -> DepthFiles | None:
+        """Depth images beside these, if there are any; raises `BadInput`."""
+        return find_depth(self._folder, self._listing)
+
     def __iter__(self) -> Iterator[SourceImage]:
         check = SizeCheck(_usual_size([path for _, path in self._images]))
-        stretch = Stretch()
+        self.stretch.rewind()
         for number, (stamp_ns, path) in enumerate(self._images):
-            load = partial(self._load, number, stamp_ns, path, check, stretch)
+            load = partial(self._load, number, stamp_ns, path, check)
             yield SourceImage(number, stamp_ns, load)
 
-    def _load(
-        self, number: int, stamp_ns: int, path: Path, check: SizeCheck, stretch: Stretch
-    ) -> Frame:
-        rgb = decode_compressed(read_file(path), str(path), self._max_pixels, stretch)
+    def _load(self, number: int, stamp_ns: int, path: Path, check: SizeCheck) -> Frame:
+        rgb = decode_compressed(read_file(path), str(path), self._max_pixels, self.stretch)
         check(rgb, str(path))
         return calibrated_frame(number, stamp_ns, rgb, self._calibration)
 

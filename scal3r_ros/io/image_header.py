@@ -165,14 +165,20 @@ def bits_of_file(path: Path) -> int:
 
 
 def shown_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) of an image file as it is shown, turned by EXIF; None if it does not tell."""
+    """(width, height) of an image file as it is shown, turned by EXIF; None if it does not tell.
+
+    AVIF, HEIC and TIFF may be clipped or turned, PNG and WebP if they have EXIF: only decoding
+    tells.
+    """
     try:
         with open_regular(path) as file:
             data = file.read(_HEAD)
     except (OSError, BadArchive):
         return None
     size = declared_size(data)
-    if size is None:
+    if size is None or data[4:8] == b"ftyp" or data[:2] in (b"II", b"MM"):
+        return None
+    if data[:2] != b"\xff\xd8" and (b"eXIf" in data or b"EXIF" in data):
         return None
     return (size[1], size[0]) if _exif_orientation(data) >= 5 else size
 

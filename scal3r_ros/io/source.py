@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from scal3r_ros.files import open_regular
+from scal3r_ros.io.stretch import Stretch
 from scal3r_ros.records import Frame
 
 _SAMPLE = 65536
@@ -40,6 +41,8 @@ class FrameSource(Protocol):
     """For the report: what is read, and where stamps and intrinsics come from."""
     files: tuple[Path, ...]
     """What is read, for `content_of`."""
+    stretch: Stretch
+    """Of images of more than 8 bits; what it has learnt is saved with a run and resumed."""
 
     def __len__(self) -> int:
         """Number of images, 0 when it is not known in advance."""

@@ -7,6 +7,8 @@ brightness from one image to the next and features match.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 _PERCENTILES = (0.5, 99.5)
@@ -20,8 +22,30 @@ class Stretch:
     """The range of one stream of images."""
 
     def __init__(self) -> None:
+        self._start: tuple[float, ...] = ()
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Back to the first image, or to where a resumed run goes on."""
+        self._seen, self._floats = 0, False
         self._range: np.ndarray | None = None
-        self._seen = 0
+        if self._start:
+            seen, floats, *limits = self._start
+            self._seen, self._floats, self._range = int(seen), bool(floats), np.array(limits)
+
+    def state(self) -> list[float]:
+        """What the images until now have told, for `resume`."""
+        if self._range is None:
+            return []
+        return [float(self._seen), float(self._floats), *map(float, self._range)]
+
+    def resume(self, state: Sequence[float]) -> None:
+        """Go on from a saved state; raises `ValueError` if it is none."""
+        numbers = tuple(float(value) for value in state)
+        if len(numbers) not in (0, 4) or not np.isfinite(numbers).all():
+            raise ValueError(f"{numbers} is no range of brightness")
+        self._start = numbers
+        self.rewind()
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 of the same shape; uint8 stays as it is. Not finite values become 0."""
@@ -35,6 +59,8 @@ class Stretch:
         return np.clip(np.nan_to_num(scaled, posinf=255.0, neginf=0.0), 0, 255).astype(np.uint8)
 
     def _follow(self, pixels: np.ndarray) -> None:
+        if self._floats != (pixels.dtype.kind == "f"):  # counts are of another size than floats
+            self._seen, self._range, self._floats = 0, None, not self._floats
         flat = pixels.reshape(-1)[:: max(1, pixels.size // _SAMPLES)].astype(np.float64)
         known = flat[np.isfinite(flat)]
         if not len(known):

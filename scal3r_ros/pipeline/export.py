@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from scal3r_ros.io.pictures import draw_top_view, draw_trajectory
 from scal3r_ros.io.ply import write_cloud
@@ -24,6 +25,8 @@ from scal3r_ros.pipeline.mapper import Mapper
 from scal3r_ros.reconstruct.choice import choose
 from scal3r_ros.records import TrajectoryPose
 
+REPORT = "report.json"
+"""The last file of a result that is written."""
 _OPTICAL_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 """Turns optical axes (y down, z forward) so that z is up, for pictures."""
 
@@ -59,8 +62,8 @@ def export(
         write_cloud(files[-1], cloud.points, cloud.colors, cloud.confidence, _note(mapper))
     _remove_stale(folder, files)
     files += _draw(mapper, parts, folder)
-    write_report(folder / "report.json", {**report(mapper, parts), **(facts or {})})
-    return [*files, folder / "report.json"]
+    write_report(folder / REPORT, {**report(mapper, parts), **(facts or {})})
+    return [*files, folder / REPORT]
 
 
 def connected_parts(mapper: Mapper) -> list[Part]:
@@ -73,6 +76,15 @@ def connected_parts(mapper: Mapper) -> list[Part]:
     clouds = mapper.live_map.part_clouds()
     order = sorted(poses, key=lambda part: (-len(poses[part]), part))
     return [Part(tuple(poses[p]), clouds.get(p, PointCloud.empty())) for p in order]
+
+
+def nearest_surface(part: Part) -> float | None:
+    """Median distance of the cameras to the nearest map point; None without points or cameras."""
+    if not len(part.cloud) or not part.poses:
+        return None
+    some = part.cloud.points[:: max(1, len(part.cloud) // 20_000)]
+    cameras = part.positions[:: max(1, len(part.poses) // 100)]
+    return float(np.median(cKDTree(some).query(cameras)[0]))
 
 
 def report(mapper: Mapper, parts: list[Part]) -> dict[str, Any]:

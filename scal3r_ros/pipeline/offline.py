@@ -12,38 +12,30 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from scal3r_ros.config import Config
 from scal3r_ros.files import write_text
 from scal3r_ros.io.bad_images import BadImages
 from scal3r_ros.io.image_files import IMAGE_SUFFIXES
 from scal3r_ros.io.measurements import MeasurementFeed, Measurements
 from scal3r_ros.io.pictures import draw_depth
+from scal3r_ros.io.report import write_report
 from scal3r_ros.io.source import BadInput, FrameSource, SourceImage, content_of
 from scal3r_ros.io.stamp_order import with_jumps
 from scal3r_ros.mapping.frame_gate import FrameGate
 from scal3r_ros.options import to_dict
-from scal3r_ros.pipeline.export import export
+from scal3r_ros.pipeline.export import REPORT, export, report
 from scal3r_ros.pipeline.interrupts import WaitingInterrupts
 from scal3r_ros.pipeline.mapper import Mapper
+from scal3r_ros.pipeline.remarks import remarks
 from scal3r_ros.pipeline.save import MAP_FILE
 from scal3r_ros.reconstruct.interface import Reconstructor
 from scal3r_ros.records import GOOD_NEWS, Event, Frame, MapUpdate
 
 WORK = ".resume"
 """Folder in the output folder with what `--resume` needs; gone after a complete run."""
+FAILED_REPORT = "report_failed.json"
+"""Of a run that mapped nothing into a folder with the results of an earlier one."""
 _KEPT_EVENTS = 1000
-_BAD_STAMPS = {
-    "duplicate_stamp": "repeats the stamp before",
-    "backward_stamp": "has a stamp earlier than the one before",
-}
-_SCALE_HINTS = {
-    "odometry": "the odometry must cover the images' time and move",
-    "camera_height": "no floor was seen in any chunk",
-    "known_distance": "the frame scale.known_frame was not mapped",
-    "depth": "no depth image lies within 20 ms of an image",
-}
 log = logging.getLogger(__name__)
 
 OnImage = Callable[[int, Mapper], None]
@@ -133,6 +125,8 @@ class _Session:
         else:
             known = ()
             shutil.rmtree(self._work, ignore_errors=True)
+        self._stretched: dict[int, list[float]] = {}
+        """By frame, what the source's stretch knew before it was decoded; of the last two."""
         self._bad = BadImages(config.input.max_bad, len(source), known)
         self.mapper = Mapper(config, reconstructor, self._work / "loop_records")
         self.interrupts = WaitingInterrupts(lambda: self.mapper.consistent)
@@ -176,6 +170,10 @@ class _Session:
 
     def _decode(self, image: SourceImage, frame_id: int) -> Frame | None:
         """The frame; None if the image is one of the bad ones that may be left out."""
+        self._stretched = {
+            frame_id - 1: self._stretched.get(frame_id - 1, []),
+            frame_id: self._source.stretch.state(),
+        }
         try:
             return replace(image.decode(), id=frame_id)
         except BadInput as error:
@@ -213,14 +211,13 @@ class _Session:
                     draw_depth(path, *last)
 
     def finish(self, input_error: str) -> RunResult:
-        """Write the results, then forget what resuming needed."""
-        self._say_if_scale_is_unknown()
-        self._say_if_there_are_gaps()
-        for reason, text in _BAD_STAMPS.items():
-            if count := self._gate.counts[reason]:
-                message = f"{count} images were left out: each {text}; check the recording"
-                log.warning("%s: %s", reason, message)
-                self._journal.events.append(Event(reason, message))
+        """Write the results, then forget what resuming needed.
+
+        A run without a single pose leaves the results of an earlier one, and reports beside them.
+        """
+        for event in remarks(self.mapper, self._gate):
+            log.warning("%s: %s", event.name, event.message)
+            self._journal.events.append(event)
         facts: dict[str, Any] = {
             "source": self._source.description,
             "measurements": self._measurements.description if self._measurements else None,
@@ -229,40 +226,17 @@ class _Session:
             "events": [[e.name, e.chunk_index, e.message] for e in self._journal.events],
             "input_error": input_error or None,
         }
+        failed = self._out / FAILED_REPORT
+        if not self.mapper.trajectory() and (self._out / REPORT).is_file():
+            write_report(failed, {**report(self.mapper, []), **facts})
+            shutil.rmtree(self._work, ignore_errors=True)
+            return RunResult(0, (failed,), tuple(self._journal.events), input_error)
         files = export(self.mapper, self._out, facts)
         replace_pictures(self._work, self._out)
+        failed.unlink(missing_ok=True)
         shutil.rmtree(self._work, ignore_errors=True)
         frames = sum(1 for line in files[0].read_text().splitlines() if line[:1] != "#")
         return RunResult(frames, tuple(files), tuple(self._journal.events), input_error)
-
-    def _say_if_scale_is_unknown(self) -> None:
-        """A source of scale that was asked for and gave no metres must not pass in silence."""
-        wanted, scale = self.mapper.config.scale, self.mapper.scale
-        if wanted.source == "none" or scale.frozen:
-            return
-        why = f"could not measure the scale: {_SCALE_HINTS[wanted.source]}"
-        if scale.known:
-            why = (
-                f"measured {scale.value:.4g} m per unit +- {np.sqrt(scale.variance):.2g}, which is "
-                f"not good enough; map more of the recording, or raise scale.max_relative_sigma"
-            )
-        message = f"the map has no metres: scale.source {wanted.source} {why}"
-        log.warning("scale_unknown: %s", message)
-        self._journal.events.append(Event("scale_unknown", message))
-
-    def _say_if_there_are_gaps(self) -> None:
-        """Photos at long intervals are no failure of features, but a setting."""
-        gaps, kept = self._gate.counts["gap"], self._gate.counts["kept"]
-        if gaps * 2 < kept or kept < 3:
-            return
-        message = (
-            f"{gaps} of {kept} images come more than gate.max_gap "
-            f"({self.mapper.config.gate.max_gap:g} s) after the one before, so that each starts a "
-            f"part of its own; if their views overlap, raise it, or 0 for no limit: --set "
-            f"gate.max_gap=0"
-        )
-        log.warning("gaps: %s", message)
-        self._journal.events.append(Event("gaps", message))
 
     def _save_if_due(self, save_every: float) -> None:
         """Save now and then, and never for more than a tenth of the time."""
@@ -278,6 +252,7 @@ class _Session:
             "identity": self._identity,
             "loops": self._journal.loops,
             "bad": self._bad.ids,
+            "stretch": self._stretched.get(self.mapper.next_frame_id, self._source.stretch.state()),
             "events": [[e.name, e.message, e.chunk_index] for e in self._journal.events],
         }
         write_text(self._work / "run.json", json.dumps(journal))
@@ -290,6 +265,7 @@ class _Session:
             self._journal.loops = [(int(first), int(second)) for first, second in saved["loops"]]
             self._journal.events = [Event(*values) for values in saved["events"]]
             bad = tuple(int(image_id) for image_id in saved["bad"])
+            self._source.stretch.resume(saved["stretch"])
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise BadInput(
                 f"what {self._out} holds of an interrupted run is damaged ({error}); leave "

@@ -1,14 +1,19 @@
 """Image files of other forms than 8-bit RGB become what the network takes."""
 
 import io
+import sys
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from scal3r_ros.io.image_decoding import decode_compressed
+from scal3r_ros.io.inputs import open_source
+from scal3r_ros.io.source import BadInput
 from scal3r_ros.io.stretch import Stretch
 
+HEIC_HEAD = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic\0\0\0\x14ispe" + bytes(4) + 3 * b"\0\0\0\x40"
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 
 
@@ -69,3 +74,38 @@ def test_orientation_tag_turns_the_image_upright():
     assert found.shape == (96, 64, 3)
     upright = np.asarray(smooth.transpose(Image.Transpose.ROTATE_270))
     assert np.abs(found.astype(int) - upright).mean() < 6
+
+
+def test_photos_of_phones_are_read_at_the_size_that_is_shown(tmp_path):
+    """HEIC codes whole blocks of 64 pixels and says what to cut off."""
+    heif = pytest.importorskip("pillow_heif", reason="pillow-heif is optional")
+    for number in range(3):
+        shown = Image.fromarray(COLOURS).resize((96, 72))
+        heif.from_pillow(shown).save(tmp_path / f"IMG_{number}.HEIC", quality=95)
+    frames = [image.decode() for image in open_source(tmp_path)]
+    assert [frame.rgb.shape for frame in frames] == 3 * [(72, 96, 3)]
+    assert np.abs(frames[0].rgb.astype(int) - np.asarray(shown)).mean() < 8
+
+
+def test_without_the_library_heic_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    (tmp_path / "a.heic").write_bytes(HEIC_HEAD)
+    with pytest.raises(BadInput, match="a.heic is a HEIC image.*pip install pillow-heif"):
+        next(iter(open_source(tmp_path))).decode()
+
+
+def test_avif(tmp_path):
+    shown = cv2.resize(COLOURS, (96, 72), interpolation=cv2.INTER_CUBIC)
+    if not cv2.haveImageWriter("a.avif"):
+        pytest.skip("this OpenCV has no AVIF")
+    cv2.imwrite(str(tmp_path / "a.avif"), shown[..., ::-1])
+    (image,) = open_source(tmp_path)
+    assert np.abs(image.decode().rgb.astype(int) - shown).mean() < 8
+
+
+def test_floats_and_counts_do_not_share_a_range():
+    stretch = Stretch()
+    counts = np.linspace(0, 60_000, 1200).reshape(30, 40).astype(np.uint16)
+    first = stretch(counts)
+    np.testing.assert_allclose(stretch(counts / np.float32(60_000)), first, atol=2)
+    np.testing.assert_allclose(stretch(counts), first, atol=2)

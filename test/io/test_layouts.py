@@ -2,6 +2,7 @@
 stamps and intrinsics; and what is no image of the camera is left out, or asked about."""
 
 import json
+import struct
 
 import cv2
 import numpy as np
@@ -222,3 +223,64 @@ def test_absurd_stamps_are_refused(tmp_path, stamps):
     (tmp_path / "rgb.txt").write_text(text)
     with pytest.raises(BadInput, match=r"rgb\.txt"):
         open_source(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["txt", "bin"])
+def test_colmap_cameras_that_are_all_alike_are_one(tmp_path, form):
+    write(tmp_path / "images", ["1.jpg", "2.jpg"])
+    place = tmp_path / "sparse" / "0"
+    place.mkdir(parents=True)
+    numbers = (50.0, 51.0, 32.5, 24.5)
+    if form == "bin":
+        cameras = [struct.pack("<iiQQ4d", i, 1, 64, 48, *numbers) for i in (1, 2)]
+        (place / "cameras.bin").write_bytes(struct.pack("<Q", 2) + b"".join(cameras))
+    else:
+        lines = [f"{i} PINHOLE 64 48 50.0 51.0 32.5 24.5\n" for i in (1, 2)]
+        (place / "cameras.txt").write_text("# comment\n" + "".join(lines))
+    numbers, _, K = read(tmp_path)
+    np.testing.assert_allclose(K[:2], [[50, 0, 32.5], [0, 51, 24.5]])
+    assert numbers == [0, 1]
+
+
+@pytest.mark.parametrize("data", [b"", b"\1" * 9, struct.pack("<QiiQQ", 1, 1, 99, 64, 48)])
+def test_a_spoilt_binary_of_colmap_is_one_sentence(tmp_path, data):
+    write(tmp_path / "images", ["1.jpg"])
+    (tmp_path / "cameras.bin").write_bytes(data)
+    with pytest.raises(BadInput, match="cameras.bin"):
+        open_source(tmp_path)
+
+
+def test_nerfstudio_as_other_tools_write_it(tmp_path):
+    """Without suffixes, with backslashes, and with the camera in every frame."""
+    write(tmp_path / "images", ["2.jpg", "10.jpg"])
+    camera = {"fl_x": 50, "fl_y": 50, "cx": 32, "cy": 24, "w": 64, "h": 48}
+    frames = [{"file_path": f".\\images\\{name}", **camera} for name in ("10", "2")]
+    (tmp_path / "transforms.json").write_text(json.dumps({"frames": frames}))
+    numbers, _, K = read(tmp_path)
+    assert numbers == [0, 1] and K[0, 0] == 50
+    frames[0]["fl_x"] = 60
+    (tmp_path / "transforms.json").write_text(json.dumps({"frames": frames}))
+    assert read(tmp_path)[2] is None
+
+
+def test_where_images_may_be_meant_is_said(tmp_path):
+    write(tmp_path / "DCIM" / "100APPLE", ["IMG_1.JPG"])
+    with pytest.raises(BadInput, match="DCIM/100APPLE below it may be meant"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "words"),
+    [
+        ("a.bin", b"\x89MCAP0\r\n", "give it the suffix .mcap"),
+        ("a.sqlite", b"SQLite format 3\0", "give it the suffix .db3"),
+        ("a.zip", b"PK\x03\x04", "unpack it"),
+        ("rgb.txt", b"0 a.png", "name its folder"),
+        ("a.png", cv2.imencode(".png", np.zeros((4, 4), np.uint8))[1].tobytes(), "one image"),
+        ("a.txt", b"hello", "5 bytes begin like none"),
+    ],
+)
+def test_what_a_file_seems_to_be_is_said(tmp_path, name, start, words):
+    (tmp_path / name).write_bytes(start)
+    with pytest.raises(BadInput, match=f"is not a folder of images, a video.*{words}"):
+        open_source(tmp_path / name)

@@ -34,8 +34,8 @@ def bag(street, tmp_path_factory):
 def map_bag(path, street, out, topics=None, mount=None, **options):
     config = from_dict(Config, OPTIONS | {k.replace("__", "."): v for k, v in options.items()})
     wanted = wanted_measurements(config.scale.source, config.map.alignment, topics or {})
-    measurements = open_measurements(path, wanted, IMAGES, topics, mount)
     source = open_source(path, topic=IMAGES)
+    measurements = open_measurements(source, path, wanted, topics, mount)
     run(config, source, OracleReconstructor(street), out, measurements=measurements)
     report = json.loads((out / "report.json").read_text())
     return report, read_trajectory(out / "trajectory.txt")[1]
@@ -83,13 +83,14 @@ def test_a_bag_without_mounts_needs_them_said(street, tmp_path):
 def test_several_topics_want_a_choice(street, tmp_path):
     path = write_measured_bag(tmp_path / "bag", street, 12, second_odometry=True)
     wanted = {"odometry": "scale.source odometry"}
+    source = open_source(path, topic=IMAGES)
     with pytest.raises(BadInput, match="choose one with --odometry-topic: /odom, /other_odom"):
-        open_measurements(path, wanted, IMAGES)
-    chosen = open_measurements(path, wanted, IMAGES, {"odometry": "/other_odom"})
+        open_measurements(source, path, wanted)
+    chosen = open_measurements(source, path, wanted, {"odometry": "/other_odom"})
     assert chosen.description == "odometry /other_odom"
     np.testing.assert_allclose(chosen.T_base_camera, T_BASE_CAMERA, atol=1e-12)
     with pytest.raises(BadInput, match="no odometry on /nowhere; odometry topics: /odom, /other"):
-        open_measurements(path, wanted, IMAGES, {"odometry": "/nowhere"})
+        open_measurements(source, path, wanted, {"odometry": "/nowhere"})
 
 
 @pytest.mark.parametrize(
@@ -105,17 +106,18 @@ def test_what_the_input_does_not_offer_is_one_clear_error(street, tmp_path, kind
     left_out = {"odometry": "odom", "depth": "image", "gravity": "imu"}[kind]
     path = write_measured_bag(tmp_path / "bag", street, 5, leave_out=(left_out,))
     with pytest.raises(BadInput, match=f"holds no {kind} topic; topics: .*; take"):
-        open_measurements(path, wanted, IMAGES)
+        open_measurements(open_source(path, topic=IMAGES), path, wanted)
     for other in (
         write_folder(tmp_path / "folder", scene(3)),
         write_video(tmp_path / "video.mp4", scene(3)),
     ):
         with pytest.raises(BadInput, match=f"offers no {kind}, .*; take"):
-            open_measurements(other, wanted)
+            open_measurements(open_source(other), other, wanted)
 
 
 def test_nothing_is_opened_that_nobody_wants(tmp_path):
-    assert open_measurements(tmp_path / "absent", wanted_measurements("none", "floor")) is None
+    source = open_source(write_folder(tmp_path, scene(3)))
+    assert open_measurements(source, tmp_path, wanted_measurements("none", "floor")) is None
 
 
 def test_a_source_that_stays_silent_is_reported(street, tmp_path):
@@ -124,6 +126,16 @@ def test_a_source_that_stays_silent_is_reported(street, tmp_path):
                         scale__known_frame=10_000, scale__known_distance=5.0)  # fmt: skip
     silent = [event for event in report["events"] if event[0] == "scale_unknown"]
     assert len(silent) == 1 and "known_frame was not mapped" in silent[0][2]
+
+
+def test_metres_against_common_sense_are_told(bag, street, tmp_path):
+    """The height of the camera was given in millimetres."""
+    for height, told in ((1.5, 0), (1500.0, 1)):
+        options = {"scale__source": "camera_height", "scale__camera_height": height}
+        report, _ = map_bag(bag, street, tmp_path / str(height), **options)
+        assert report["scale"]["unit"] == "metres"
+        suspicious = [event for event in report["events"] if event[0] == "scale_suspicious"]
+        assert len(suspicious) == told and all("check the unit" in e[2] for e in suspicious)
 
 
 def test_depth_beside_the_images_of_a_folder(street, tmp_path):
@@ -143,10 +155,10 @@ def test_depth_beside_the_images_of_a_folder(street, tmp_path):
     (tmp_path / "run" / "depth.txt").write_text("\n".join(lines))
     config = from_dict(Config, OPTIONS | {"scale.source": "depth"})
     wanted = wanted_measurements("depth", "none")
-    with pytest.raises(BadInput, match="--depth-unit mm"):
-        open_measurements(tmp_path / "run", wanted)
-    measurements = open_measurements(tmp_path / "run", wanted, depth_unit="tum")
     source = open_source(tmp_path / "run")
+    with pytest.raises(BadInput, match="--depth-unit mm"):
+        open_measurements(source, tmp_path / "run", wanted)
+    measurements = open_measurements(source, tmp_path / "run", wanted, depth_unit="tum")
     run(config, source, OracleReconstructor(street), tmp_path / "out", measurements=measurements)
     _, trajectory = read_trajectory(tmp_path / "out" / "trajectory.txt")
     assert length(trajectory) == pytest.approx(street.path_length(), rel=0.02)

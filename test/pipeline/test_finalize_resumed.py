@@ -13,6 +13,7 @@ from oracle import OracleReconstructor  # noqa: E402
 
 from scal3r_ros.config import Config, MemoryConfig, ModelConfig  # noqa: E402
 from scal3r_ros.io.source import SourceImage  # noqa: E402
+from scal3r_ros.io.stretch import Stretch  # noqa: E402
 from scal3r_ros.options import from_dict  # noqa: E402
 from scal3r_ros.pipeline import offline  # noqa: E402
 from scal3r_ros.pipeline.mapper import Mapper  # noqa: E402
@@ -39,6 +40,7 @@ class Recording:
 
     def __init__(self, stop=None, error=None):
         self.images, self.stop, self.error = frames(FRAMES), stop, error
+        self.stretch = Stretch()
 
     def __len__(self):
         return len(self.images)

@@ -16,6 +16,7 @@ from scal3r_ros.config import Config
 from scal3r_ros.files import SaveFailed
 from scal3r_ros.io.map_store import read_map
 from scal3r_ros.io.source import BadInput, SourceImage
+from scal3r_ros.io.stretch import Stretch
 from scal3r_ros.io.tum import read_trajectory
 from scal3r_ros.options import from_dict
 from scal3r_ros.pipeline import joining, offline
@@ -40,6 +41,7 @@ class Drive:
 
     def __init__(self, city, stop=None, error=None):
         self.city, self.stop, self.error = city, stop, error
+        self.stretch = Stretch()
 
     def __len__(self):
         return len(self.city)
@@ -283,6 +285,40 @@ def test_a_recording_that_cannot_be_mapped_writes_an_empty_result(city, tmp_path
     lines = (tmp_path / "trajectory.txt").read_text().splitlines()
     assert len(lines) == 1 and lines[0].startswith("#")
     assert len(PlyData.read(str(tmp_path / "map.ply"))["vertex"]) == 0
+
+
+def test_a_run_that_maps_nothing_leaves_an_older_result_alone(city, tmp_path):
+    run(city, tmp_path)
+    before = contents(tmp_path)
+    outcome = run(city, tmp_path, Spoil(dropped=tuple(range(20))))
+    assert outcome.frames == 0 and outcome.files == (tmp_path / "report_failed.json",)
+    after = contents(tmp_path)
+    assert b"chunk_failed" in after.pop("report_failed.json") and after == before
+    run(city, tmp_path)
+    assert contents(tmp_path) == before
+
+
+class DeepDrive(Drive):
+    """Images of 12 bits whose light changes, as a thermal camera sends them."""
+
+    def __iter__(self):
+        self.stretch.rewind()
+        for image in super().__iter__():
+            yield replace(image, decode=lambda image=image: self.shallow(image))
+
+    def shallow(self, image):
+        frame = image.decode()
+        deep = frame.rgb.astype(np.uint16) * (4 + image.id % 7) + 300
+        return replace(frame, rgb=self.stretch(deep))
+
+
+@pytest.mark.parametrize("stop", [1, 17, 30])
+def test_images_of_more_bits_look_the_same_in_a_resumed_run(city, tmp_path, stop):
+    run(city, tmp_path / "whole", source=DeepDrive(city))
+    with pytest.raises(KeyboardInterrupt):
+        run(city, tmp_path / "cut", source=DeepDrive(city, stop, KeyboardInterrupt()))
+    run(city, tmp_path / "cut", source=DeepDrive(city), resume=True)
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
 def test_gate_drops_are_counted_and_frames_numbered_after_it(city, tmp_path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from scal3r_ros.io.bag_files import is_bag
 from scal3r_ros.io.image_files import (
     IMAGE_SUFFIXES,
     ImageFiles,
@@ -15,6 +17,8 @@ from scal3r_ros.io.layouts import euroc, exports, kitti, tum
 from scal3r_ros.io.layouts.listing import Listing, at_rate, made_up
 from scal3r_ros.io.source import BadInput
 
+_DEEPEST, _WIDEST = 3, 200
+"""Levels, and folders of each, in which is looked for what may be meant."""
 FOLDERS = (
     "rgb",
     "images",
@@ -80,4 +84,21 @@ def _nothing(folder: Path) -> str:
     found = f"{folder} holds no images ({' '.join(IMAGE_SUFFIXES)}) and no rgb.txt that names some"
     if unreadable := unreadable_files(folder):
         found += f", but {len(unreadable)} files such as {unreadable[0].name}; convert them to PNG"
+    if deeper := _deeper(folder):
+        found += f"; {', '.join(map(str, deeper[:3]))} below it may be meant: name one of them"
     return found
+
+
+def _deeper(folder: Path) -> list[Path]:
+    """Folders further down that hold images or a bag, among the first that are met."""
+    found: list[Path] = []
+    level = [folder]
+    for _ in range(_DEEPEST):
+        below = [p for parent in level for p in sorted(parent.iterdir()) if _is_open_folder(p)]
+        level = below[:_WIDEST]
+        found += [path for path in level if _has_images(path) or is_bag(path)]
+    return found
+
+
+def _is_open_folder(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith(".") and os.access(path, os.R_OK | os.X_OK)

@@ -12,8 +12,9 @@ from scal3r_ros.io.layouts.listing import Listing
 
 def find(folder: Path) -> Listing | None:
     """From the sequence, `mav0`, the camera's folder or its `data`."""
-    choices = [folder / "mav0/cam0", folder / "cam0", folder, folder.parent]
-    for camera in choices[: None if folder.name == "data" else 3]:
+    choices = [folder / place / cam for cam in ("cam0", "cam1") for place in ("mav0", "")]
+    choices += [folder, *([folder.parent] if folder.name == "data" else [])]
+    for camera in choices:
         if (camera / "data").is_dir() and _is_camera(camera):
             return _listing(camera)
     return None

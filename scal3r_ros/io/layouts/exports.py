@@ -4,7 +4,7 @@ Record3D. None tells times except newer Record3D, so stamps are made up unless s
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import numpy as np
 
 from scal3r_ros.io.calibration import Calibration
 from scal3r_ros.io.calibration_forms import from_colmap, from_numbers
-from scal3r_ros.io.image_files import list_images, natural_key
-from scal3r_ros.io.layouts.listing import Listing, at_rate, first_file, made_up
+from scal3r_ros.io.image_files import IMAGE_SUFFIXES, list_images, natural_key
+from scal3r_ros.io.layouts.depth import MILLIMETRES, same_names
+from scal3r_ros.io.layouts.listing import DepthFiles, Listing, at_rate, first_file, made_up
 from scal3r_ros.io.source import BadInput
 from scal3r_ros.io.text_files import read_text
 
@@ -25,20 +26,32 @@ def find_nerfstudio(folder: Path, rate: float) -> Listing | None:
         return None
     values = read_json(path)
     try:
-        names = [frame["file_path"] for frame in values["frames"]]
-        files = sorted((_with_suffix(folder / name) for name in names), key=natural_key)
+        frames = [(_existing(folder / _slashes(f["file_path"])), f) for f in values["frames"]]
+        frames.sort(key=lambda entry: natural_key(entry[0]))
+        files = [path for path, _ in frames]
+        depth = [f.get("depth_file_path") for _, f in frames]
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise BadInput(f"{path}: expected `frames` with a `file_path` each") from error
     if not any(file.is_file() for file in files):
         raise BadInput(f"{path}: none of the files that it names exists")
-    read = (lambda: _nerfstudio_camera(values, str(path))) if "fl_x" in values else None
-    return Listing(at_rate(files, rate), f"transforms.json, {made_up(rate)}", read, (folder,))
+    camera = {**_common_camera([frame for _, frame in frames]), **values}
+    read = (lambda: _nerfstudio_camera(camera, str(path))) if "fl_x" in camera else None
+    images = at_rate(files, rate)
+    named = [(ns, _slashes(str(name))) for (ns, _), name in zip(images, depth) if name]
+    pairs = tuple((ns, folder / name) for ns, name in named)
+    unit = _numbers([values.get("depth_unit_scale_factor", 1 / MILLIMETRES)], 1, path)[0]
+    if not 0 < unit <= 1000:
+        raise BadInput(f"{path}: depth_unit_scale_factor must be metres per count, found {unit}")
+    known = DepthFiles(pairs, path.name, 1 / float(unit)) if pairs else None
+    where = f"transforms.json, {made_up(rate)}"
+    return Listing(images, where, read, (folder,), known)
 
 
 def find_colmap(folder: Path, rate: float) -> Listing | None:
-    """`images/` beside `cameras.txt` or `sparse/0/cameras.txt`."""
+    """`images/` beside `cameras.txt` or `.bin`, or with it in `sparse/0`."""
     top = folder.parent if folder.name == "images" else folder
-    places = ("cameras.txt", "sparse/0/cameras.txt", "sparse/cameras.txt")
+    places = [f"{place}cameras.{kind}" for kind in ("txt", "bin")
+              for place in ("", "sparse/0/", "sparse/")]  # fmt: skip
     cameras = first_file([top], places)
     images = list_images(top / "images")
     if cameras is None or not images.paths:
@@ -58,7 +71,9 @@ def find_scannet(folder: Path, rate: float) -> Listing | None:
         numbers = _numbers(read_text(matrix).split(), 16, matrix).reshape(4, 4)
         return from_numbers(*_pinhole(numbers), str(matrix))
 
-    return Listing(at_rate(images.paths, rate), f"ScanNet layout, {made_up(rate)}", read)
+    found = at_rate(images.paths, rate)
+    depth = same_names(found, MILLIMETRES)
+    return Listing(found, f"ScanNet layout, {made_up(rate)}", read, depth=depth)
 
 
 def find_replica(folder: Path, rate: float) -> Listing | None:
@@ -70,7 +85,9 @@ def find_replica(folder: Path, rate: float) -> Listing | None:
         return None
     path = first_file((top, top.parent), ["cam_params.json"])
     read = None if path is None else (lambda: _replica_camera(path))
-    return Listing(at_rate(paths, rate), f"Replica layout, {made_up(rate)}", read)
+    found = at_rate(paths, rate)
+    depth = same_names(found, _replica_per_metre(path) if path else 0.0)
+    return Listing(found, f"Replica layout, {made_up(rate)}", read, depth=depth)
 
 
 def find_record3d(folder: Path, rate: float) -> Listing | None:
@@ -115,9 +132,20 @@ def read_json(path: Path) -> Mapping[str, Any]:
     return values
 
 
-def _with_suffix(path: Path) -> Path:
-    """Older files name images without `.png`."""
-    return path if path.suffix else path.with_suffix(".png")
+def _slashes(name: str) -> str:
+    return name.replace("\\", "/")
+
+
+def _existing(path: Path) -> Path:
+    """Older files name images without their suffix."""
+    choices = (path.with_name(path.name + suffix) for suffix in ("", *IMAGE_SUFFIXES))
+    return next((choice for choice in choices if choice.is_file()), path)
+
+
+def _common_camera(frames: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """What all frames say of the camera, where each has its own entries."""
+    first = frames[0] if frames else {}
+    return {key: first[key] for key in first if all(f.get(key) == first[key] for f in frames)}
 
 
 def _nerfstudio_camera(values: Mapping[str, Any], name: str) -> Calibration:
@@ -140,10 +168,20 @@ def _corner_to_centre(numbers: np.ndarray) -> tuple[float, float, float, float]:
     return fx, fy, cx - 0.5, cy - 0.5
 
 
-def _replica_camera(path: Path) -> Calibration:
+def _replica_per_metre(path: Path) -> float:
+    """`scale` of the depth images, 6553.5 in the data set."""
+    return float(_numbers([_replica_fields(path).get("scale", 0.0)], 1, path)[0])
+
+
+def _replica_fields(path: Path) -> Mapping[str, Any]:
     camera = read_json(path).get("camera")
     if not isinstance(camera, Mapping):
         raise BadInput(f"{path} has no `camera`")
+    return camera
+
+
+def _replica_camera(path: Path) -> Calibration:
+    camera = _replica_fields(path)
     values = [camera.get(key) for key in ("fx", "fy", "cx", "cy", "w", "h")]
     fx, fy, cx, cy, width, height = _numbers(values, 6, path).tolist()
     return from_numbers(fx, fy, cx, cy, str(path), (int(width), int(height)))

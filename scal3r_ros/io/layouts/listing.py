@@ -15,6 +15,18 @@ ReadCalibration = Callable[[], Calibration | None]
 
 
 @dataclass(frozen=True)
+class DepthFiles:
+    """Depth images that lie beside the images of a folder."""
+
+    images: tuple[tuple[int, Path], ...]
+    """Stamp in nanoseconds, and file."""
+    name: str
+    """Where they were found, for messages."""
+    per_metre: float = 0.0
+    """What one metre counts in this layout; 0 where the images must tell."""
+
+
+@dataclass(frozen=True)
 class Listing:
     """Images of a folder in order of time."""
 
@@ -26,6 +38,7 @@ class Listing:
     """Reads the calibration that belongs to this layout; raises `BadInput`."""
     places: tuple[Path, ...] = ()
     """Folders in which a calibration of the user's may lie."""
+    depth: DepthFiles | None = None
 
 
 def at_rate(paths: Sequence[Path], rate: float) -> tuple[tuple[int, Path], ...]:
