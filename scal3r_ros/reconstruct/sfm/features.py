@@ -7,11 +7,14 @@ products are exact in float32 whatever the order of summation, and sampling is s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
+
+from scal3r_ros.reconstruct.interface import ReconstructionFailed
 
 UNIT = 512.0
 """Length to which descriptors are scaled before rounding."""
@@ -49,6 +52,27 @@ class FeatureKind(Protocol):
 
     def for_places(self, descriptors: np.ndarray) -> np.ndarray:
         """(N, D) unit vectors whose distances suit a vocabulary of places."""
+
+
+def require_comparable(images: Sequence[np.ndarray], features: Sequence[Features]) -> None:
+    """Tell apart why nothing can be matched: one image (H, W, 3) alone, or images without texture.
+    Raises `ReconstructionFailed`."""
+    if len(images) == 1:
+        raise ReconstructionFailed(
+            "one frame alone has nothing to be compared with; images that come further apart than "
+            "gate.max_gap start a part of their own: raise it, or set it to 0 for no limit"
+        )
+    count = float(np.median([len(item.pixels) for item in features]))
+    if count >= MIN_MATCHES:
+        return
+    brightness = float(np.median([image[::4, ::4].mean() for image in images]))
+    what = (
+        "too dark" if brightness < 20 else "too bright" if brightness > 235 else "blurred or plain"
+    )
+    raise ReconstructionFailed(
+        f"half of the frames have fewer than {MIN_MATCHES} features: the images are {what} (mean "
+        f"brightness {brightness:.0f} of 255)"
+    )
 
 
 def nearest_neighbours(

@@ -60,7 +60,10 @@ def start_anew(problem: Problem) -> Model:
     Single threaded and seeded, so the same input gives the same bits.
     """
     if not problem.geometries:
-        raise ReconstructionFailed("no two frames see the same features")
+        raise ReconstructionFailed(
+            "no two frames see the same features, though each has enough: their views do not "
+            "overlap; take images more often (gate.stride, gate.max_rate), of one scene and camera"
+        )
     best: Model | None = None
     for angle in _START_ANGLES:
         try:

@@ -16,7 +16,7 @@ import numpy as np
 from scal3r_ros.config import SfmConfig
 from scal3r_ros.reconstruct.interface import MemoryState, ReconstructionFailed
 from scal3r_ros.reconstruct.sfm.calibration import SelfCalibration, from_refined, pinhole, unknown
-from scal3r_ros.reconstruct.sfm.features import FeatureKind, Features
+from scal3r_ros.reconstruct.sfm.features import FeatureKind, Features, require_comparable
 from scal3r_ros.reconstruct.sfm.incremental import Problem, go_on, start_anew
 from scal3r_ros.reconstruct.sfm.matching import Matcher, pairs_in_time, pairs_of_loop
 from scal3r_ros.reconstruct.sfm.model import Model
@@ -80,13 +80,14 @@ class SfmReconstructor:
     def reconstruct(self, chunk: Chunk, contribute: bool = True) -> ChunkPrediction:
         """Reconstruct one chunk; raises `ReconstructionFailed`."""
         chunk = replace(chunk, frames=_with_known_camera(chunk.frames))
-        if chunk.frames[0].intrinsics is None and self._calibration is None:
+        if chunk.frames[0].intrinsics is None and not self._is_calibrated_for(chunk):
             self._calibrate(chunk)
         seconds: dict[str, float] = {}
         frames = [self._rectified(frame) for frame in chunk.frames]
         camera = _common_camera(frames)
         with timed(seconds, "features"):
             features = [self._matcher.features_of(frame) for frame in frames]
+        require_comparable([frame.rgb for frame in frames], features)
         with timed(seconds, "places"):
             descriptors = self._describe(features, contribute)
         solved = self._solve(chunk, features, descriptors, camera, seconds)
@@ -214,12 +215,20 @@ class SfmReconstructor:
         wanted = [i for i, frame in enumerate(kept) if frame.id not in given_away]
         return filled(maps, solved.model, solved.rows, wanted, self._config.dense_neighbours)
 
+    def _is_calibrated_for(self, chunk: Chunk) -> bool:
+        """A camera that changed its image size, which begins a new part, is another one."""
+        found = self._calibration
+        height, width = chunk.frames[0].rgb.shape[:2]
+        begins = not chunk.overlap_ids and chunk.kind != "loop"
+        return found is not None and (not begins or (found.height, found.width) == (height, width))
+
     def _calibrate(self, chunk: Chunk) -> None:
         """Find focal length and distortion with this chunk; afterwards images are rectified."""
         height, width = chunk.frames[0].rgb.shape[:2]
         camera = unknown(width, height)
         features = tuple(self._matcher.features_of(frame) for frame in chunk.frames)
         try:
+            require_comparable([frame.rgb for frame in chunk.frames], features)
             pairs = pairs_in_time(len(features))
             if chunk.kind == "loop":
                 pairs = pairs_of_loop(chunk, self._describe(features, False))

@@ -67,3 +67,31 @@ def test_frames_that_two_chunks_share_have_the_colours_of_rectified_images_in_bo
     for i in shared:
         ours, theirs = (p.rgb[p.frame_ids.index(i)] for p in (first, second))
         np.testing.assert_array_equal(ours, theirs)
+
+
+def noise(count: int, scale: float = 1.0) -> list[Frame]:
+    """Frames of unrelated textures."""
+    random = np.random.default_rng(1)
+    K = np.array([[200.0, 0, 160], [0, 200, 120], [0, 0, 1]])
+    small = [random.integers(0, 255, (60, 80, 3)) * scale for _ in range(count)]
+    images = [np.kron(image, np.ones((4, 4, 1))).astype(np.uint8) for image in small]
+    return [Frame(i, i * 10**8, image, K) for i, image in enumerate(images)]
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+@pytest.mark.parametrize(
+    ("frames", "words"),
+    [
+        (noise(1), "one frame alone.*gate.max_gap.*0 for no limit"),
+        (noise(4, 0.01), r"too dark \(mean brightness 1 of 255\)"),
+        (noise(4, 0.0), "fewer than 20 features.*too dark"),
+        (noise(4), "their views do not overlap"),
+    ],
+    ids=["gap", "dark", "black", "apart"],
+)
+def test_each_cause_of_frames_without_common_features_is_told(frames, words, calibrated):
+    from scal3r_ros.reconstruct.sfm.reconstructor import SfmReconstructor
+
+    frames = [f if calibrated else replace(f, intrinsics=None) for f in frames]
+    with pytest.raises(ReconstructionFailed, match=words):
+        SfmReconstructor(SfmConfig(), open_features("sift")).reconstruct(Chunk(0, 0, tuple(frames)))
