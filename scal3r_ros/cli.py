@@ -40,7 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     logging.getLogger("scal3r_ros").setLevel(logging.INFO)
     wanted = next((word for word in arguments if word in COMMANDS), "")
-    parser = _parser(wanted, _module_name(wanted, arguments))
+    try:
+        parser = _parser(wanted, _module_name(wanted, arguments))
+    except ImportError as error:
+        if "--debug" in arguments:
+            raise
+        print(f"scal3r {wanted} needs a library that is not there: {error}", file=sys.stderr)
+        return BAD_INPUT
     chosen = parser.parse_args(arguments)
     if not chosen.command:
         parser.print_help()
@@ -50,21 +56,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
-    except (ValueError, OSError, RuntimeError) as error:
-        if chosen.debug:
-            raise
-        print(f"scal3r {chosen.command}: {error}", file=sys.stderr)
-        return BAD_INPUT
     except Exception as error:  # the one boundary: nobody is handed a traceback who did not ask
         if chosen.debug:
             raise
-        print(
-            f"scal3r {chosen.command}: {type(error).__name__}: {error}. This is a fault of the "
-            f"program or of a library; run it with --debug and report what it says",
-            file=sys.stderr,
-        )
+        print(f"scal3r {chosen.command}: {_sentence(error)}", file=sys.stderr)
         return BAD_INPUT
     return result if isinstance(result, int) else OK
+
+
+def _sentence(error: Exception) -> str:
+    """What the user is told of an error; ours say what to do, those of libraries say no more."""
+    told = " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return "there is not enough memory; scale the images down, or lower chunk.size"
+    if isinstance(error, ValueError | OSError | RuntimeError) and told:
+        return told
+    return (
+        f"{type(error).__name__}: {told or 'no reason given'}. This is a fault of the program or "
+        f"of a library; run it with --debug and report what it says"
+    )
 
 
 def _module_name(wanted: str, arguments: Sequence[str]) -> str:

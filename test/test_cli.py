@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -55,6 +56,39 @@ def test_every_command_explains_itself(command, capsys):
 def test_no_command_prints_the_help_and_fails(capsys):
     assert cli.main([]) == cli.USAGE
     assert "reconstruct" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ("cv2.error('(-215) a\\n > b')", r"error: \(-215\) a > b\. This is a fault of the program"),
+        ("OverflowError('too large')", "OverflowError: too large. This is a fault"),
+        ("KeyError('image')", "KeyError: 'image'. This is"),
+        ("AssertionError", "AssertionError: no reason given"),
+        ("MemoryError", "not enough memory; scale the images down"),
+        ("ValueError('line 3: found 2, expected 3')", "spoilt: line 3: found 2, expected 3$"),
+    ],
+)
+def test_an_error_of_a_library_is_one_sentence(tmp_path, monkeypatch, capsys, error, words):
+    (tmp_path / "spoilt_command.py").write_text(
+        f"import cv2\ndef add_arguments(parser): pass\ndef run(arguments): raise {error}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "spoilt_command", raising=False)
+    monkeypatch.setitem(cli.COMMANDS, "spoilt", ("spoilt_command", "fail"))
+    assert cli.main(["spoilt"]) == cli.BAD_INPUT
+    (told,) = capsys.readouterr().err.splitlines()
+    assert re.search(words, told)
+    with pytest.raises(Exception):  # noqa: B017  # whichever it is, it passes through
+        cli.main(["spoilt", "--debug"])
+
+
+def test_a_command_whose_library_is_missing_says_so(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "rclpy", None)
+    monkeypatch.delitem(sys.modules, cli.COMMANDS["play"][0], raising=False)
+    assert cli.main(["play", "bag"]) == cli.BAD_INPUT
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.startswith("scal3r play needs a library that is not there:") and "rclpy" in told
 
 
 def test_commands_load_only_what_they_need():
