@@ -51,10 +51,11 @@ class Place:
     size: int
 
 
-def host_store(config: DistributedConfig) -> HostedStore:
+def host_store(config: DistributedConfig, for_others: bool = True) -> HostedStore:
     """Open the rendezvous store in this process, on `config.address` and no other; port 0 takes a
-    free one (`store.port`)."""
-    _check_reachable(config.address)
+    free one (`store.port`). `for_others`: processes on other machines are to reach it."""
+    if for_others:
+        _check_reachable(config.address)
     secret = group_secret(config.secret_file)
     return HostedStore(config.address, config.port, secret, config.store_timeout)
 

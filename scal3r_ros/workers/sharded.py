@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from scal3r_ros.config import Config, DistributedConfig
@@ -32,12 +33,13 @@ from scal3r_ros.workers.commands import (
     unpack_chunks,
     unpack_results,
 )
-from scal3r_ros.workers.group import Group, Place, connect
+from scal3r_ros.workers.group import Group, Place, connect, host_store, join_store
 from scal3r_ros.workers.hand_out import Attempt, Fault, Result, hand_out
 from scal3r_ros.workers.lockstep_worker import LockstepWorker, RoundEngine, RoundOutcome
 from scal3r_ros.workers.membership import GroupBroken, Origin
 from scal3r_ros.workers.packing import receive_bytes, send_bytes
 from scal3r_ros.workers.shares import Share, shares
+from scal3r_ros.workers.store import StoreClient
 
 log = logging.getLogger(__name__)
 
@@ -205,17 +207,37 @@ def _enter(
     engine: RoundEngine, config: DistributedConfig, device: torch.device
 ) -> tuple[LockstepWorker, Group]:
     """Meet the other ranks: the worker with its group, and the group of commands."""
-    store, rank, size = next(rendezvous("env://"))
+    launcher, rank, size = next(rendezvous("env://"))
     patient = replace(
         config,
         backend="gloo",
         address=os.environ["MASTER_ADDR"],
         collective_timeout=config.command_timeout,
     )
+    store = _meet(launcher, rank, patient)
     control = connect(store, Place(0, rank, size), patient, torch.device("cpu"))
     worker = LockstepWorker(engine, replace(config, address=patient.address), device)
     worker.join(store, Place(1, rank, size), Origin())
     return worker, control
+
+
+def _meet(launcher: dist.Store, rank: int, config: DistributedConfig) -> StoreClient:
+    """The store that rank 0 serves to those who know the group's secret. That of the launcher
+    listens on all addresses and lets everybody in, so nothing is learnt from it but a port."""
+    key = f"scal3r/port/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    if rank == 0:
+        several_machines = os.environ.get("LOCAL_WORLD_SIZE") != os.environ["WORLD_SIZE"]
+        store = host_store(replace(config, port=0), for_others=several_machines)
+        launcher.set(key, str(store.port))
+        return store
+    return join_store(config.address, _port(launcher.get(key)), config)
+
+
+def _port(told: bytes) -> int:
+    """Whoever can reach the launcher's store may have written it."""
+    if not (told.isdigit() and 0 < int(told[:6]) < 65536):
+        raise GroupBroken(f"the launcher's store names {told[:20]!r} as a port")
+    return int(told)
 
 
 def _obey(worker: LockstepWorker, control: Group) -> bool:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,12 @@ HERE = Path(__file__).parent
 SCRIPT = str(HERE / "sharded_run.py")
 BAG = HERE.parents[1] / "demo" / "loop_room"
 import sharded_run  # noqa: E402
+import torch.distributed as dist  # noqa: E402
 from crew import tiny_network  # noqa: E402
+
+from scal3r_ros.config import DistributedConfig  # noqa: E402
+from scal3r_ros.workers import sharded  # noqa: E402
+from scal3r_ros.workers.membership import GroupBroken  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 
@@ -56,6 +62,30 @@ distributed: {{round_size: 3}}
         assert value.shape == two[name].shape
         difference = np.linalg.norm((value - two[name]).astype(float))
         assert difference <= 1e-5 * np.linalg.norm(value.astype(float)), name
+
+
+def test_ranks_meet_where_only_those_with_the_secret_get_in(tmp_path, monkeypatch):
+    """Whatever the launcher's store says: it lets everybody in."""
+    secret, other = tmp_path / "secret", tmp_path / "other"
+    for path in (secret, other):
+        path.write_text(path.name * 20)
+        path.chmod(0o600)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    launcher = dist.HashStore()
+    config = DistributedConfig(secret_file=str(secret), store_timeout=5.0)
+    served = sharded._meet(launcher, 0, config)
+    try:
+        served.set("greeting", "hello")
+        assert sharded._meet(launcher, 1, config).get("greeting") == b"hello"
+        stranger = replace(config, secret_file=str(other))
+        with pytest.raises(GroupBroken, match="does not share our secret"):
+            sharded._meet(launcher, 1, stranger)
+        launcher.set("scal3r/port/0", "22; rm")
+        with pytest.raises(GroupBroken, match="as a port"):
+            sharded._meet(launcher, 1, config)
+    finally:
+        served.close()
 
 
 def test_the_command_line_maps_the_recording_alike(tmp_path, checkpoint):
