@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -31,8 +32,8 @@ SWITCH_INTERVAL = 0.001
 """Seconds after which a busy Python thread lets a waiting callback run; the usual 5 ms add up."""
 BAD_PARAMETERS = 2
 """Exit code when the node cannot start because of what the user wrote."""
-HOPELESS = 100
-"""Callbacks that fail one directly after the other: more is no message's fault."""
+BREATH = 0.01
+"""Seconds after a callback that failed: if all of them do, the processor is left to others."""
 STATES = ("unconfigured", "inactive", "active", "finalized")
 
 
@@ -167,20 +168,18 @@ def run(
 
 
 def _spin_once(node: ManagedNode, executor: rclpy.executors.Executor) -> None:
-    """Run what is due; an exception costs the callback that raised it and nothing else."""
-    for _ in range(HOPELESS):
-        try:
-            executor.spin_once(timeout_sec=None)
-            return
-        except (ExternalShutdownException, ShutdownException):
-            raise
-        except Exception as error:  # the border to whoever sends; counted, logged, reported
-            node.failed_callbacks += 1
-            node.get_logger().error(
-                f"a callback failed:\n{traceback.format_exc()}", throttle_duration_sec=5.0
-            )
-            last = error
-    raise last
+    """Run what is due; an exception costs the callback that raised it and nothing else, however
+    often that happens: the map is still there and can be saved."""
+    try:
+        executor.spin_once(timeout_sec=None)
+    except (ExternalShutdownException, ShutdownException):
+        raise
+    except Exception:  # the border to whoever sends; counted, logged, reported
+        node.failed_callbacks += 1
+        node.get_logger().error(
+            f"a callback failed:\n{traceback.format_exc()}", throttle_duration_sec=5.0
+        )
+        time.sleep(BREATH)
 
 
 def _stop(node, executor, callbacks: threading.Thread, failures: list[BaseException]) -> int:
