@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 from scal3r_ros.config import ChunkConfig
 from scal3r_ros.mapping.chunking import Chunker
-from scal3r_ros.reconstruct.interface import Outcome, OutOfDeviceMemory, Reconstructor
+from scal3r_ros.reconstruct.interface import (
+    Outcome,
+    OutOfDeviceMemory,
+    Reconstructor,
+    events_of,
+)
 from scal3r_ros.records import Chunk, Event, Frame
 
 
@@ -80,6 +85,7 @@ class ChunkQueue:
                 raise
             else:
                 self._drop(due)
+                events += events_of(reconstructor)
                 notes = [tuple(events), *[()] * (len(due) - 1)]
                 return [Reconstructed(*item) for item in zip(due, outcomes, notes, strict=True)]
 

@@ -23,6 +23,7 @@ from scal3r_ros.mapping.submap import PointCloud
 from scal3r_ros.options import to_dict
 from scal3r_ros.pipeline.mapper import Mapper
 from scal3r_ros.reconstruct.choice import choose
+from scal3r_ros.reconstruct.interface import known_memory
 from scal3r_ros.records import TrajectoryPose
 
 REPORT = "report.json"
@@ -90,7 +91,7 @@ def nearest_surface(part: Part) -> float | None:
 def report(mapper: Mapper, parts: list[Part]) -> dict[str, Any]:
     """The facts of a map; times and memory are under `measured`, everything else repeats."""
     graph = mapper.graph()
-    scale = mapper.scale
+    scale, memory = mapper.scale, known_memory(mapper.reconstructor)
     lengths = [
         float(np.linalg.norm(np.diff(part.positions, axis=0), axis=1).sum()) for part in parts
     ]
@@ -115,7 +116,7 @@ def report(mapper: Mapper, parts: list[Part]) -> dict[str, Any]:
             "unit": unit(mapper),
         },
         "memory": {
-            "absorbed_chunks": mapper.reconstructor.state().version,
+            "absorbed_chunks": None if memory is None else memory.version,
             "map_bytes": mapper.nbytes,
         },
         "measured": {

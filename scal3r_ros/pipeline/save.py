@@ -18,7 +18,7 @@ from scal3r_ros.files import SaveFailed
 from scal3r_ros.io.map_store import BadMapFile, read_map, write_map
 from scal3r_ros.pipeline.mapping_state import MappingState
 from scal3r_ros.pipeline.state_arrays import pack_state, unpack_memory, unpack_state
-from scal3r_ros.reconstruct.interface import MemoryLost, MemoryState, Reconstructor
+from scal3r_ros.reconstruct.interface import MemoryLost, MemoryState, Reconstructor, known_memory
 from scal3r_ros.records import Event
 
 MAP_FILE = "map_state.npz"
@@ -77,20 +77,28 @@ def write_state(
     state: MappingState, reconstructor: Reconstructor, folder: Path, name: str
 ) -> list[Event]:
     """Write a map and the reconstructor's memory; atomic. `name` is that of its files beside it,
-    which stay as they are from save to save of one map. A memory that is lost is left out, which
-    the event tells that is returned. Raises `SaveFailed`."""
+    which stay as they are from save to save of one map. Of a memory that is lost what was known
+    last is written, which the event tells that is returned. Raises `SaveFailed`."""
     events = []
     with _files_for(folder, name) as beside:
+        memory: MemoryState | None
         try:
             memory, kept = reconstructor.state(), state.history.save(reconstructor, beside)
         except MemoryLost as lost:
-            text = f"saved without the network's memory, which begins anew after loading: {lost}"
-            events.append(Event("memory_not_saved", text))
-            memory, kept = None, {}
+            memory, kept = lost.last_known, {}
+            events.append(_memory_event(lost))
         arrays, facts = pack_state(state, memory)
         state.loops.copy_records(beside)
         write_map(folder / MAP_FILE, arrays, {**facts, **kept, "files": name})
     return events
+
+
+def _memory_event(lost: MemoryLost) -> Event:
+    if lost.last_known is None:
+        text = f"saved without the network's memory, which begins anew after loading: {lost}"
+        return Event("memory_not_saved", text)
+    chunks = lost.last_known.version
+    return Event("memory_outdated", f"saved with the memory of the first {chunks} chunks: {lost}")
 
 
 def read_state(config: Config, reconstructor: Reconstructor, folder: Path, records: Path) -> Loaded:
@@ -169,11 +177,11 @@ def _restore(
     reconstructor: Reconstructor, memory: MemoryState, state: MappingState, beside: Path
 ) -> None:
     """Both of what a reconstructor keeps, or neither."""
-    before = reconstructor.state()
+    before = known_memory(reconstructor)
     reconstructor.restore(memory)
     try:
         with _named_damage(beside):
             state.history.load_chunks(reconstructor, beside)
     except BaseException:
-        reconstructor.restore(before)
+        reconstructor.reset() if before is None else reconstructor.restore(before)
         raise

@@ -4,7 +4,7 @@ reconstruct, align and fuse, close loops, correct, fix the scale, tell."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from scal3r_ros.config import Config
 from scal3r_ros.mapping.loop_records import NoRecord
@@ -31,6 +31,8 @@ class MappingSteps:
         self.state = state
         self.consistent = True
         """False while a chunk is half integrated: an interrupted map of that kind is not saved."""
+        self._behind = 0
+        """Chunks that were reconstructed and are not in the map yet."""
         self.made: list[MapUpdate] = []
         """What changed and was not told yet."""
 
@@ -97,10 +99,17 @@ class MappingSteps:
         )
         self.made.append(update)
 
-    @contextmanager
-    def changing(self) -> Iterator[None]:
+    def changing(self) -> AbstractContextManager[None]:
         """Mark the map inconsistent until the block ends or fails, but not if it is interrupted."""
-        before, self.consistent = self.consistent, False
+        return self._marked(consistent=False)
+
+    def _while_the_network_computes(self) -> AbstractContextManager[None]:
+        """The map can be saved: what is under way only adds to it, if nothing else waits."""
+        return self._marked(consistent=not self._behind)
+
+    @contextmanager
+    def _marked(self, consistent: bool) -> Iterator[None]:
+        before, self.consistent = self.consistent, consistent
         try:
             yield
         except Exception:
@@ -110,12 +119,11 @@ class MappingSteps:
 
     def _map_round(self) -> None:
         """The chunks wait on if the network is interrupted, so that a saved map lost nothing."""
-        changing, self.consistent = self.consistent, True
-        with timed(self.state.seconds, "reconstruct"):
+        with self._while_the_network_computes(), timed(self.state.seconds, "reconstruct"):
             done = self.state.chunks.reconstruct_round(self._reconstructor)
-        self.consistent = changing
         failures = []
-        for item in done:
+        for number, item in enumerate(done, start=1):
+            self._behind = len(done) - number
             try:
                 self._integrate(item)
             except Exception as failure:  # raised below: the rest of the round is not to be lost
@@ -188,7 +196,8 @@ class MappingSteps:
             try:
                 chunk = state.loops.chunk(attempt, index, state.chunks.chunker.first_size, session)
                 contribute = self._config.memory.loop_contributes
-                prediction = self._reconstructor.reconstruct(chunk, contribute)
+                with self._while_the_network_computes():
+                    prediction = self._reconstructor.reconstruct(chunk, contribute)
             except OutOfDeviceMemory as error:
                 reason = str(error)
                 continue

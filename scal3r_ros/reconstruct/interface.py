@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from scal3r_ros.records import Chunk, ChunkPrediction
+from scal3r_ros.records import Chunk, ChunkPrediction, Event
 
 
 class ReconstructionFailed(RuntimeError):
@@ -45,8 +45,12 @@ class OutOfDeviceMemory(RuntimeError):
 
 
 class MemoryLost(RuntimeError):
-    """What holds the memory has ended or does not answer; the message says which and what to do.
-    A map can be saved without it."""
+    """What holds the memory has ended or does not answer; `reason` says which. A map can be saved
+    without it, or with the memory as it was known last."""
+
+    def __init__(self, reason: str, last_known: MemoryState | None = None) -> None:
+        super().__init__(reason)
+        self.reason, self.last_known = reason, last_known
 
 
 Outcome = ChunkPrediction | ReconstructionFailed
@@ -114,6 +118,27 @@ class KeepsChunks(Finalizes, Protocol):
         """Take the first `count` chunks of `folder` instead of those kept so far, which stay if
         that fails. Raises `ValueError`, `LookupError`, `TypeError` or `OSError` for files that
         nobody wrote."""
+
+
+class TellsEvents(Protocol):
+    """A reconstructor to which things happen that a user has to know of."""
+
+    def take_events(self) -> list[Event]:
+        """What happened since this was asked last."""
+
+
+def events_of(reconstructor: Reconstructor) -> list[Event]:
+    """What a reconstructor has to tell, if it is a `TellsEvents`."""
+    told = getattr(reconstructor, "take_events", None)
+    return told() if told is not None else []
+
+
+def known_memory(reconstructor: Reconstructor) -> MemoryState | None:
+    """The memory, or how it was known last if it is lost; None if that was never told."""
+    try:
+        return reconstructor.state()
+    except MemoryLost as lost:
+        return lost.last_known
 
 
 def keeps_chunks(reconstructor: Reconstructor) -> bool:

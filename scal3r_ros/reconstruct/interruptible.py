@@ -18,9 +18,10 @@ from scal3r_ros.reconstruct.interface import (
     MemoryState,
     ReconstructionFailed,
     Reconstructor,
+    events_of,
     keeps_chunks,
 )
-from scal3r_ros.records import Chunk, ChunkPrediction
+from scal3r_ros.records import Chunk, ChunkPrediction, Event
 
 
 class Interrupted(KeyboardInterrupt):
@@ -30,7 +31,7 @@ class Interrupted(KeyboardInterrupt):
     """
 
 
-PATIENCE = 2.5
+PATIENCE = 2.0
 """Seconds that a memory has to answer in, once the node is being stopped."""
 
 
@@ -51,6 +52,8 @@ class InterruptibleReconstructor:
         self.keeps_chunks = keeps_chunks(inner)
         self.while_waiting: Callable[[], None] = _nothing
         self._inner = inner
+        self._last_known: MemoryState | None = None
+        """As it was told or given last."""
         self._waiting = False
         self._interrupted = threading.Event()
         self._calls: queue.SimpleQueue = queue.SimpleQueue()
@@ -83,12 +86,16 @@ class InterruptibleReconstructor:
         return self._one_by_one(iter(self._call(self._inner.finalize)))
 
     def reset(self) -> None:
-        self.last_prediction = None
+        self.last_prediction = self._last_known = None
         self._call(self._inner.reset)
 
     def state(self) -> MemoryState:
         """The memory after the last finished chunk, also while one that was given up still runs."""
-        return self._ask_memory(self._inner.state)
+        try:
+            self._last_known = self._ask_memory(self._inner.state)
+        except MemoryLost as lost:
+            raise MemoryLost(lost.reason, lost.last_known or self._last_known) from lost
+        return self._last_known
 
     def save_chunks(self, folder: Path) -> int:
         """As `KeepsChunks`, if `keeps_chunks`."""
@@ -100,6 +107,11 @@ class InterruptibleReconstructor:
 
     def restore(self, state: MemoryState) -> None:
         self._call(lambda: self._inner.restore(state))
+        self._last_known = state
+
+    def take_events(self) -> list[Event]:
+        """As `TellsEvents`."""
+        return events_of(self._inner)
 
     def interrupt(self) -> None:
         """Make the waiting call, and all later ones, raise `Interrupted`."""

@@ -1,7 +1,8 @@
 """The network in a process of its own (worker.mode process), where it cannot hold up callbacks.
 
 Images cross in shared memory, everything else through a pipe. The process is started afresh, never
-forked: a fork after ROS or CUDA has begun would inherit their locks and threads.
+forked: a fork after ROS or CUDA has begun would inherit their locks and threads. If it ends,
+another one takes its place, with the memory that was known last.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
@@ -28,11 +31,16 @@ from scal3r_ros.reconstruct.interface import (
     Reconstructor,
     keeps_chunks,
 )
-from scal3r_ros.records import Chunk, ChunkPrediction
+from scal3r_ros.records import Chunk, ChunkPrediction, Event
 from scal3r_ros.records_arrays import Packed, pack_chunk, unpack_chunk
 
 SHARED_MEMORY = Path("/dev/shm")
 """Where shared blocks live on Linux; elsewhere the system answers for them."""
+
+
+PAUSE = 20.0
+"""A copy of the memory is fetched after so many times the seconds that the last one took: at most a
+twentieth of the time."""
 
 
 class ProcessLost(MemoryLost):
@@ -46,6 +54,11 @@ class ProcessReconstructor:
         self, config: Config, open_inner: Callable[[Config], Reconstructor] = open_reconstructor
     ) -> None:
         self._config, self._open_inner = config, open_inner
+        self._kept: MemoryState | None = None
+        """A copy of the memory, for the next process."""
+        self._kept_at, self._kept_seconds = 0.0, 0.0
+        self._events: list[Event] = []
+        self._closing = False
         self._start()
 
     def _start(self) -> None:
@@ -65,24 +78,37 @@ class ProcessReconstructor:
 
     def reconstruct(self, chunk: Chunk, contribute: bool = True) -> ChunkPrediction:
         with _Images([chunk]) as images:
-            return self._ask("reconstruct", images.name, images.chunks[0], contribute)
+            arguments = images.chunks[0], contribute
+            prediction = self._ask_safely("reconstruct", images.name, *arguments)
+        self._keep_memory()
+        return prediction
 
     def reconstruct_round(
         self, chunks: Sequence[Chunk]
     ) -> list[ChunkPrediction | ReconstructionFailed]:
         with _Images(chunks) as images:
-            return self._ask("reconstruct_round", images.name, images.chunks)
+            try:
+                outcomes = self._ask_safely("reconstruct_round", images.name, images.chunks)
+            except ReconstructionFailed as failure:
+                return [failure] * len(chunks)
+        self._keep_memory()
+        return outcomes
+
+    def take_events(self) -> list[Event]:
+        """See `TellsEvents`."""
+        events, self._events = self._events, []
+        return events
 
     def finalize(self) -> list[ChunkPrediction | ReconstructionFailed]:
         return self._ask("finalize", None)
 
     def reset(self) -> None:
         """Also after the process has ended: another one is started."""
+        self._kept = None
         if self._process.is_alive():
             self._ask("reset", None)
         else:
-            self.close()
-            self._start()
+            self._start_again()
 
     def state(self) -> MemoryState:
         """The memory after the last finished chunk, also while one is being computed."""
@@ -97,14 +123,59 @@ class ProcessReconstructor:
         self._ask("load_chunks", None, folder, count)
 
     def restore(self, state: MemoryState) -> None:
+        if not self._process.is_alive():
+            self._start_again()
         self._ask("restore", None, state)
+        self._kept = state
 
     def close(self) -> None:
-        """End the process, in the middle of a chunk if need be."""
+        """End the process, in the middle of a chunk if need be, and start no other."""
+        self._closing = True
+        self._end_process()
+
+    def _end_process(self) -> None:
         self._process.kill()  # it holds nothing that has to be written, and ignores SIGTERM
         self._process.join()
         self._pipe.close()
         self._state_pipe.close()
+
+    def _start_again(self) -> None:
+        """Another process, with the memory that was known last."""
+        self._end_process()
+        self._start()
+        if self._closing:  # meanwhile, from another thread
+            self._end_process()
+        if self._kept is not None:
+            self._ask("restore", None, self._kept)
+
+    def _ask_safely(self, method: str, memory: str, *arguments: Any) -> Any:
+        """The answer of this process or, if it ends, of the next. Raises `ReconstructionFailed` for
+        chunks that end both, so that the stream goes on without them."""
+        for attempt in range(2):
+            try:
+                return self._ask(method, memory, *arguments)
+            except ProcessLost as loss:
+                if self._closing:
+                    raise
+                self._start_again()
+                self._events.append(self._told(loss, again=attempt == 0))
+        raise ReconstructionFailed("the network's process ended twice in this chunk")
+
+    def _told(self, loss: ProcessLost, again: bool) -> Event:
+        known = self._kept.version if self._kept is not None else 0
+        what = "does the chunk again" if again else "goes on without the chunk"
+        text = f"{loss.reason}; another one {what}, with the memory of the first {known} chunks"
+        return Event("network_restarted", text)
+
+    def _keep_memory(self) -> None:
+        """Now and then, depending on how long it takes."""
+        began = time.monotonic()
+        if began - self._kept_at < PAUSE * self._kept_seconds:
+            return
+        with suppress(ProcessLost):  # the next chunk will notice
+            self._kept = self._ask("state", None)
+        self._kept_at = time.monotonic()
+        self._kept_seconds = self._kept_at - began
 
     def _ask(self, method: str, memory: str | None, *arguments: Any) -> Any:
         try:
@@ -131,10 +202,8 @@ class ProcessReconstructor:
 
     def _lost(self) -> ProcessLost:
         self._process.join(1.0)
-        return ProcessLost(
-            f"the network's process has ended with code {self._process.exitcode}; reset or "
-            f"configure the node again"
-        )
+        reason = f"the network's process has ended with code {self._process.exitcode}"
+        return ProcessLost(reason, self._kept)
 
 
 class _Images:

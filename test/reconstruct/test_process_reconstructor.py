@@ -8,10 +8,11 @@ import threading
 import numpy as np
 import pytest
 from oracle_node import StampOracle
-from process_openers import OPTIONS, open_broken, open_quick, open_slow
+from process_openers import OPTIONS, open_broken, open_fatal, open_quick, open_slow
 
 from scal3r_ros.config import Config
 from scal3r_ros.options import from_dict
+from scal3r_ros.pipeline.export import export
 from scal3r_ros.pipeline.mapper import Mapper
 from scal3r_ros.reconstruct import process
 from scal3r_ros.reconstruct.interface import ReconstructionFailed
@@ -52,23 +53,44 @@ def test_same_predictions_errors_and_memory_as_in_this_process():
 
 
 def test_a_map_outlives_the_process_that_holds_the_memory(tmp_path):
+    """It is saved with the memory that was known last, and mapping goes on with that too."""
     config = from_dict(Config, {"chunk.size": 8, "chunk.overlap": 4})
     there = ProcessReconstructor(config, open_quick)
     city = StampOracle(OPTIONS).city
     try:
         mapper = Mapper(config, InterruptibleReconstructor(there))
-        for index in range(16):
+        for index in range(12):
             mapper.add(city.frame(index))
+        absorbed = there.state().version
         os.kill(there._process.pid, signal.SIGKILL)
         (event,) = mapper.save(tmp_path)
-        assert event.name == "memory_not_saved" and "-9" in event.message
+        assert event.name == "memory_outdated" and "-9" in event.message
+        assert f"the first {absorbed} chunks" in event.message
+        assert len(export(mapper, tmp_path / "export")) > 3
         mapped = len(mapper.trajectory())
-        mapper.reset()  # starts another process
-        (event,) = mapper.load(tmp_path)
-        assert event.name == "memory_not_saved" and len(mapper.trajectory()) == mapped > 8
-        for index in range(16, 20):
-            mapper.add(city.frame(index))
-        assert len(mapper.trajectory()) > mapped and there.state().version > 0
+        updates = [u for index in range(12, 16) for u in mapper.add(city.frame(index))]
+        (event,) = [e for update in updates for e in update.events]
+        assert event.name == "network_restarted" and "does the chunk again" in event.message
+        assert len(mapper.trajectory()) > mapped == 12
+        assert there.state().arrays["absorbed"].tolist() == [0, 1, 2]
+        os.kill(there._process.pid, signal.SIGKILL)
+        mapper.load(tmp_path)  # starts another process
+        assert len(mapper.trajectory()) == mapped and there.state().version == absorbed == 2
+    finally:
+        there.close()
+
+
+def test_a_chunk_that_ends_every_process_is_left_out(tmp_path):
+    config = from_dict(Config, {"chunk.size": 8, "chunk.overlap": 4})
+    there = ProcessReconstructor(config, open_fatal)
+    try:
+        mapper = Mapper(config, InterruptibleReconstructor(there))
+        city = StampOracle(OPTIONS).city
+        updates = [update for index in range(20) for update in mapper.add(city.frame(index))]
+        told = [event.name for update in updates for event in update.events]
+        assert told.count("network_restarted") == 2 and told.count("chunk_failed") == 1
+        assert [pose.frame_id for pose in mapper.trajectory()][-1] == 19, "and the stream goes on"
+        assert there.state().arrays["absorbed"].tolist() == [0, 1, 3]
     finally:
         there.close()
 

@@ -27,6 +27,9 @@ from scal3r_ros.nodes.workers.context_messages import (
 from scal3r_ros.srv import LoadContext, SaveContext
 from scal3r_ros.workers.hand_out import WorkersUnavailable
 
+_GLANCE = 0.2
+"""Seconds between two looks at whether an answer can still be hoped for."""
+
 
 class ContextUnavailable(WorkersUnavailable):
     """No group of workers, or no answer from `context_sync_node`, within the time allowed."""
@@ -128,10 +131,13 @@ class ContextClient:
         with self._changed:
             self._answers = []
 
-    def call(self, name: str, request: Any) -> Any:
-        """Answer of a service of `context_sync_node`; it waits for the service to appear."""
+    def call(self, name: str, request: Any, of_group: bool = False) -> Any:
+        """Answer of a service of `context_sync_node`; it waits for the service to appear. With
+        `of_group` only as long as `check_group` finds one: without, nobody would answer."""
         client = self._clients[name]
-        if not client.wait_for_service(self._config.ready_timeout):
+        if of_group:
+            self.check_group()
+        elif not client.wait_for_service(self._config.ready_timeout):
             raise ContextUnavailable(
                 f"no service {client.srv_name} after {self._config.ready_timeout:g} s; start "
                 f"context_sync_node in the same namespace"
@@ -139,9 +145,16 @@ class ContextClient:
         answered = threading.Event()
         future = client.call_async(request)
         future.add_done_callback(lambda _: answered.set())
-        if not answered.wait(self._config.service_timeout + self._config.store_timeout):
+        deadline = time.monotonic() + self._config.service_timeout + self._config.store_timeout
+        try:
+            while not answered.wait(_GLANCE):
+                if of_group:
+                    self.check_group()
+                if time.monotonic() > deadline:
+                    raise ContextUnavailable(f"{client.srv_name} did not answer")
+        except ContextUnavailable:
             client.remove_pending_request(future)
-            raise ContextUnavailable(f"{client.srv_name} did not answer")
+            raise
         return future.result()
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from scal3r_ros.reconstruct.interface import MemoryLost, MemoryState, Reconstruc
 from scal3r_ros.records import Chunk, ChunkPrediction
 from scal3r_ros.srv import LoadContext, SaveContext
 from scal3r_ros.workers.hand_out import Hands, Result, WorkersUnavailable, hand_out
+from scal3r_ros.workers.membership import GroupBroken
 
 
 def open_remote(node: rclpy.node.Node, config: NodeConfig) -> RemoteReconstructor:
@@ -72,18 +73,19 @@ class RemoteReconstructor:
 
     def state(self) -> MemoryState:
         """The committed memory, through the rendezvous store. Raises `MemoryLost` at once where no
-        group of workers is known to stand."""
-        from scal3r_ros.workers.packing import discard, download, unseal
+        group of workers is known to stand, and soon where its store does not answer."""
+        from scal3r_ros.workers.admission import StoreError
+        from scal3r_ros.workers.packing import BadSnapshot, discard, download, unseal
 
         key = self._new_key()
         try:
-            self._client.check_group()
-            self._checked(self._client.call("save_context", SaveContext.Request(key=key)))
-        except ContextUnavailable as error:
+            request = SaveContext.Request(key=key)
+            self._checked(self._client.call("save_context", request, of_group=True))
+            store, wait = self._store(), self._config.store_timeout
+            header, arrays = unseal(download(store, key, wait))
+            discard(store, key, wait)
+        except (ContextUnavailable, GroupBroken, StoreError, BadSnapshot) as error:
             raise MemoryLost(str(error)) from error
-        store, wait = self._store(), self._config.store_timeout
-        header, arrays = unseal(download(store, key, wait))
-        discard(store, key, wait)
         return MemoryState(header["kind"], header["fingerprint"], int(header["version"]), arrays)
 
     def restore(self, state: MemoryState) -> None:

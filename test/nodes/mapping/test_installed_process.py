@@ -63,11 +63,17 @@ def test_sfm_runs_beside_the_node_and_ends_with_it(executable, make_robot, tmp_p
     assert not Path(f"/proc/{child}").exists()
 
 
-def test_no_process_is_left_behind_by_a_node_that_was_killed(executable, make_robot):
+def test_a_dead_network_is_replaced_and_a_dead_node_leaves_none(executable, make_robot, tmp_path):
     robot = make_robot()
     process = executable(**{"model.reconstructor": "sfm", "worker.mode": "process"})
     robot.until_status("inference", state="ready")
+    (dead,) = children(process.pid)
+    os.kill(dead, signal.SIGKILL)
+    assert robot.call("save_map", path=str(tmp_path / "map")).success
+    assert (tmp_path / "map" / "map_state.npz").is_file()
+    assert robot.call("reset").success
     (child,) = children(process.pid)
+    assert child != dead
     process.kill()
     process.wait()
     deadline = time.monotonic() + 20.0

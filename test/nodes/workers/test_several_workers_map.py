@@ -1,5 +1,7 @@
 """mapping_node with two workers over DDS maps the demo recording as mapping_node alone does."""
 
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from worker_processes import FIRST, MAPPER, SECOND, SYNC, Robot  # noqa: E402
 from scal3r_ros.msg import ContextState  # noqa: E402
 from scal3r_ros.nodes.base.conversions import fill, header  # noqa: E402
 from scal3r_ros.nodes.workers.context_messages import STATE_QOS  # noqa: E402
-from scal3r_ros.srv import Export  # noqa: E402
+from scal3r_ros.srv import Export, SaveMap  # noqa: E402
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(280)]
 BAG = Path(__file__).resolve().parents[3] / "demo" / "loop_room"
@@ -90,6 +92,45 @@ def map_with(robot, node, spin_until, folder):
     return np.loadtxt(folder / "trajectory.txt"), points
 
 
+def check_saving(robot, node, spin_until, folder, chunks):
+    """Whoever has died, and with a chunk that waits for them: the map is saved and exported, soon,
+    with the memory that was known last; and stopping saves it too, within five seconds."""
+    prefix = f"/{robot.namespace}/{MAPPER}"
+    clients = {
+        name: node.create_client(kind, f"{prefix}/{name}")
+        for name, kind in {"save_map": SaveMap, "export": Export}.items()
+    }
+
+    def ask(name, **fields):
+        future = clients[name].call_async(clients[name].srv_type.Request(**fields))
+        spin_until(future.done, node, timeout=PATIENCE, what=f"answer of {name}")
+        assert future.result().success, future.result().message
+        return future.result().message
+
+    assert "memory" not in ask("save_map", path=str(folder / "whole"))
+    publisher = node.create_publisher(CompressedImage, f"/{robot.namespace}/image/compressed", 100)
+    spin_until(publisher.get_subscription_count, node, timeout=PATIENCE, what="the camera")
+    for dead in ((FIRST, SECOND), (SYNC,)):
+        for name in dead:
+            robot.kill(name)
+        for number in range(OPTIONS["chunk.size"]):  # a chunk that nobody takes
+            publisher.publish(later_image(number))
+        told = ask("save_map", path=str(folder / dead[0]))
+        assert f"saved with the memory of the first {chunks} chunks" in told
+        assert (folder / dead[0] / "map_state.npz").is_file()
+        ask("export", path=str(folder / f"{dead[0]}_export"))
+    began = time.monotonic()
+    assert robot.stop(MAPPER, number=signal.SIGTERM) == 0
+    assert time.monotonic() - began < 5.0
+    assert (folder / "auto" / "map_state.npz").is_file()
+
+
+def later_image(number):
+    first = next(recorded_images())
+    first.header = header("camera_optical_frame", 10**18 + number * 10**8)
+    return first
+
+
 def test_the_map_is_that_of_a_single_process(node, spin_until, tmp_path, ros_domain):
     from scal3r_ros.networks.scal3r.checkpoint import save_checkpoint
 
@@ -103,7 +144,8 @@ def test_the_map_is_that_of_a_single_process(node, spin_until, tmp_path, ros_dom
         several.start(SYNC, FIRST, SECOND)
         states: list[ContextState] = []
         node.create_subscription(ContextState, "/several/context_state", states.append, STATE_QOS)
-        several.start(MAPPER, **{**OPTIONS, "worker.count": 2})
+        autosave = {"autosave.path": str(tmp_path / "auto"), "autosave.on_shutdown": True}
+        several.start(MAPPER, **{**OPTIONS, **autosave, "worker.count": 2})
         found, points = map_with(several, node, spin_until, tmp_path / "several_map")
         chunks = (FRAMES - OPTIONS["chunk.overlap"]) // OPTIONS["chunk.overlap"]
         expected_state = (chunks, 2, True)
@@ -113,6 +155,7 @@ def test_the_map_is_that_of_a_single_process(node, spin_until, tmp_path, ros_dom
             return (last.chunks_merged, len(last.workers), last.sync_bytes > 0) == expected_state
 
         spin_until(at_the_end, node, timeout=PATIENCE, what="all chunks merged by two workers")
+        check_saving(several, node, spin_until, tmp_path, chunks)
     finally:
         alone.close()
         several.close()

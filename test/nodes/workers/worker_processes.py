@@ -67,9 +67,9 @@ class Robot:
         if number == signal.SIGKILL:
             self.processes[name].join(10)
 
-    def stop(self, name: str, timeout: float = 60.0) -> int | None:
+    def stop(self, name: str, timeout: float = 60.0, number: int = signal.SIGINT) -> int | None:
         """Interrupt and wait; the exit code, None if it still runs."""
-        os.kill(self.processes[name].pid, signal.SIGINT)
+        os.kill(self.processes[name].pid, number)
         self.processes[name].join(timeout)
         return self.processes[name].exitcode
 
