@@ -28,7 +28,8 @@ from scal3r_ros.reconstruct.factory import preset_for
 
 LIVE = (
     "publish", "autosave", "loop", "input.timeout", "gate.stride", "gate.max_rate", "gate.max_gap",
-    "queue.max_frames", "queue.max_megabytes", "worker.stop_timeout", "worker.max_failures",
+    "queue.max_frames", "queue.max_megabytes", "queue.max_delay", "worker.stop_timeout",
+    "worker.max_failures",
 )  # fmt: skip
 """Parameters, and sections of them, that take effect at once; the others at the next configure."""
 

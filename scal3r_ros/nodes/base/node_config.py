@@ -63,6 +63,13 @@ class QueueConfig(Section):
     )
     max_frames: int = option(120, "Most frames waiting.", minimum=1)
     max_megabytes: float = option(256.0, "Most memory waiting.", unit="MB", minimum=0.001)
+    max_delay: float = option(
+        10.0,
+        "With drop_oldest and thin no more frames wait than are mapped in this time, by the speed "
+        "of the last chunks, but always those of one chunk; 0 for no such bound.",
+        unit="s",
+        minimum=0.0,
+    )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Frames on their way to the worker: bounded in number and bytes, every drop counted.
+"""Frames on their way to the worker: bounded in number, bytes and delay, every drop counted.
 
 Only frames that are in no chunk yet are here, so that whatever is dropped, neighbouring chunks keep
 sharing their overlap.
@@ -34,9 +34,12 @@ class Ticket:
 class FrameQueue:
     """Thread-safe queue with the policies `block`, `drop_oldest` and `thin`."""
 
-    def __init__(self, config: QueueConfig, changed: threading.Condition | None = None) -> None:
-        self.config = config
-        self.changed = changed or threading.Condition()
+    def __init__(self, config: QueueConfig, least: int = 1) -> None:
+        """`least` frames may wait however long they take: those of a chunk."""
+        self.config, self.least = config, least
+        self.seconds_per_frame = 0.0
+        """How long the worker takes for one; 0 while that is not known."""
+        self.changed = threading.Condition()
         """Notified when a frame arrives; the worker waits on it."""
         self.counts: Counter[str] = Counter(cleared=0)
         self._tickets: deque[Ticket] = deque()
@@ -72,7 +75,7 @@ class FrameQueue:
                 return None
             ticket = self._tickets.popleft()
             self._nbytes -= ticket.nbytes
-            if self._keep_every > 1 and 4 * len(self._tickets) <= self.config.max_frames:
+            if self._keep_every > 1 and 4 * len(self._tickets) <= self._most:
                 self._keep_every //= 2
             return ticket
 
@@ -145,4 +148,13 @@ class FrameQueue:
 
     def _exceeds(self, nbytes: int) -> bool:
         limit = self.config.max_megabytes * 1e6
-        return len(self._tickets) >= self.config.max_frames or self._nbytes + nbytes > limit
+        return len(self._tickets) >= self._most or self._nbytes + nbytes > limit
+
+    @property
+    def _most(self) -> int:
+        """Frames that may wait: so many that they are not old when it is their turn."""
+        options = self.config
+        if options.policy == "block" or not (options.max_delay and self.seconds_per_frame):
+            return options.max_frames
+        in_time = int(options.max_delay / self.seconds_per_frame)
+        return min(options.max_frames, max(self.least, in_time))

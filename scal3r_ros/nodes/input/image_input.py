@@ -67,6 +67,8 @@ class ImageInput:
         self.calibration_problem = ""
         self.trouble = InputTrouble(node.get_logger())
         self._video = VideoImages(config.input.max_pixels)
+        self.callback_seconds: deque[float] = deque(maxlen=1000)
+        """How long the callbacks of the last images took."""
         self._node = node
         self._arrivals: deque[float] = deque(maxlen=60)
         self._newest = (0, 0)
@@ -160,8 +162,15 @@ class ImageInput:
         return stamp_ns + (elapsed if of_the_clock else min(elapsed, limit)) if stamp_ns else 0
 
     def _on_image(self, message: Image | CompressedImage) -> None:
+        began = time.monotonic()
         self.counts["received"] += 1
-        self._arrivals.append(time.monotonic())
+        self._arrivals.append(began)
+        try:
+            self._hear(message)
+        finally:
+            self.callback_seconds.append(time.monotonic() - began)
+
+    def _hear(self, message: Image | CompressedImage) -> None:
         if not self.accepting:
             self.counts["unaccepted"] += 1
             return

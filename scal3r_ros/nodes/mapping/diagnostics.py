@@ -64,6 +64,8 @@ class InputHealth:
     unstamped_in_row: int = 0
     malformed_in_row: int = 0
     malformed_reason: str = ""
+    callback_seconds: Sequence[float] = ()
+    """Of the last images."""
 
 
 def input_concern(health: InputHealth) -> Concern:
@@ -101,10 +103,17 @@ def input_concern(health: InputHealth) -> Concern:
         "age [s]": "none" if health.age is None else f"{health.age:.2f}",
         "encoding": health.encoding or "unknown",
         "failed callbacks": health.failed_callbacks,
+        **_slowest(health.callback_seconds),
         **{hop: health.counts.get(hop, 0) for hop in HOPS},
         **{key: value for key, value in health.counts.items() if key not in HOPS},
     }
     return Concern("input", findings, values)
+
+
+def _slowest(seconds: Sequence[float]) -> dict[str, str]:
+    if not seconds:
+        return {}
+    return {"callback p99 [ms]": f"{1e3 * np.percentile(seconds, 99):.2f}"}
 
 
 def _calibration_finding(health: InputHealth) -> tuple[bytes, str]:
@@ -231,9 +240,12 @@ def tf_concern(
     active: bool,
     correction: tuple[float, float],
     unseen: float = 0.0,
+    latency: Sequence[float] = (),
+    buffer: float = 60.0,
 ) -> Concern:
     """Whether transforms are broadcast, and if not, why; for `unseen` seconds map to odom has been
-    repeated without an image."""
+    repeated without an image. `latency`: seconds from an image to its pose, of the last chunks;
+    listeners keep transforms for `buffer` seconds."""
     findings = [(ERROR if refused else WARN, problem)] if problem and active else []
     if unseen and active:
         findings.append((WARN, f"no image for {unseen:.1f} s: {mode} is repeated as it was, and "
@@ -244,6 +256,13 @@ def tf_concern(
         "correction left [m]": f"{metres:.3f}",
         "correction left [rad]": f"{radians:.4f}",
     }
+    if latency:
+        late = float(np.percentile(latency, 95))
+        values |= {"latency [s]": f"{np.median(latency):.2f}", "latency p95 [s]": f"{late:.2f}"}
+        if late > buffer and active:
+            findings.append((WARN, f"poses come {late:.0f} s after their images, later than "
+                             f"tf.buffer ({buffer:g} s): lower gate.max_rate or queue.max_delay, "
+                             "or take a smaller chunk.size"))  # fmt: skip
     return Concern("tf", findings, values)
 
 

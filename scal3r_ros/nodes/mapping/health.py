@@ -59,6 +59,8 @@ class HealthReport:
                 active,
                 session.transforms.correction,
                 self._unseen(session),
+                list(session.publisher.latency),
+                session.config.tf.buffer,
             ),
             *self._tracking(session, active),
         ]  # fmt: skip
@@ -108,6 +110,7 @@ class HealthReport:
                 unstamped_in_row=session.input.unstamped_in_row,
                 malformed_in_row=session.worker.statistics.malformed_in_row,
                 malformed_reason=session.worker.statistics.malformed_reason,
+                callback_seconds=list(session.input.callback_seconds),
             )
         )
 

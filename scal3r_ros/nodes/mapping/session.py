@@ -29,7 +29,7 @@ class MappingSession:
 
     def __init__(self, node, config: NodeConfig, make_mapper: Callable, run_id: str) -> None:
         self.node, self.config = node, config
-        self.frames = FrameQueue(config.queue)
+        self.frames = FrameQueue(config.queue, config.chunk.size - config.chunk.overlap)
         self.publishers = Publishers.create(node)
         self.transforms = Transforms(node, config.tf)
         self.tracking = open_tracking(self)

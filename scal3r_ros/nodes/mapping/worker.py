@@ -102,6 +102,8 @@ class MappingWorker:
         self._session_due = False
         self._stretch, self._size_change = Stretch(), SizeChange()
         self._last_stamp: int | None = None
+        self._since_chunk = (0, 0.0)
+        """Frames, and seconds that they took, since the last chunk."""
         self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
 
     def start(self) -> None:
@@ -277,8 +279,10 @@ class MappingWorker:
             self._count_failure(error)
             self.deliver(self.mapper.take_updates())  # what was mapped before the failure
             return
+        seconds = time.monotonic() - started
+        self._note_speed(seconds, bool(updates))
         if updates:
-            self.statistics.chunk_seconds.append((time.monotonic() - started) / len(updates))
+            self.statistics.chunk_seconds.append(seconds / len(updates))
         self.counts["processed"] += 1
         self.deliver(updates, frame=frame)
         if updates:
@@ -292,6 +296,15 @@ class MappingWorker:
             size = " x ".join(map(str, frame.rgb.shape[1::-1]))
             self._logger.warning(f"images are {size} from now on: a new part of the map begins")
         return changed
+
+    def _note_speed(self, seconds: float, chunk_ends: bool) -> None:
+        """Tells the queue, from chunk to chunk, how fast frames are mapped."""
+        frames, spent = self._since_chunk[0] + 1, self._since_chunk[1] + seconds
+        if chunk_ends:
+            before = self._frames.seconds_per_frame or spent / frames
+            self._frames.seconds_per_frame = (before + spent / frames) / 2.0
+            frames, spent = 0, 0.0
+        self._since_chunk = frames, spent
 
     def _hand_over_observations(self) -> None:
         """Measurements of other sensors; one that the mapper refuses is counted and left out."""

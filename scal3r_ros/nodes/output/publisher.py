@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -91,6 +92,8 @@ class MapPublisher:
         self.config, self.run_id = config, run_id
         self.publishers, self.transforms = publishers, transforms
         self.odometry = VisualOdometry()
+        self.latency: deque[float] = deque(maxlen=100)
+        """Seconds from the newest image of a chunk to its pose, of the last chunks."""
         self._stream_now, self._logger = stream_now, logger
         self._waiting: queue.Queue[Publication] = queue.Queue(maxsize=4)
         self._stopping = threading.Event()
@@ -153,6 +156,7 @@ class MapPublisher:
         steps = self.odometry.extend(poses, update.chunk_index, update.scale.applied)
         if poses:
             newest = poses[-1]
+            self.latency.append(max(self._stream_now() - newest.stamp_ns, 0) * 1e-9)
             if item.connected:
                 self.transforms.update(
                     poses, steps, item.camera_frame, update.scale, self._stream_now()

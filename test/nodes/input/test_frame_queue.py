@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pytest
 
 from scal3r_ros.nodes.base.node_config import QueueConfig
@@ -59,6 +60,27 @@ def test_thin_covers_time_evenly():
     steps = [b - a for a, b in zip(stamps, stamps[1:])]
     assert stamps[0] < 32 and stamps[-1] > 360
     assert max(steps) <= 4 * min(steps), f"uneven cover: {steps}"
+
+
+@pytest.mark.parametrize(("policy", "most"), [("thin", 20), ("drop_oldest", 20), ("block", 100)])
+def test_no_more_frames_wait_than_are_mapped_in_time(policy, most):
+    queue = FrameQueue(QueueConfig(policy=policy, max_frames=100, max_delay=10.0), least=12)
+    for i in range(100):
+        queue.put(ticket(i))
+    assert len(queue) == 100, "while nobody knows how long a frame takes"
+    queue.seconds_per_frame = 0.5
+    for i in range(100, 200):
+        if policy != "block" or not queue.full:
+            queue.put(ticket(i))
+    assert len(queue) <= most
+    queue.seconds_per_frame = 5.0
+    for i in range(200, 300):
+        if policy != "block" or not queue.full:
+            queue.put(ticket(i))
+    assert 6 <= len(queue) <= max(12, most if policy == "block" else 0), "a chunk's frames may"
+    stamps = [item.stamp_ns for item in drain(queue)]
+    if policy == "thin":
+        assert np.ptp(stamps) > 0.5 * 300, "of all the time that has passed"
 
 
 def test_thin_returns_to_full_rate_when_the_worker_catches_up():

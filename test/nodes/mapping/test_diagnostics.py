@@ -84,6 +84,17 @@ def test_a_dead_camera_is_told_where_map_to_odom_goes_on():
     assert diagnostics.tf_concern("map_to_odom", "", False, True, (0.0, 0.0)).level == OK
 
 
+def test_poses_that_come_after_listeners_forgot_their_time_are_told():
+    def concern(latency):
+        return diagnostics.tf_concern(
+            "map_to_odom", "", False, True, (0.0, 0.0), latency=latency, buffer=60.0
+        )
+
+    late, well = concern([70.0, 80.0, 90.0]), concern([1.0, 2.0, 3.0])
+    assert late.level == WARN and "queue.max_delay" in late.message
+    assert well.level == OK and well.values["latency [s]"] == "2.00"
+
+
 def test_message_names_the_worst_first_and_all_of_it():
     concern = Concern("x", [(WARN, "slow"), (ERROR, "dead"), (OK, "idle")], {"a": 1})
     assert concern.message == "dead; slow"
