@@ -20,14 +20,19 @@ from scal3r_ros.io.calibration_files import load_calibration
 from scal3r_ros.io.camera_info import calibration_from_info
 from scal3r_ros.io.image_decoding import ENCODINGS, decode_compressed, decode_raw
 from scal3r_ros.io.image_index import read_index
+from scal3r_ros.io.ply import read_points
 from scal3r_ros.io.report import write_report
 from scal3r_ros.io.source import BadInput
 from scal3r_ros.io.stamps import parse_number, to_nanoseconds
 from scal3r_ros.io.tum import read_trajectory
+from scal3r_ros.io.video_packets import PacketDecoder
 
 _FIELDS = ("image_width", "image_height", "camera_matrix", "distortion_model", "D", "cam0", "K",
            "distortion_coefficients", "intrinsics", "resolution", "Camera.fx", "Camera.fy",
            "Camera.cx", "Camera.cy", "camera_model", "data")  # fmt: skip
+_PLY = ("format ascii 1.0", "format binary_little_endian 1.0", "element vertex 2",
+        "element vertex -3", "property float x", "property float y", "property double z",
+        "property list uchar int i", "element face 1")  # fmt: skip
 _MODELS = ("plumb_bob", "rational_polynomial", "equidistant", "fisheye", "none", "")
 
 
@@ -120,6 +125,17 @@ def _inputs(reader: str) -> Any:
             st.sampled_from((b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\0", b"P5 ")),
             st.binary(max_size=200),
         ).map(b"".join),
+        "cloud": st.tuples(
+            st.lists(st.sampled_from(_PLY) | st.text(max_size=20), max_size=9).map("\n".join),
+            st.binary(max_size=60),
+        ).map(lambda parts: b"ply\n" + parts[0].encode() + b"\nend_header\n" + parts[1]),
+        "packets": st.lists(
+            st.tuples(
+                st.sampled_from((b"", b"\0\0\1\x67", b"\0\0\1\x65", b"\0\0\1\x41")),
+                st.binary(max_size=80),
+            ).map(b"".join),
+            max_size=6,
+        ),
     }[reader]
 
 
@@ -163,6 +179,14 @@ def _encoded(_: Path, made: bytes) -> None:
     assert rgb.ndim == 3 and rgb.shape[2] == 3 and rgb.dtype == np.uint8
 
 
+def _packets(_: Path, made: list[bytes]) -> None:
+    decoder: PacketDecoder[int] = PacketDecoder("h264", "video", 10_000)
+    found = [d for number, data in enumerate(made) for d in decoder.feed(data, number, number)]
+    for decoded in [*found, *decoder.flush()]:
+        rgb = decoded.rgb()
+        assert rgb.ndim == 3 and rgb.dtype == np.uint8
+
+
 READERS: dict[str, Callable[[Path, Any], None]] = {
     "index": _file(read_index, "rgb.txt"),
     "trajectory": _file(read_trajectory, "truth.txt"),
@@ -171,6 +195,8 @@ READERS: dict[str, Callable[[Path, Any], None]] = {
     "stamps": _stamps,
     "raw_image": _raw,
     "image_file": _encoded,
+    "cloud": _file(read_points, "truth.ply"),
+    "packets": _packets,
 }
 """What is tried, by name."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scal3r_ros.files import atomic_file
+from scal3r_ros.files import BadArchive, atomic_file, open_regular
 from scal3r_ros.io.source import BadInput
 
 _VERTEX = np.dtype(
@@ -47,7 +47,10 @@ def write_cloud(
 def read_points(path: str | Path) -> np.ndarray:
     """Vertex positions (N, 3) float64 of a PLY file, binary or ASCII; raises `BadInput`."""
     try:
-        data = Path(path).read_bytes()
+        with open_regular(path) as file:
+            data = file.read()
+    except BadArchive as error:
+        raise BadInput(str(error)) from error
     except OSError as error:
         raise BadInput(f"cannot read {path}: {error.strerror}") from error
     head, found, body = data.partition(b"end_header")
@@ -55,7 +58,22 @@ def read_points(path: str | Path) -> np.ndarray:
     if not data.startswith(b"ply") or not found:
         raise BadInput(f"{path} is no PLY file")
     body = body[2 if body.startswith(b"\r\n") else 1 :]
-    form, count, fields = _parse_header(lines, path)
+    try:
+        form, count, fields = _parse_header(lines, path)
+        points = _read_vertices(body, form, count, fields, path)
+    except (IndexError, ValueError, OverflowError) as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(f"{path}: its header or its vertices are damaged ({error})") from error
+    if not np.isfinite(points).all():
+        raise BadInput(f"{path} has points that are not finite; remove them")
+    return points
+
+
+def _read_vertices(
+    body: bytes, form: str, count: int, fields: list[tuple[str, str]], path: str | Path
+) -> np.ndarray:
+    """(N, 3) float64."""
     if form == "ascii":
         table = np.array(body.split()[: count * len(fields)], dtype=np.float64)
         if table.size != count * len(fields):

@@ -16,6 +16,8 @@ from scal3r_ros.io.source import BadInput
 from scal3r_ros.io.tum import read_trajectory, write_trajectory
 from scal3r_ros.records import TrajectoryPose
 
+XYZ = "property float x\nproperty float y\nproperty float z"
+
 
 def poses(count=50):
     random = np.random.default_rng(0)
@@ -133,3 +135,30 @@ def test_report_writes_what_json_cannot_say_as_null(tmp_path):
     assert (tmp_path / "r.json").read_text().split() == (
         '{ "a": null, "b": 1.5, "c": [ 0, 1 ] }'.split()
     )
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("format ascii 1.0\nelement vertex", "damaged"),
+        ("format\nelement vertex 1\nproperty float x", "damaged"),
+        ("format ascii 1.0\nelement vertex x\nproperty float x", "damaged"),
+        ("format ascii 1.0\nelement vertex -4\nproperty float x", "no vertices"),
+        (f"format ascii 1.0\nelement vertex 1{30 * '0'}\n{XYZ}", "cut off"),
+        (f"format binary_little_endian 1.0\nelement vertex 1{30 * '0'}\n{XYZ}", "cut off"),
+        (f"format ascii 1.0\nelement vertex 1\n{XYZ}\nproperty float x", "damaged|cut off"),
+        (f"format ascii 1.0\nelement vertex 1\n{XYZ}", "not finite"),
+    ],
+)
+def test_a_spoilt_cloud_is_one_sentence(tmp_path, header, words):
+    path = tmp_path / "truth.ply"
+    path.write_bytes(f"ply\n{header}\nend_header\n1 nan 2\n".encode())
+    with pytest.raises(BadInput, match=words):
+        read_points(path)
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_is_no_cloud(tmp_path):
+    os.mkfifo(tmp_path / "truth.ply")
+    with pytest.raises(BadInput, match="no regular file"):
+        read_points(tmp_path / "truth.ply")
