@@ -219,6 +219,8 @@ def _explain(path: Path, error: OSError) -> str:
         errno.EDQUOT: "the disk quota is used up; free some space and run again with --resume",
         errno.EACCES: "permission denied; choose another output folder",
         errno.EROFS: "the file system is read-only; choose another output folder",
+        errno.ENOTDIR: "a file is in the way; choose another output folder",
+        errno.EEXIST: "a file is in the way; choose another output folder",
     }
     reason = reasons.get(error.errno or 0, error.strerror or str(error))
     return f"cannot write {path}: {reason}. Files written before are unchanged"

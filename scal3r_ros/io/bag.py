@@ -19,7 +19,8 @@ from scal3r_ros.io.calibration_files import load_calibration
 from scal3r_ros.io.camera_info import calibration_from_info, is_rectified_topic
 from scal3r_ros.io.image_decoding import decode_message
 from scal3r_ros.io.image_files import natural_key
-from scal3r_ros.io.source import BadInput, SizeCheck, SourceImage
+from scal3r_ros.io.image_header import shown_size
+from scal3r_ros.io.source import BadInput, SizeCheck, SourceImage, most_common
 from scal3r_ros.io.stretch import Stretch
 from scal3r_ros.io.video_packets import PacketDecoder, video_codec
 from scal3r_ros.records import Frame
@@ -39,6 +40,8 @@ string format
 _CODED = ("CompressedVideo", "FFMPEGPacket", "theora_image_transport/msg/Packet")
 _DEPTH_WORDS = ("depth", "disparity", "mask", "label", "infra")
 
+_SAMPLED = 7
+"""Images whose headers tell the usual size."""
 _Decode = Callable[[], np.ndarray]
 """Makes the RGB image (H, W, 3) of a message."""
 
@@ -74,9 +77,10 @@ class BagSource:
         return self._count
 
     def __iter__(self) -> Iterator[SourceImage]:
-        check, number = SizeCheck(), 0
+        number = 0
         self.stretch.rewind()
         with open_bag(self._path) as reader:
+            check = SizeCheck(most_common(map(_told_size, self._first(reader, _SAMPLED))))
             for stamp_ns, rgb in self._images(reader):
                 load = partial(self._load, number, stamp_ns, rgb, check)
                 yield SourceImage(number, stamp_ns, load)
@@ -124,10 +128,12 @@ class BagSource:
     def _starts_unstamped(self, reader: Any) -> bool:
         """Whether the first two images have no stamps: one alone may be taken at time zero, as in
         simulation."""
+        return [_stamp_ns(message) for message in self._first(reader, 2)] == [0, 0]
+
+    def _first(self, reader: Any, count: int) -> Iterator[Any]:
         connections = [c for c in reader.connections if c.topic == self.topic]
-        first = list(islice(reader.messages(connections), 2))
-        stamps = [_stamp_ns(reader.deserialize(data, c.msgtype)) for c, _, data in first]
-        return stamps == [0, 0]
+        for connection, _, data in islice(reader.messages(connections), count):
+            yield reader.deserialize(data, connection.msgtype)
 
     def _load(self, number: int, stamp_ns: int, decode: _Decode, check: SizeCheck) -> Frame:
         rgb = check(decode(), f"{self._path}: image {number} on {self.topic}")
@@ -138,6 +144,13 @@ def _stamp_ns(message: Any) -> int:
     """Of a message with a header, or of foxglove's, which have a timestamp alone."""
     stamp = message.header.stamp if hasattr(message, "header") else message.timestamp
     return stamp.sec * 1_000_000_000 + stamp.nanosec
+
+
+def _told_size(message: Any) -> tuple[int, int] | None:
+    """(width, height) of an image message; None if it does not tell, as packets of video."""
+    if hasattr(message, "encoding"):
+        return message.width, message.height
+    return shown_size(bytes(message.data))
 
 
 def choose_topic(types: dict[str, str], counts: dict[str, int], wanted: str, path: Path) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -11,11 +10,11 @@ from scal3r_ros.files import BadArchive, open_regular
 from scal3r_ros.io.calibration import Calibration, calibrated_frame
 from scal3r_ros.io.calibration_files import find_calibration, load_calibration
 from scal3r_ros.io.image_decoding import decode_compressed
-from scal3r_ros.io.image_header import shown_size
+from scal3r_ros.io.image_header import shown_size_of_file
 from scal3r_ros.io.layouts.choice import choose_listing
 from scal3r_ros.io.layouts.depth import find_depth
 from scal3r_ros.io.layouts.listing import DepthFiles, Listing
-from scal3r_ros.io.source import BadInput, SizeCheck, SourceImage
+from scal3r_ros.io.source import BadInput, SizeCheck, SourceImage, most_common
 from scal3r_ros.io.stretch import Stretch
 from scal3r_ros.records import Frame
 
@@ -56,7 +55,8 @@ class FolderSource:
         return find_depth(self._folder, self._listing)
 
     def __iter__(self) -> Iterator[SourceImage]:
-        check = SizeCheck(_usual_size([path for _, path in self._images]))
+        step = max(1, len(self._images) // _SAMPLED)
+        check = SizeCheck(most_common(shown_size_of_file(p) for _, p in self._images[::step]))
         self.stretch.rewind()
         for number, (stamp_ns, path) in enumerate(self._images):
             load = partial(self._load, number, stamp_ns, path, check)
@@ -96,10 +96,3 @@ def _calibration(folder: Path, listing: Listing, explicit: str | Path | None) ->
 
 def _origin(calibration: Calibration | None) -> str:
     return f"intrinsics from {Path(calibration.name).name}" if calibration else "no intrinsics"
-
-
-def _usual_size(paths: Sequence[Path]) -> tuple[int, int] | None:
-    """(width, height) of most of the images, so that an odd one at the start is the odd one."""
-    step = max(1, len(paths) // _SAMPLED)
-    sizes = Counter(size for path in paths[::step] if (size := shown_size(path)) is not None)
-    return sizes.most_common(1)[0][0] if sizes else None

@@ -164,23 +164,28 @@ def bits_of_file(path: Path) -> int:
     return 8
 
 
-def shown_size(path: Path) -> tuple[int, int] | None:
-    """(width, height) of an image file as it is shown, turned by EXIF; None if it does not tell.
+def shown_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) of an encoded image as it is shown, turned by EXIF; None if its start does
+    not tell.
 
     AVIF, HEIC and TIFF may be clipped or turned, PNG and WebP if they have EXIF: only decoding
     tells.
     """
-    try:
-        with open_regular(path) as file:
-            data = file.read(_HEAD)
-    except (OSError, BadArchive):
-        return None
     size = declared_size(data)
     if size is None or data[4:8] == b"ftyp" or data[:2] in (b"II", b"MM"):
         return None
     if data[:2] != b"\xff\xd8" and (b"eXIf" in data or b"EXIF" in data):
         return None
     return (size[1], size[0]) if _exif_orientation(data) >= 5 else size
+
+
+def shown_size_of_file(path: Path) -> tuple[int, int] | None:
+    """The same of a file; None also for one that cannot be read."""
+    try:
+        with open_regular(path) as file:
+            return shown_size(file.read(_HEAD))
+    except (OSError, BadArchive):
+        return None
 
 
 def _exif_orientation(data: bytes) -> int:

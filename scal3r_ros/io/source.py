@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,13 @@ class SizeCheck:
                 f"images must have one size"
             )
         return rgb
+
+
+def most_common(sizes: Iterable[tuple[int, int] | None]) -> tuple[int, int] | None:
+    """(width, height) of most of the images that tell theirs, so that an odd one at the start is
+    the odd one; None if none tells."""
+    counts = Counter(size for size in sizes if size is not None)
+    return counts.most_common(1)[0][0] if counts else None
 
 
 def content_of(files: Iterable[Path]) -> str:

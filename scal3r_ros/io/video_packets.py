@@ -100,7 +100,7 @@ class PacketDecoder(Generic[Item]):
             ) from error
         self.codec, self._name = codec, name
         self._errors, self._packet = (av.error.FFmpegError, ValueError), av.Packet
-        self._context = av.CodecContext.create(codec, "r")
+        self._context: Any = av.CodecContext.create(codec, "r")
         self._context.thread_type = "SLICE"  # threads by frame would delay every image
         self._context.options = {"max_pixels": str(max_pixels)}
         self._waiting: dict[int, tuple[int, Item]] = {}

@@ -234,7 +234,7 @@ def _read_pickle(path: Path, wrapper: str) -> Contents:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except UNREADABLE as error:
         raise CheckpointError(
-            f"{path}: cannot be read as plain weights ({first_line(error)}); it is damaged, or "
+            f"{path}: cannot be read as plain weights; it is damaged, of torch before 1.6, or "
             f"holds objects other than tensors, which are never loaded"
         ) from error
     if isinstance(content, Mapping) and wrapper in content:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from scal3r_ros.config import Config
-from scal3r_ros.files import write_text
+from scal3r_ros.files import explained, write_text
 from scal3r_ros.io.bad_images import BadImages
 from scal3r_ros.io.image_files import IMAGE_SUFFIXES
 from scal3r_ros.io.measurements import MeasurementFeed, Measurements
@@ -116,6 +116,8 @@ class _Session:
         self._measurements = measurements
         self._source, self._out, self._work = source, out, out / WORK
         require_apart(out, source.files)
+        with explained(out):
+            out.mkdir(parents=True, exist_ok=True)
         self._gate = FrameGate(config.gate)
         self._journal = _Journal()
         self._identity = _identity(config, source, reconstructor, measurements)

@@ -62,6 +62,16 @@ def test_without_header_stamps_the_times_of_recording_are_used(tmp_path, caplog)
     assert "no header stamps" in caplog.text
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+def test_an_odd_first_image_is_the_odd_one(tmp_path, compressed):
+    odd = Frame(0, FRAMES[0].stamp_ns, FRAMES[0].rgb[:20, :30].copy())
+    bag = write_bag(tmp_path / "bag", [odd, *FRAMES[1:]], compressed=compressed)
+    first, *rest = open_source(bag)
+    with pytest.raises(BadInput, match="30 x 20, but most images are 64 x 48"):
+        first.decode()
+    assert len(rest) == len(FRAMES) - 1 and all(image.decode() for image in rest)
+
+
 def test_other_kinds_are_named(tmp_path):
     (tmp_path / "drive.bag").write_bytes(b"#ROSBAG V2.0\n")
     with pytest.raises(BadInput, match="ROS 1 bag.*rosbags-convert"):

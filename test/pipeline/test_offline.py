@@ -287,6 +287,13 @@ def test_a_recording_that_cannot_be_mapped_writes_an_empty_result(city, tmp_path
     assert len(PlyData.read(str(tmp_path / "map.ply"))["vertex"]) == 0
 
 
+def test_an_output_folder_that_cannot_be_made_is_one_sentence(city, tmp_path):
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(SaveFailed, match=f"cannot write {out}: a file is in the way"):
+            run(city, out)
+
+
 def test_a_run_that_maps_nothing_leaves_an_older_result_alone(city, tmp_path):
     run(city, tmp_path)
     before = contents(tmp_path)
