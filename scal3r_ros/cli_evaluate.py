@@ -32,8 +32,8 @@ from scal3r_ros.pipeline.evaluation import (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `scal3r evaluate`."""
-    parser.add_argument("--trajectory", type=Path, help="TUM file to judge")
-    parser.add_argument("--groundtruth", type=Path, help="TUM file with the truth")
+    parser.add_argument("--trajectory", type=_path, help="TUM file to judge")
+    parser.add_argument("--groundtruth", type=_path, help="TUM file with the truth")
     parser.add_argument(
         "--max-difference",
         type=float,
@@ -44,15 +44,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fixed-scale", action="store_true", help="align without scale: for metric trajectories"
     )
-    parser.add_argument("--map", type=Path, help="PLY file to judge")
-    parser.add_argument("--groundtruth-cloud", type=Path, help="PLY file with the truth")
+    parser.add_argument("--map", type=_path, help="PLY file to judge")
+    parser.add_argument("--groundtruth-cloud", type=_path, help="PLY file with the truth")
     parser.add_argument(
         "--threshold",
         type=float,
         default=0.05,
         help="distance that counts as right (default: 0.05)",
     )
-    parser.add_argument("--out", type=Path, help="folder for evaluation.json and evaluation.png")
+    parser.add_argument("--out", type=_path, help="folder for evaluation.json and evaluation.png")
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
 
 
 def run(args: argparse.Namespace) -> int:

@@ -263,6 +263,14 @@ def test_nerfstudio_as_other_tools_write_it(tmp_path):
     assert read(tmp_path)[2] is None
 
 
+def test_the_pictures_of_an_earlier_result_are_no_images(tmp_path):
+    write(tmp_path / "walk", ["1.png", "2.png"])
+    write(tmp_path / "result", ["trajectory.png", "map_top.png"])
+    for name in ("report.json", "trajectory.txt"):
+        (tmp_path / "result" / name).write_text("")
+    assert read(tmp_path)[0] == [0, 1]
+
+
 def test_where_images_may_be_meant_is_said(tmp_path):
     write(tmp_path / "DCIM" / "100APPLE", ["IMG_1.JPG"])
     with pytest.raises(BadInput, match="DCIM/100APPLE below it may be meant"):

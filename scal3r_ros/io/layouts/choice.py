@@ -59,13 +59,18 @@ def _below(folder: Path, rate: float) -> Listing:
     for place in usual:
         if (images := list_images(place)).paths:
             return _plain(place, images, rate)
-    others = [path for path in below if path not in usual and _has_images(path)]
+    others = [p for p in below if p not in usual and _has_images(p) and not _is_result(p)]
     if len(others) == 1:
         return _plain(others[0], list_images(others[0]), rate)
     if others:
         names = ", ".join(path.name for path in others[:5])
         raise BadInput(f"{folder} holds several folders of images ({names}); name one of them")
     raise BadInput(_nothing(folder))
+
+
+def _is_result(folder: Path) -> bool:
+    """Whether a run of ours wrote its pictures there."""
+    return (folder / "report.json").is_file() and (folder / "trajectory.txt").is_file()
 
 
 def _has_images(folder: Path) -> bool:
