@@ -31,7 +31,7 @@ MOST_TIED = 200
 """Chunks that are looked at around one: a bound on the cost, not on the map."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class GraphEdge:
     """A measured relative transform and how far it is believed."""
 

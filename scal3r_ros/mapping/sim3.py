@@ -14,7 +14,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Sim3:
     """Frozen similarity transform(s); adjacent names cancel: S_map_chunk @ S_chunk_frame."""
 

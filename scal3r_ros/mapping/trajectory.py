@@ -16,7 +16,7 @@ FIELDS: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
     "provisional": ((), np.bool_),
     "confidence": ((), np.float64),
     "T_chunk_camera": ((4, 4), np.float64),
-    "covariance": ((6, 6), np.float64),
+    "covariance": ((6, 6), np.float32),  # no better known than that
 }
 
 
@@ -147,10 +147,11 @@ class Trajectory:
         have = len(self._columns["frame_id"])
         if rows <= have:
             return
-        grown = max(256, 2 * have) - have
         for name, values in self._columns.items():
-            fresh = np.zeros((grown, *values.shape[1:]), values.dtype)
-            self._columns[name] = np.concatenate([values, fresh])
+            # Zeros that nobody has written to take no memory yet, where they are many.
+            grown = np.zeros((max(256, 2 * have), *values.shape[1:]), values.dtype)
+            grown[:have] = values
+            self._columns[name] = grown
 
 
 def _gather(
