@@ -23,6 +23,7 @@ from scal3r_ros.reconstruct.interface import (
     Outcome,
     ReconstructionFailed,
     Reconstructor,
+    events_of,
 )
 from scal3r_ros.records import Chunk, ChunkPrediction, Event, Frame, MapUpdate, TrajectoryPose
 
@@ -87,6 +88,9 @@ class ReadOnlyMemory:
             except ReconstructionFailed as failure:
                 outcomes.append(failure)
         return outcomes
+
+    def take_events(self) -> list[Event]:
+        return events_of(self._inner)
 
     def state(self) -> MemoryState:
         return self._inner.state()
