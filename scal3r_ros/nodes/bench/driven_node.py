@@ -1,5 +1,5 @@
-"""`mapping_node` as a process of its own with a stub for the network, and what can be seen of it:
-its diagnostics, its services, and what the system says about the process."""
+"""`mapping_node` as a process of its own, usually with a stub for the network, and what can be seen
+of it: its diagnostics, its services, and what the system says about the process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -48,12 +48,16 @@ class ProcessFigures:
 
 
 def start_node(
-    output: IO[str], settings: Mapping[str, Any], stub: Mapping[str, float] | None = None
+    output: IO[str],
+    settings: Mapping[str, Any],
+    stub: Mapping[str, float] | None = None,
+    executable: Sequence[str] = (sys.executable, "-m", "scal3r_ros.nodes.bench.stub"),
 ) -> subprocess.Popen:
-    """The node with the parameters `settings`; `stub` are options of `stub.py`."""
+    """The node with the parameters `settings`; `stub` are options of `stub.py`, which is run unless
+    another `executable` is named."""
     parameters = [word for name, value in settings.items() for word in ("-p", f"{name}:={value}")]
     options = [word for name, value in (stub or {}).items() for word in (f"--{name}", str(value))]
-    command = [sys.executable, "-m", "scal3r_ros.nodes.bench.stub", *options, "--ros-args"]
+    command = [*executable, *options, "--ros-args"]
     command += ["-r", f"__ns:={NAMESPACE}", "--log-level", "error", *parameters]
     return subprocess.Popen(command, stdout=output)
 
@@ -62,17 +66,24 @@ class DrivenNode:
     """A context: the process, and a node here that publishes to it and hears it."""
 
     def __init__(
-        self, log: Path, settings: Mapping[str, Any], stub: Mapping[str, float] | None = None
+        self,
+        log: Path,
+        settings: Mapping[str, Any],
+        stub: Mapping[str, float] | None = None,
+        **about: Sequence[str],
     ) -> None:
+        """As `start_node`."""
         os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         self.log = log
         self._handle = log.open("w")
-        self.process = start_node(self._handle, settings, stub)
+        self.process = start_node(self._handle, settings, stub, **about)
         rclpy.init()
         self.node = rclpy.create_node("driver", namespace=NAMESPACE)
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
         self._health: dict[str, dict[str, str]] = {}
+        self.messages: dict[str, str] = {}
+        """What the newest diagnostics say, by concern."""
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_health, 10)
 
     def __enter__(self) -> DrivenNode:
@@ -133,6 +144,7 @@ class DrivenNode:
 
     def _on_health(self, message: DiagnosticArray) -> None:
         for status in message.status:
+            self.messages[status.name.rpartition(": ")[2]] = status.message
             self._health[status.name.rpartition(": ")[2]] = {
                 item.key: item.value for item in status.values
             }

@@ -1,7 +1,8 @@
 """The mapping node under a camera at 30 Hz while maps of 500,000 points and more are published.
 
 Node and camera are two processes on real DDS, with the default quality of service; a stub of
-constant time stands for the network. Counts lost images and times the image callback.
+constant time stands for the network. Counts lost images and times the image callback. Then once
+more with real reconstructors (`real_camera.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import signal
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from scal3r_ros.nodes.base.conversions import fill, header
+from scal3r_ros.nodes.bench import real_camera
 from scal3r_ros.nodes.bench.driven_node import NAMESPACE, start_node
 from scal3r_ros.nodes.output.publishers import CLOUD_SLICES, LATCHED
 
@@ -31,6 +34,7 @@ SETTINGS = {
     "publish.map_points": 650000, "publish.depth": "false", "loop.enabled": "false",
 }  # fmt: skip
 """Small chunks and voxels, so that the map is large within seconds."""
+REAL = ("sfm", "scal3r")
 PATIENCE = 30.0
 """Seconds within which the node must be up, and everything sent must have been processed."""
 
@@ -39,7 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `python -m scal3r_ros.nodes.bench.latency`."""
     parser.add_argument("--seconds", type=float, default=12.0, help="how long images are sent")
     parser.add_argument("--out", type=Path, default=Path("out/bench/node.json"))
-    parser.add_argument("--quick", action="store_true", help="four seconds")
+    parser.add_argument(
+        "--real-seconds", type=float, default=120.0,
+        help="how long images are sent to the installed node with each real reconstructor",
+    )  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="four seconds, and the stub alone")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -59,6 +67,7 @@ def run(args: argparse.Namespace) -> None:
         times = json.loads(output.read().splitlines()[-1])
     result: dict[str, Any] = {**seen, **times, "load": os.getloadavg()[0]}
     result["lost"] = result["sent"] - result["received"]
+    result["real"] = []
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1))
     print(
@@ -68,6 +77,21 @@ def run(args: argparse.Namespace) -> None:
         f"callback [ms], median p99 max: {result['callback_ms']}\n"
         f"stamp to callback [ms]:        {result['delay_ms']}"
     )
+    if not args.quick:
+        result["real"] = _real_rows(args.real_seconds)
+        args.out.write_text(json.dumps(result, indent=1))
+
+
+def _real_rows(seconds: float) -> list[dict[str, Any]]:
+    """The installed node with each real reconstructor; prints a table."""
+    print(real_camera.HEADING, flush=True)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in REAL:
+            found = real_camera.real_run(name, seconds, Path(folder) / f"{name}.log")
+            print(found.row, flush=True)
+            rows.append(asdict(found))
+    return rows
 
 
 class Camera:

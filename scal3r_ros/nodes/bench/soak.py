@@ -107,7 +107,7 @@ def soak(
 ) -> SoakResult:
     """Send `frames` images as fast as they are mapped; `told` hears of each window."""
     with DrivenNode(log, SETTINGS, STUB) as driven:
-        camera = _Camera(driven)
+        camera = Camera(driven)
         driven.until(lambda: camera.heard_by > 0, "the camera is heard")
         driven.until(lambda: driven.values("inference").get("state") == "ready", "the stub is up")
         idle = _idle_share(driven)
@@ -148,7 +148,7 @@ def sentence(result: SoakResult) -> str:
     )
 
 
-class _Camera:
+class Camera:
     """Sends noise, and listens as a viewer would."""
 
     def __init__(self, driven: DrivenNode) -> None:
