@@ -75,7 +75,14 @@ class MappingNode(ManagedNode):
         except ValueError as error:
             raise TransitionRefused(str(error)) from error
         self.session = MappingSession(self, self.config, self._make_mapper, run_id=uuid.uuid4().hex)
-        self.session.start()
+        try:
+            self.session.start()
+        except RuntimeError as error:  # the system gives no thread
+            self._end_session(save=False)
+            raise TransitionRefused(
+                f"{error}: too little memory or too many threads; raise the limits of the process "
+                f"(ulimit -v, ulimit -u, the memory of its container) and configure again"
+            ) from error
 
     def activate(self) -> None:
         session = self._configured()

@@ -133,7 +133,12 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=ROWS)
     options = parser.parse_args(words)
     make_stub = maker(options.seconds, options.rows)
-    return run(lambda: TimedNode(make_stub), [sys.argv[0], *ros_words], make_executor)
+    return run(
+        lambda: TimedNode(make_stub),
+        [sys.argv[0], *ros_words],
+        make_executor,
+        lambda node: node.config.autostart,
+    )
 
 
 if __name__ == "__main__":

@@ -150,6 +150,49 @@ def test_a_correction_is_slewed(start_mapping, make_robot):
     assert process.stop() == 0 and "Traceback" not in process.output
 
 
+def test_slewing_does_not_lead_through_the_change_to_metres(start_mapping, make_robot):
+    """What was on its way in map units is not mixed with metres: it ends where the scale freezes,
+    and the new place holds at once."""
+    options = {"frames": 60, "length": 30.0}
+    parameters = {
+        "tf.mode": "map_to_odom", "tf.correction": "slew", "tf.require_scale": False,
+        "tf.max_slew_distance": 1000.0, "tf.max_slew_turn": 3.0, "input.odometry": True,
+        "scale.source": "odometry", "input.timeout": 60.0, "input.camera_info": False,
+    }  # fmt: skip
+    process, robot = start_mapping(options, **parameters), make_robot(options)
+    odometry = robot.node.create_publisher(Odometry, "odom", BEST_EFFORT)
+    robot.until_active()
+    robot.until(lambda: odometry.get_subscription_count() == 1)
+    robot.send_static(pose(rotation=BODY_OPTICAL), BASE, CAMERA)
+    robot.spin(0.5)
+
+    def drive(indices):
+        for i in indices:
+            T = robot.city.T_world_camera[i] @ pose(rotation=BODY_OPTICAL.T)
+            message = Odometry(header=header(ODOM, robot.city.stamp_ns(i)), child_frame_id=BASE)
+            message.pose.pose = matrix_to_pose(T)
+            odometry.publish(message)
+            robot.show([i], rate=15)
+        robot.flush()
+
+    def broadcasts():
+        return [transform_to_matrix(item) for item in robot.transforms("map", ODOM)]
+
+    drive(range(8))
+    robot.until(broadcasts, 60, "map to odom in map units")
+    assert robot.fresh_status("scale")["frozen"] == "False"
+    drive(range(8, 60))
+    robot.until_status("scale", frozen="True")
+    robot.spin(1.0)
+    places = np.array([T[:3, 3] for T in broadcasts()])
+    off = np.linalg.norm(places - places[-1], axis=1)
+    assert off[0] > 1.0, "in map units it was elsewhere"
+    last_in_units = np.flatnonzero(off > 0.5)[-1]
+    assert len(off) > last_in_units + 5
+    assert off[last_in_units + 1 :].max() < 0.2, "and in metres it is there at once"
+    assert process.stop() == 0 and "Traceback" not in process.output
+
+
 def corrections_left(robot):
     """Metres that were still to be slewed, by every report heard."""
     reports = [s for array in robot.heard["diagnostics"] for s in array.status]
