@@ -21,6 +21,7 @@ from scal3r_ros.io.image_decoding import decode_message
 from scal3r_ros.io.image_files import natural_key
 from scal3r_ros.io.image_header import shown_size
 from scal3r_ros.io.source import BadInput, SizeCheck, SourceImage, most_common
+from scal3r_ros.io.stamp_order import sorted_closely
 from scal3r_ros.io.stretch import Stretch
 from scal3r_ros.io.video_packets import PacketDecoder, video_codec
 from scal3r_ros.records import Frame
@@ -77,11 +78,11 @@ class BagSource:
         return self._count
 
     def __iter__(self) -> Iterator[SourceImage]:
-        number = 0
+        number, name = 0, f"{self._path}: {self.topic}"
         self.stretch.rewind()
         with open_bag(self._path) as reader:
             check = SizeCheck(most_common(map(_told_size, self._first(reader, _SAMPLED))))
-            for stamp_ns, rgb in self._images(reader):
+            for stamp_ns, rgb in sorted_closely(self._images(reader), name):
                 load = partial(self._load, number, stamp_ns, rgb, check)
                 yield SourceImage(number, stamp_ns, load)
                 number += 1

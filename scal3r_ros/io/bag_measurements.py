@@ -47,7 +47,8 @@ class BagMeasurements:
                 for kind, option in wanted.items()
             }
             static = StaticTransforms.of_bag(reader)
-            camera = _first(reader, image_topic).header.frame_id
+            image = _first(reader, image_topic)
+            camera = getattr(image, "header", image).frame_id  # foxglove's have no header
             self.T_base_camera, self._turn = T_base_camera, np.eye(3)
             if "odometry" in wanted and T_base_camera is None:
                 message = _first(reader, self._topics["odometry"])

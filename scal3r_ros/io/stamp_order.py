@@ -1,13 +1,52 @@
-"""A recording whose clock stepped back, as the node sees it: a new stretch, nothing thrown away."""
+"""Recordings whose stamps are in disorder, as the node sees them: a little of it is sorted, a clock
+that stepped back begins a new stretch, and nothing is thrown away."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
+from heapq import heappop, heappush
+from itertools import count
+from typing import TypeVar
 
 from scal3r_ros.io.source import SourceImage
 
 JUMP_NS = 1_000_000_000
 """Larger steps back are a clock that was set, or a second recording; smaller ones are disorder."""
+
+log = logging.getLogger(__name__)
+HELD = 4
+"""Images that wait for one that was recorded late."""
+_Item = TypeVar("_Item")
+
+
+def sorted_closely(stamped: Iterable[tuple[int, _Item]], name: str) -> Iterator[tuple[int, _Item]]:
+    """Images by their stamps (nanoseconds), where they come at most `HELD` places too late, which
+    is told of the source called `name`.
+
+    A step back by more than `JUMP_NS` is no disorder: what came before it comes out first.
+    """
+    held: list[tuple[int, int, _Item]] = []
+    newest, late, numbers = None, 0, count()
+    for stamp_ns, item in stamped:
+        if newest is not None and stamp_ns < newest - JUMP_NS:
+            while held:
+                yield _first(held)
+            newest = None
+        late += newest is not None and stamp_ns < newest
+        heappush(held, (stamp_ns, next(numbers), item))
+        newest = stamp_ns if newest is None else max(newest, stamp_ns)
+        if len(held) > HELD:
+            yield _first(held)
+    while held:
+        yield _first(held)
+    if late:
+        log.warning("%s: %d images came after later ones; they are sorted", name, late)
+
+
+def _first(held: list[tuple[int, int, _Item]]) -> tuple[int, _Item]:
+    stamp_ns, _, item = heappop(held)
+    return stamp_ns, item
 
 
 def with_jumps(images: Iterable[SourceImage]) -> Iterator[tuple[SourceImage, bool]]:

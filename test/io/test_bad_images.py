@@ -4,7 +4,7 @@ import pytest
 
 from scal3r_ros.io.bad_images import BadImages
 from scal3r_ros.io.source import BadInput, SourceImage
-from scal3r_ros.io.stamp_order import with_jumps
+from scal3r_ros.io.stamp_order import sorted_closely, with_jumps
 from scal3r_ros.io.stamps import seconds_text
 from scal3r_ros.pipeline.offline import replace_pictures, require_apart
 
@@ -41,6 +41,17 @@ def test_two_older_stamps_are_a_jump_and_one_is_a_stray():
     assert jumps(100.0, 100.2, 100.1, 100.3) == []
     assert jumps(100, 101, 0) == []
     assert jumps(-5, -4, -3) == []
+
+
+def test_what_was_recorded_a_little_late_is_sorted_and_told(caplog):
+    def closely(*stamps):
+        return [ns // 10**8 for ns, _ in sorted_closely([(s * 10**8, s) for s in stamps], "bag")]
+
+    assert closely(1, 2, 3, 4, 5) == [1, 2, 3, 4, 5] and not caplog.text
+    assert closely(2, 1, 3, 6, 5, 4, 7, 9, 8) == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert "bag: 4 images came after later ones" in caplog.text
+    assert closely(50, 51, 53, 52, 1, 3, 2, 4) == [50, 51, 52, 53, 1, 2, 3, 4], "a clock set back"
+    assert closely(50, 51, 0, 52, 53) == [50, 51, 0, 52, 53], "a stray stamp stays where it is"
 
 
 @pytest.mark.parametrize(
