@@ -62,11 +62,9 @@ class AdaptiveSubscription:
     def adapt(self) -> None:
         """Subscribe anew if the publishers have changed what they offer; tell of mismatches."""
         if self._mismatch is not None:
-            sentence = describe_mismatch(self._node, self._topic, self._mismatch, self._section)
+            self._tell(describe_mismatch(self._node, self._topic, self._mismatch, self._section))
             self._mismatch = None
-            if sentence not in self._trouble.incompatible:
-                self._trouble.incompatible.append(sentence)
-                self._node.get_logger().warning(sentence)
+        self._tell_of_other_types()
         if self._old is not None and self._new_has_heard:
             self._end_old()
         wanted = self._wanted()
@@ -83,14 +81,31 @@ class AdaptiveSubscription:
                 self._node.destroy_subscription(subscription)
         self._old = None
 
+    def _tell(self, sentence: str) -> None:
+        """Once."""
+        if sentence not in self._trouble.incompatible:
+            self._trouble.incompatible.append(sentence)
+            self._node.get_logger().warning(sentence)
+
+    def _tell_of_other_types(self) -> None:
+        """A topic whose publishers send another type is silent for this node."""
+        ours = f"{self._kind.__module__.split('.')[0]}/msg/{self._kind.__name__}"
+        for other in sorted({info.topic_type for info in self._publishers()} - {ours}):
+            name = self._node.resolve_topic_name(self._topic)
+            self._tell(
+                f"{name} is published as {other}, which this node does not hear: it reads {ours}; "
+                f"remap {self._topic}, or see input.image_transport"
+            )
+
+    def _publishers(self) -> list[Any]:
+        name = self._node.resolve_topic_name(self._topic)
+        return self._node.get_publishers_info_by_topic(name)
+
     def _wanted(self) -> ReliabilityPolicy:
         """Without any publisher the present choice stays: messages of one that left still wait."""
         if self._config.reliability != "auto":
             return ReliabilityPolicy[self._config.reliability.upper()]
-        name = self._node.resolve_topic_name(self._topic)
-        offers = [
-            info.qos_profile.reliability for info in self._node.get_publishers_info_by_topic(name)
-        ]
+        offers = [info.qos_profile.reliability for info in self._publishers()]
         if not offers:
             return self.reliability
         return RELIABLE if all(offer == RELIABLE for offer in offers) else BEST_EFFORT

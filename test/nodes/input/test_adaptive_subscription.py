@@ -1,5 +1,7 @@
 """A subscription that changes its reliability loses nothing and repeats nothing."""
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -111,3 +113,30 @@ def test_a_mismatch_names_the_options_of_its_own_topic(ros, node, spin_until):
     assert "set qos.imu.reliability to best_effort" in sentence and "qos.image" not in sentence
     strict.destroy()
     driver.destroy_node()
+
+
+OTHER = """
+import rclpy, time
+from std_msgs.msg import String
+rclpy.init()
+kept = rclpy.create_node("other").create_publisher(String, "/imu", 5)
+time.sleep(60)
+"""
+
+
+def test_publishers_of_another_type_are_named(node, spin_until, heard):
+    subscription, _ = heard
+    process = subprocess.Popen([sys.executable, "-c", OTHER])
+
+    def told() -> list[str]:
+        subscription.adapt()
+        return subscription._trouble.incompatible
+
+    try:
+        (sentence,) = spin_until(told, node, timeout=30.0)
+        assert "/imu is published as std_msgs/msg/String" in sentence
+        assert "it reads sensor_msgs/msg/Imu" in sentence
+        assert len(told()) == 1, "once"
+    finally:
+        process.kill()
+        process.wait()
