@@ -1,6 +1,9 @@
 # Everything runs in .venv, which `make setup` creates and keeps current; a second run is quick.
 PYTHON ?= python3
 ARGS ?=
+# Processes that share the tests; files stay whole.
+TEST_PROCESSES ?= 2
+SHARED := -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 WITH_ROS := tools/with_ros
 
 # make demo BAG=path/to/bag IMAGE_TOPIC=/camera/image CONFIG=parameters.yaml VIEW=1
@@ -27,13 +30,13 @@ demo: setup
 	@$(WITH_ROS) python tools/demo.py $(DEMO_ARGS)
 
 test: setup
-	@$(WITH_ROS) python -m pytest
+	@$(WITH_ROS) python -m pytest $(SHARED)
 
 check: setup
 	@$(WITH_ROS) ruff check .
 	@$(WITH_ROS) ruff format --check .
 	@$(WITH_ROS) mypy
-	@$(WITH_ROS) python -m pytest -q -m "not slow and not ros and not gpu and not real_data"
+	@$(WITH_ROS) python -m pytest -q $(SHARED) -m "not slow and not ros and not gpu and not real_data"
 
 pytest: setup
 	@$(WITH_ROS) python -m pytest $(ARGS)

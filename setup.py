@@ -42,6 +42,7 @@ setup(
         "dev": [
             "pytest>=7",
             "pytest-timeout>=2",
+            "pytest-xdist>=3",
             "ruff>=0.5",
             "mypy>=1.10",
             "evo>=1.20",

@@ -8,6 +8,7 @@ import os
 import signal
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -132,5 +133,13 @@ def make_robot(ros):
 
 def pytest_configure() -> None:
     """A run started in the background ignores Ctrl-C and hands that on to the processes it starts;
-    tests that interrupt them need the usual answer."""
+    tests that interrupt them need the usual answer. Numerical libraries get one thread: inputs are
+    small, and threads that wait for each other on shared cores take three times as long."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first, so that runs that share the tests end together."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
