@@ -10,6 +10,7 @@ from scal3r_ros.mapping.chunking import Chunker
 from scal3r_ros.reconstruct.interface import (
     Outcome,
     OutOfDeviceMemory,
+    ReconstructionFailed,
     Reconstructor,
     events_of,
 )
@@ -33,6 +34,11 @@ class ChunkQueue:
         self._config = config
         self.chunker = Chunker(config)
         self.waiting: list[Chunk] = []
+        self.contributed = 0
+        """Chunks of this map that the memory has absorbed."""
+        self.absorbed = 0
+        """How many of those that wait it has absorbed as well: their round ended while the map was
+        being saved. They only read it, so that nothing is absorbed twice."""
 
     @property
     def frames(self) -> tuple[Frame, ...]:
@@ -64,17 +70,25 @@ class ChunkQueue:
 
     def full(self, reconstructor: Reconstructor) -> bool:
         """Whether a round is complete."""
-        size = reconstructor.round_size
+        size = self.absorbed or reconstructor.round_size
         return size is not None and len(self.waiting) >= size
+
+    def absorbed_by(self, version: int, round_size: int | None) -> int:
+        """How many of those that wait a memory has absorbed that counts `version` chunks."""
+        more = version - self.contributed
+        return more if 0 < more <= len(self.waiting[:round_size]) else 0
 
     def reconstruct_round(self, reconstructor: Reconstructor) -> list[Reconstructed]:
         """What waits, at most a round of it. When a chunk does not fit the device, all that wait
         are cut shorter. If this is interrupted the chunks wait on, if it fails they are dropped."""
         events: list[Event] = []
         while True:
-            due = self.waiting[: reconstructor.round_size]
+            due = self.waiting[: self.absorbed or reconstructor.round_size]
             try:
-                outcomes = reconstructor.reconstruct_round(due)
+                if self.absorbed:
+                    outcomes = [_read_again(reconstructor, chunk) for chunk in due]
+                else:
+                    outcomes = reconstructor.reconstruct_round(due)
             except OutOfDeviceMemory as error:
                 if not self._can_shrink(due):
                     self._drop(due)
@@ -86,6 +100,7 @@ class ChunkQueue:
             else:
                 self._drop(due)
                 events += events_of(reconstructor)
+                self.contributed += sum(not isinstance(o, ReconstructionFailed) for o in outcomes)
                 notes = [tuple(events), *[()] * (len(due) - 1)]
                 return [Reconstructed(*item) for item in zip(due, outcomes, notes, strict=True)]
 
@@ -95,9 +110,17 @@ class ChunkQueue:
     def _shrink(self, due: Sequence[Chunk], error: OutOfDeviceMemory) -> Event:
         longest = max(len(chunk.frames) for chunk in due)
         size = max(longest * 3 // 4, self._config.overlap + 1)
-        self.waiting = self.chunker.recut(self.waiting, size)
+        self.waiting, self.absorbed = self.chunker.recut(self.waiting, size), 0
         text = f"{error}; chunks have {size} frames from now on"
         return Event("chunk_shrunk", text, due[0].index)
 
     def _drop(self, due: Sequence[Chunk]) -> None:
         del self.waiting[: len(due)]
+        self.absorbed = 0
+
+
+def _read_again(reconstructor: Reconstructor, chunk: Chunk) -> Outcome:
+    try:
+        return reconstructor.reconstruct(chunk, contribute=False)
+    except ReconstructionFailed as failure:
+        return failure

@@ -60,6 +60,11 @@ class ChunkHistory:
         return not self._known
 
     @property
+    def remembers(self) -> bool:
+        """Whether a second pass can be made."""
+        return self._chunks is not None
+
+    @property
     def last(self) -> ChunkSummary:
         """The newest chunk."""
         return next(reversed(self._known.values())).summary
@@ -124,7 +129,7 @@ class ChunkHistory:
     def load_chunks(self, reconstructor: Reconstructor, folder: Path) -> None:
         """Let the reconstructor take over its part of what `save` wrote."""
         if self._chunks is not None and keeps_chunks(reconstructor):
-            cast(KeepsChunks, reconstructor).load_chunks(folder / _FOLDER, self._kept)
+            cast(KeepsChunks, reconstructor).load_chunks(folder / _FOLDER, self._kept, self._chunks)
         else:
             self._chunks = None
 

@@ -87,7 +87,7 @@ def write_state(
         except MemoryLost as lost:
             memory, kept = lost.last_known, {}
             events.append(_memory_event(lost))
-        arrays, facts = pack_state(state, memory)
+        arrays, facts = pack_state(state, memory, reconstructor.round_size)
         state.loops.copy_records(beside)
         write_map(folder / MAP_FILE, arrays, {**facts, **kept, "files": name})
     return events

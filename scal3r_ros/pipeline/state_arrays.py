@@ -22,11 +22,17 @@ from scal3r_ros.records import Chunk, ChunkSummary, Frame
 from scal3r_ros.records_arrays import Arrays, pack_prediction, unpack_prediction
 
 
-def pack_state(state: MappingState, memory: MemoryState | None) -> tuple[Arrays, dict[str, Any]]:
-    """Everything, the reconstructor's memory included unless it is lost."""
+def pack_state(
+    state: MappingState, memory: MemoryState | None, round_size: int | None
+) -> tuple[Arrays, dict[str, Any]]:
+    """Everything, the reconstructor's memory included unless it is lost; `round_size` is how many
+    chunks it takes at a time."""
     map_arrays, map_facts = pack_live_map(state.live_map)
     frame_arrays, frame_facts = pack_queue(state.chunks)
     memory_arrays, memory_facts = ({}, None) if memory is None else pack_memory(memory)
+    chunks, absorbed = state.chunks, 0
+    if memory is not None and not state.history.remembers:  # a second pass counts by itself
+        absorbed = chunks.absorbed_by(memory.version, round_size)
     kept, kept_ns = state.parallax.state()
     arrays = map_arrays | frame_arrays | memory_arrays | state.loops.state()
     arrays |= {} if kept is None else {"parallax.kept": kept}
@@ -34,6 +40,7 @@ def pack_state(state: MappingState, memory: MemoryState | None) -> tuple[Arrays,
         "assembly": map_facts,
         "frames": frame_facts,
         "memory": memory_facts,
+        "absorbed": absorbed,
         "counters": dict(state.counters),
         "seconds": dict(state.seconds),
         "next_frame_id": state.next_frame_id,
@@ -47,6 +54,9 @@ def unpack_state(state: MappingState, arrays: Mapping[str, np.ndarray], facts: M
     """Fill a new state."""
     unpack_live_map(state.live_map, arrays, facts["assembly"])
     unpack_queue(state.chunks, arrays, facts["frames"])
+    version = 0 if facts["memory"] is None else facts["memory"]["version"]
+    state.chunks.absorbed = int(facts.get("absorbed", 0))  # not in older maps
+    state.chunks.contributed = version - state.chunks.absorbed
     state.parallax.restore(arrays.get("parallax.kept"), int(facts["kept_ns"]))
     state.loops.restore(arrays)
     state.counters.update({name: int(count) for name, count in facts["counters"].items()})

@@ -7,7 +7,7 @@ outside a reconstructor knows what its memory is made of.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -114,10 +114,11 @@ class KeepsChunks(Finalizes, Protocol):
         """Write what `finalize` needs and `folder` does not hold yet; returns the number of chunks.
         Raises `SaveFailed`."""
 
-    def load_chunks(self, folder: Path, count: int) -> None:
-        """Take the first `count` chunks of `folder` instead of those kept so far, which stay if
-        that fails. Raises `ValueError`, `LookupError`, `TypeError` or `OSError` for files that
-        nobody wrote."""
+    def load_chunks(self, folder: Path, count: int, known: Collection[int]) -> None:
+        """Take of the first `count` chunks of `folder` those whose index is `known`, instead of
+        those kept so far, which stay if that fails: a chunk that ended while the map was being
+        saved waits in the map, and will come again. Raises `ValueError`, `LookupError`, `TypeError`
+        or `OSError` for files that nobody wrote."""
 
 
 class TellsEvents(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -90,7 +90,8 @@ class InterruptibleReconstructor:
         self._call(self._inner.reset)
 
     def state(self) -> MemoryState:
-        """The memory after the last finished chunk, also while one that was given up still runs."""
+        """The memory after the last finished chunk, also while one that was given up still runs.
+        That one may end meanwhile and be in it; `MemoryState.version` tells."""
         try:
             self._last_known = self._ask_memory(self._inner.state)
         except MemoryLost as lost:
@@ -101,9 +102,9 @@ class InterruptibleReconstructor:
         """As `KeepsChunks`, if `keeps_chunks`."""
         return self._ask_memory(lambda: cast(KeepsChunks, self._inner).save_chunks(folder))
 
-    def load_chunks(self, folder: Path, count: int) -> None:
+    def load_chunks(self, folder: Path, count: int, known: Collection[int]) -> None:
         """As `KeepsChunks`, if `keeps_chunks`."""
-        self._call(lambda: cast(KeepsChunks, self._inner).load_chunks(folder, count))
+        self._call(lambda: cast(KeepsChunks, self._inner).load_chunks(folder, count, known))
 
     def restore(self, state: MemoryState) -> None:
         self._call(lambda: self._inner.restore(state))

@@ -13,7 +13,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
@@ -118,9 +118,9 @@ class ProcessReconstructor:
         """As `KeepsChunks`, if `keeps_chunks`; also while a chunk is being computed."""
         return self._ask_memory("save_chunks", folder)
 
-    def load_chunks(self, folder: Path, count: int) -> None:
+    def load_chunks(self, folder: Path, count: int, known: Collection[int]) -> None:
         """As `KeepsChunks`, if `keeps_chunks`."""
-        self._ask("load_chunks", None, folder, count)
+        self._ask("load_chunks", None, folder, count, tuple(known))
 
     def restore(self, state: MemoryState) -> None:
         if not self._process.is_alive():

@@ -88,3 +88,60 @@ def test_a_map_is_saved_while_the_network_does_not_answer(kind, tmp_path):
     assert len(later.trajectory()) == mapped[0]
     later.flush()
     assert len(later.trajectory()) == later.next_frame_id >= mapped[0]
+
+
+class Lingers(OracleReconstructor):
+    """The memory has absorbed a chunk a while before the answer is there."""
+
+    def __init__(self, city):
+        super().__init__(city)
+        self.absorbed, self.released = threading.Event(), threading.Event()
+
+    def reconstruct(self, chunk, contribute=True):
+        prediction = super().reconstruct(chunk, contribute)
+        if chunk.index > 0:
+            self.absorbed.set()
+            self.released.wait()
+        return prediction
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_chunk_that_ends_while_the_map_is_saved_is_absorbed_once(tmp_path, stops):
+    city = drive(frames=30, length=30.0, width=64, height=48, route="E")
+    config = from_dict(Config, {**CONFIG, "loop.enabled": False})
+    inner = Lingers(city)
+    reconstructor = InterruptibleReconstructor(inner)
+    mapper = Mapper(config, reconstructor)
+
+    def save():
+        if inner.absorbed.is_set() and not inner.released.is_set():
+            mapper.save(tmp_path)
+            inner.released.set()
+
+    def interrupt():
+        inner.absorbed.wait()
+        reconstructor.interrupt()
+
+    if stops:
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(Interrupted):
+            for i in range(len(city)):
+                mapper.add(city.frame(i))
+        save()
+    else:
+        reconstructor.while_waiting = save
+        for i in range(len(city)):
+            mapper.add(city.frame(i))
+    assert reconstructor.close(timeout=10.0)
+    later = Mapper(config, OracleReconstructor(city))
+    later.load(tmp_path)
+    assert later.unmapped > 0 and later.reconstructor.version == 2
+    for i in range(later.next_frame_id, len(city)):
+        later.add(city.frame(i))
+    later.flush()
+    assert len(later.trajectory()) == 30
+    assert later.counters["chunks"] == later.reconstructor.version == 4
+    later.save(tmp_path)
+    again = Mapper(config, OracleReconstructor(city))
+    again.load(tmp_path)
+    assert again.reconstructor.version == 4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -91,12 +91,16 @@ class ParkedChunks:
                 write_text(facts, json.dumps(asdict(self._chunks[number])))
         return self._committed
 
-    def load(self, folder: Path, count: int) -> None:
-        """Take the first `count` chunks that `save` wrote, where none is parked yet. Raises
+    def load(self, folder: Path, count: int, known: Collection[int]) -> None:
+        """Take those of the first `count` chunks that `save` wrote whose index is `known`, where
+        none is parked yet; only the last ones can be unknown. Raises
         `ValueError`, `LookupError`, `TypeError` or `OSError` for files that nobody wrote."""
         assert not self._chunks, "chunks of two runs do not mix"
         for number in range(count):
-            self._chunks.append(_Parked.read(_file(folder, number, "facts")))
+            parked = _Parked.read(_file(folder, number, "facts"))
+            if parked.index not in known:
+                break
+            self._chunks.append(parked)
             for kind in (_TOKENS, _IMAGES):
                 self._store.adopt((kind, number), _file(folder, number, kind))
         self.commit()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Collection, Iterator, Sequence, Sized
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -173,11 +173,11 @@ class Scal3RReconstructor:
         number of all."""
         return self._parked.save(folder)
 
-    def load_chunks(self, folder: Path, count: int) -> None:
-        """Mode `finalize`: take the first `count` chunks of `save_chunks` instead of the present
-        ones, which stay if that fails."""
+    def load_chunks(self, folder: Path, count: int, known: Collection[int]) -> None:
+        """Mode `finalize`: take those of the first `count` chunks of `save_chunks` whose index is
+        `known` instead of the present ones, which stay if that fails."""
         parked = ParkedChunks(1e6 * self._config.host_megabytes, self._folder)
-        parked.load(folder, count)
+        parked.load(folder, count, known)
         self._parked = parked
 
     def state(self) -> MemoryState:
