@@ -234,7 +234,8 @@ class MapUpdate:
     chunk_index: int
     session: int
     poses: tuple[TrajectoryPose, ...]
-    """New or re-issued poses; after a correction (`corrected`) the whole trajectory."""
+    """New or re-issued poses; after a correction (`corrected`) every pose whose place or covariance
+    is not as it was told before."""
     points: np.ndarray
     """(N, 3) float32 new points in the map frame."""
     colors: np.ndarray
@@ -242,7 +243,7 @@ class MapUpdate:
     confidence: np.ndarray
     """(N,) float32."""
     corrected: bool
-    """True if a loop closure or re-alignment moved what was published before."""
+    """True if a loop closure, re-alignment or rescaling moved what was published before."""
     scale: ScaleEstimate = ScaleEstimate()
     loops: tuple[tuple[int, int], ...] = ()
     """Frame id pairs of loops accepted with this chunk."""

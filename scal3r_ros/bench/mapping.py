@@ -4,19 +4,22 @@ network.
 A city of 3.7 km is driven in 4541 frames (as KITTI odometry 00) and cut into chunks by an oracle
 that errs and has a scale of its own in every chunk. Its drift is `steady` (systematic and random)
 or `random`; both make what is published without loops. Every case runs in a process of its own.
+Where ROS is installed, the node's planner of output takes its snapshots after every chunk too.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -25,7 +28,7 @@ from scal3r_ros.bench.loop_limit import loop_limit, position_error
 from scal3r_ros.bench.oracle import RANDOM, REALISTIC, OracleReconstructor
 from scal3r_ros.config import Config, LoopConfig
 from scal3r_ros.pipeline.mapper import Mapper
-from scal3r_ros.records import Frame, TrajectoryPose
+from scal3r_ros.records import Frame, MapUpdate, TrajectoryPose
 
 FRAMES, METRES = 4541, 3724.0
 """The length of KITTI odometry sequence 00."""
@@ -68,6 +71,10 @@ class DriveResult:
     """For one loop chunk."""
     growth: float
     """By how much a chunk of the stream takes longer at the end, as a share of `chunk_seconds`."""
+    planned_seconds: float | None
+    """CPU seconds of the node's planner of output for one chunk at the start; None without ROS."""
+    planned_growth: float | None
+    """By how much that is longer at the end, as a share of `planned_seconds`."""
     peak_megabytes: float
     map_megabytes: float
     points: int
@@ -120,16 +127,22 @@ def run_case(case: DriveCase) -> DriveResult:
                  case.laps * ROUTE)  # fmt: skip
     reconstructor = OracleReconstructor(city, replace(DRIFTS[case.drift], seed=case.seed))
     mapper = Mapper(Config(loop=LoopConfig(enabled=case.loops)), reconstructor)
-    spent, loops, clock = [], [], _Clock(reconstructor)
+    spent, planned, loops, clock = [], [], [], _Clock(reconstructor)
+    plan = node_planner(mapper) if importlib.util.find_spec("rclpy") else None
     for index in range(case.frames):
         updates = mapper.add(Frame(index, city.stamp_ns(index), np.zeros((2, 2, 3), np.uint8)))
         if updates:
             loops.append(sum(len(update.loops) for update in updates))
             spent.append(clock.lap())
+            if plan is not None:
+                plan(tuple(updates))
+                planned.append(clock.lap())
     closed = sum(loops) + sum(len(update.loops) for update in mapper.flush())
     last = clock.lap()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
     chunk_seconds, loop_seconds, growth = cost_model(np.array(spent), np.array(loops))
+    plan_seconds, _, plan_growth = cost_model(np.array(planned), np.array(loops)) if planned else (
+        None, None, None)  # fmt: skip
     graph, trajectory = mapper.live_map.graph, mapper.live_map.trajectory
     limit = loop_limit(graph, trajectory, city, reconstructor.units)
     return DriveResult(
@@ -144,10 +157,24 @@ def run_case(case: DriveCase) -> DriveResult:
         chunk_seconds=chunk_seconds,
         loop_seconds=loop_seconds,
         growth=growth,
+        planned_seconds=plan_seconds,
+        planned_growth=plan_growth,
         peak_megabytes=peak,
         map_megabytes=mapper.nbytes / 1e6,
         points=mapper.points_count,
     )
+
+
+def node_planner(mapper: Mapper) -> Callable[[tuple[MapUpdate, ...]], None]:
+    """What the node decides and copies after each chunk, with its defaults and somebody who listens
+    to the map; nothing is sent."""
+    from scal3r_ros.nodes.base.node_config import NodeConfig
+    from scal3r_ros.nodes.mapping.worker import Output
+    from scal3r_ros.nodes.output.output_planner import OutputPlanner
+
+    nowhere = SimpleNamespace(put=lambda publication: None)
+    planner = OutputPlanner(NodeConfig(), nowhere, lambda: "camera", mapper.latest, lambda: 1)
+    return lambda updates: planner(Output(mapper, updates))
 
 
 def cost_model(spent: np.ndarray, loops: np.ndarray) -> tuple[float, float, float]:
@@ -172,7 +199,7 @@ def trajectory_error(poses: tuple[TrajectoryPose, ...], city: City) -> float:
 def table(results: list[DriveResult], heading: bool = True) -> str:
     """Aligned rows for people. `chain`, `best`: ATE without loops and with perfect ones."""
     names = "frames km drift seed chunks loops chain_m ATE_m best_m ATE/chain mapper_s ms/chunk "
-    names += "ms/loop growth_% peak_MB map_MB points"
+    names += "ms/loop growth_% ms/plan plan_% peak_MB map_MB points"
     rows = [names.split()] if heading else []
     for r in results:
         loops = str(r.loops_closed) if r.case.loops else "off"
@@ -180,6 +207,10 @@ def table(results: list[DriveResult], heading: bool = True) -> str:
         numbers += f"{loops} {r.ate_chained:.2f} {r.ate:.2f} {r.ate_best:.2f} "
         numbers += f"{r.ate / r.ate_chained:.3f} {r.seconds:.1f} {1e3 * r.chunk_seconds:.0f} "
         numbers += f"{1e3 * r.loop_seconds:.0f} {100 * r.growth:.0f} "
+        if r.planned_seconds is None:
+            numbers += "- - "
+        else:
+            numbers += f"{1e3 * r.planned_seconds:.1f} {100 * r.planned_growth:.0f} "
         rows.append((numbers + f"{r.peak_megabytes:.0f} {r.map_megabytes:.0f} {r.points}").split())
     return "\n".join("".join(f"{cell:>10}" for cell in row) for row in rows)
 

@@ -29,6 +29,9 @@ from scal3r_ros.mapping.sim3 import Sim3
 
 MOST_TIED = 200
 """Chunks that are looked at around one: a bound on the cost, not on the map."""
+STILL = 1e-7
+"""A node that the solver moves by less (translation in units of its chunk, radians, log-scale)
+stays as it is, so that who follows the map is told of what moved alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +129,11 @@ class PoseGraph:
             problem = self._problem()
             solution = solve_levenberg_marquardt(problem, config.max_iterations, config.loop_kernel)
         nodes = solution.nodes.orthonormal()
+        change = (Sim3.stack(list(self._nodes.values())).inverse() @ nodes).log()
+        moved = (np.abs(change) > STILL).any(axis=1)
         for i, index in enumerate(self._nodes):
-            self._nodes[index] = nodes[i]
+            if moved[i]:
+                self._nodes[index] = nodes[i]
         self._solved, self._united = (len(self._nodes), len(self.edges)), False
         self.pending = []
         return solution

@@ -77,6 +77,17 @@ class Trajectory:
         rows = slice(max(0, len(self) - count), len(self))
         return tuple(np.sort(self._columns["frame_id"][rows]).tolist())
 
+    def spread(self, count: int) -> tuple[int, ...]:
+        """At most `count` frames, evenly spread over the run, the newest among them."""
+        ids = np.sort(self._columns["frame_id"][: len(self)])
+        chosen = np.linspace(len(ids) - 1, 0, min(count, len(ids))).round().astype(np.int64)
+        return tuple(ids[chosen[::-1]].tolist())
+
+    def of_chunks(self, chunks: Iterable[int]) -> tuple[int, ...]:
+        """All frames that these chunks own, in chronological order."""
+        mine = np.isin(self._columns["chunk_index"][: len(self)], list(chunks))
+        return tuple(np.sort(self._columns["frame_id"][: len(self)][mine]).tolist())
+
     def matrices(
         self, S_map_chunk: Mapping[int, Sim3], frame_ids: Iterable[int] | None = None
     ) -> np.ndarray:

@@ -31,6 +31,9 @@ class LiveMap:
         """Number of the chain of aligned chunks that is being built."""
         self.revision = 0
         self.open: OpenChunk | None = None
+        self._told: dict[int, tuple[Sim3, np.ndarray] | None] = {}
+        """Place and covariance by which the poses of each chunk were told last; None if not all of
+        them by the same."""
 
     def emptied(self) -> LiveMap:
         """An empty map with the same revision and the same measurements from outside."""
@@ -95,6 +98,20 @@ class LiveMap:
         """Poses of the given frames (default: all) in order of time."""
         return self.trajectory.poses(self.graph.nodes, frame_ids, self.graph.covariances())
 
+    def tell_poses(self, frame_ids: Iterable[int], corrected: bool) -> tuple[TrajectoryPose, ...]:
+        """Poses of the given frames and, after a correction, of all whose place or covariance is
+        not as it was told, in order of time. They count as told then."""
+        places, certain, told = self.graph.nodes, self.graph.covariances(), set(frame_ids)
+        now = {index: (S, certain[index]) for index, S in places.items()} if corrected else {}
+        changed = [i for i, state in now.items() if not _same(self._told.get(i), state)]
+        told.update(self.trajectory.of_chunks(changed))
+        for index in {self.trajectory.chunk_of(frame_id) for frame_id in frame_ids} - now.keys():
+            state = (places[index], certain[index])
+            same = index not in self._told or _same(self._told[index], state)
+            self._told[index] = state if same else None
+        self._told |= now
+        return self.poses(sorted(told))
+
     def cloud_of(self, change: MapChange) -> PointCloud:
         """Points of a change at the present revision, whatever was corrected since."""
         clouds = []
@@ -138,3 +155,10 @@ class LiveMap:
     def path_length(self, first_id: int, last_id: int) -> float:
         """Distance travelled between two frames, map units."""
         return self.trajectory.path_length(self.graph.nodes, first_id, last_id)
+
+
+def _same(told: tuple[Sim3, np.ndarray] | None, now: tuple[Sim3, np.ndarray]) -> bool:
+    """Whether place and covariance are as they were, but for rounding."""
+    if told is None or told[0] is not now[0]:
+        return False
+    return bool(np.abs(told[1] - now[1]).max() <= 1e-9 * np.abs(now[1]).max())

@@ -206,6 +206,12 @@ class Mapper:
         """All poses at the present revision, in order of time."""
         return self.live_map.poses()
 
+    def spread_poses(self, count: int) -> np.ndarray:
+        """T_map_camera (N, 4, 4) of at most `count` frames, evenly spread over the run, in order of
+        time."""
+        trajectory = self.live_map.trajectory
+        return trajectory.matrices(self.live_map.graph.nodes, trajectory.spread(count))
+
     def newest_poses(self, count: int) -> tuple[TrajectoryPose, ...]:
         """The last `count` poses; costs the same however long the trajectory is."""
         return self.live_map.poses(self.live_map.trajectory.newest(count))

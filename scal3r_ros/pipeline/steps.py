@@ -80,14 +80,15 @@ class MappingSteps:
         loops: Sequence[tuple[int, int]] = (),
         timings: Mapping[str, float] | None = None,
     ) -> None:
-        """Make the update about a change; one that corrected the map holds every pose."""
+        """Make the update about a change; one that corrected the map holds every pose
+        that moved."""
         self.state.counters.update(event.name for event in events)
         cloud = self.live_map.cloud_of(change)
         update = MapUpdate(
             map_revision=self.live_map.revision,
             chunk_index=summary.index,
             session=summary.session,
-            poses=self.live_map.poses(None if corrected else change.frame_ids),
+            poses=self.live_map.tell_poses(change.frame_ids, corrected),
             points=cloud.points,
             colors=cloud.colors,
             confidence=cloud.confidence,
@@ -198,6 +199,7 @@ class MappingSteps:
                 contribute = self._config.memory.loop_contributes
                 with self._while_the_network_computes():
                     prediction = self._reconstructor.reconstruct(chunk, contribute)
+                state.chunks.contributed += contribute
             except OutOfDeviceMemory as error:
                 reason = str(error)
                 continue

@@ -1,13 +1,14 @@
 """Kilometres through the real mapper: drift, loops, look-alike places, lost chunks, bounded
 memory."""
 
+import importlib.util
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from oracle import RANDOM, REALISTIC, City, OracleReconstructor, Spoil, drive
 
-from scal3r_ros.bench.loop_limit import loop_limit
+from scal3r_ros.bench.loop_limit import LoopLimit, loop_limit
 from scal3r_ros.bench.mapping import (
     DriveCase,
     DriveResult,
@@ -36,17 +37,22 @@ def explore(city: City, spoil: Spoil, config: Config) -> tuple[Mapper, list[MapU
     return mapper, updates + mapper.flush()
 
 
+def limit_of(mapper: Mapper, city: City) -> LoopLimit:
+    """The same drive without loops, and with perfect ones."""
+    live_map = mapper.live_map
+    return loop_limit(live_map.graph, live_map.trajectory, city, mapper.reconstructor.units)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_loops_leave_a_tenth_of_the_drift_of_a_whole_kitti_sequence():
     city = drive(width=32, height=12)
     assert len(city) == 4541
     assert city.path_length() == pytest.approx(3724, abs=1)
-    drifting, _ = explore(city, REALISTIC, Config(loop=LoopConfig(enabled=False)))
-    closed, updates = explore(city, REALISTIC, Config())
-    errors = [trajectory_error(mapper.trajectory(), city) for mapper in (closed, drifting)]
-    assert errors[0] <= errors[1] / 10, errors
-    assert len(closed.trajectory()) == 4541
+    mapper, updates = explore(city, REALISTIC, Config())
+    error = trajectory_error(mapper.trajectory(), city)
+    assert error <= limit_of(mapper, city).without_loops / 10
+    assert len(mapper.trajectory()) == 4541
     assert sum(len(update.loops) for update in updates) >= 20
 
 
@@ -57,8 +63,7 @@ def test_of_random_drift_loops_leave_what_perfect_loops_would_leave():
     the whole is out of reach in some draws, however the loops are used."""
     city = drive(width=32, height=12)
     mapper, _ = explore(city, replace(RANDOM, seed=1), Config())
-    assembly = mapper.live_map
-    limit = loop_limit(assembly.graph, assembly.trajectory, city, mapper.reconstructor.units)
+    limit = limit_of(mapper, city)
     error = trajectory_error(mapper.trajectory(), city)
     assert 30 < limit.without_loops < 65  # as VGGT-Long reports it without loops
     assert limit.revisits > 100
@@ -135,6 +140,8 @@ def test_the_benchmark_measures_and_prints():
     assert isinstance(result, DriveResult)
     assert result.chunks == 4
     assert 0 < result.ate < 1.0
+    with_node = importlib.util.find_spec("rclpy") is not None
+    assert (result.planned_seconds is not None) == with_node
     assert result.kilometres == pytest.approx(0.106, abs=0.002)
     lines = table([result]).splitlines()
     assert lines[0].split()[:2] == ["frames", "km"]

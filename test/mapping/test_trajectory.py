@@ -65,6 +65,16 @@ def test_pose_covariance_against_sampling():
     assert np.linalg.eigvalsh(stated).min() > 0
 
 
+def test_frames_are_chosen_by_chunk_and_evenly():
+    trajectory, _, _ = filled()
+    assert trajectory.spread(4) == (0, 200, 399, 599)
+    assert trajectory.spread(1) == (599,) and len(trajectory.spread(1000)) == 600
+    everything = [i for chunk in trajectory.chunks for i in trajectory.of_chunks([chunk])]
+    assert sorted(everything) == list(trajectory.frame_ids)
+    assert all(trajectory.chunk_of(i) == 3 for i in trajectory.of_chunks([3]))
+    assert trajectory.of_chunks([]) == ()
+
+
 def test_saved_trajectory_goes_on():
     trajectory, nodes, poses = filled()
     twin = Trajectory.restore(trajectory.state())
@@ -73,6 +83,6 @@ def test_saved_trajectory_goes_on():
     assert 599 in twin
     assert 601 not in twin
     np.testing.assert_array_equal(twin.matrices(nodes, range(600)), trajectory.matrices(nodes))
-    assert Trajectory().poses(nodes) == ()
+    assert Trajectory().poses(nodes) == Trajectory().spread(9) == ()
     with pytest.raises(KeyError):
         trajectory.chunk_of(9999)

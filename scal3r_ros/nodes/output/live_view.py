@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from scal3r_ros.io.view_geometry import ViewSnapshot
+from scal3r_ros.io.view_geometry import MAX_TRAJECTORY, ViewSnapshot
 from scal3r_ros.io.viewer import LiveView, ViewerMissing
 from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.nodes.mapping.worker import Output
@@ -66,8 +66,6 @@ class NodeView:
     def _snapshot(self, output: Output) -> ViewSnapshot:
         mapper = output.mapper
         cloud = mapper.cloud(self._config.viewer.max_points)
-        trajectory = mapper.trajectory()
-        poses = [pose.T_map_camera for pose in trajectory]
         _, _, loops = graph_arrays(mapper)
         size, focal = (640, 480), 0.0
         if output.frame is not None:
@@ -77,7 +75,7 @@ class NodeView:
         return ViewSnapshot(
             cloud.points,
             cloud.colors,
-            np.array(poses, dtype=np.float64).reshape(-1, 4, 4),
+            mapper.spread_poses(MAX_TRAJECTORY),
             np.array(loops, dtype=np.float64).reshape(-1, 2, 3),
             (int(size[0]), int(size[1])),
             focal,
