@@ -9,6 +9,9 @@ from scal3r_ros.reconstruct.sfm.features import Features
 from scal3r_ros.reconstruct.sfm.learned import LearnedFeatures
 from scal3r_ros.reconstruct.sfm.sift import Sift
 
+_PLENTY = 150
+"""Matches of SIFT beside which those of XFeat, placed five times less precisely, only do harm."""
+
 
 class BothFeatures:
     """Half of the features of each kind; SIFT's come first. A descriptor has room for both kinds
@@ -30,10 +33,13 @@ class BothFeatures:
         return Features(pixels, np.concatenate([left, right]), len(precise.pixels))
 
     def match(self, first: Features, second: Features) -> np.ndarray:
-        """Each kind by its own rules."""
+        """SIFT where there is plenty of it, else each kind by its own rules."""
         (a, b), (c, d) = self._split(first), self._split(second)
+        precise = self._sift.match(a, c)
+        if len(precise) >= _PLENTY:
+            return precise
         shift = np.array([len(a.pixels), len(c.pixels)], np.uint32)
-        return np.concatenate([self._sift.match(a, c), self._learned.match(b, d) + shift])
+        return np.concatenate([precise, self._learned.match(b, d) + shift])
 
     def for_places(self, descriptors: np.ndarray) -> np.ndarray:
         """XFeat's part."""

@@ -95,6 +95,25 @@ def nearest_neighbours(
     return rows, columns, best, products.max(axis=1, initial=-UNIT * UNIT) / UNIT**2
 
 
+def spread(pixels: np.ndarray, scores: np.ndarray, size: np.ndarray, limit: int) -> np.ndarray:
+    """Indices of the `limit` points to keep among pixels (N, 2), best first, of an image of `size`
+    (width, height).
+
+    Points compete within cells that would hold four each if they were even: the best of every cell
+    come first, then the second best, so that no textured corner of the image takes all.
+    """
+    if len(pixels) <= limit:
+        return np.arange(len(pixels))
+    edge = float(np.sqrt(4 * size.prod() / limit))
+    cells = (pixels // edge).astype(int) @ np.array([1, 10000])
+    order = np.lexsort((np.arange(len(pixels)), cells))  # within a cell best first
+    starts = np.flatnonzero(np.diff(cells[order], prepend=-1))
+    rank = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+    place = np.empty(len(order), int)
+    place[order] = rank
+    return np.sort(np.lexsort((-scores, place))[:limit])
+
+
 def verify(
     first: Features,
     second: Features,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,10 +54,15 @@ class Problem:
     refine_camera: bool = False
 
 
-def start_anew(problem: Problem) -> Model:
+def _anything(model: Model) -> None:
+    """No demands on a model."""
+
+
+def start_anew(problem: Problem, check: Callable[[Model], None] = _anything) -> Model:
     """Incremental mapping from the best pair of frames; raises `ReconstructionFailed`.
 
-    Single threaded and seeded, so the same input gives the same bits.
+    What `check` raises that for is solved again from another pair. Single threaded and seeded, so
+    the same input gives the same bits.
     """
     if not problem.geometries:
         raise ReconstructionFailed(
@@ -68,6 +73,7 @@ def start_anew(problem: Problem) -> Model:
     for angle in _START_ANGLES:
         try:
             model = _solve(problem, _options(problem, angle), None)
+            check(model)
         except ReconstructionFailed as failure:
             reason = failure
             continue
@@ -181,6 +187,9 @@ def _options(problem: Problem, start_angle: float) -> Any:
     # Wide steps over weak texture leave few true matches; `judge` looks at what came of them.
     options.mapper.abs_pose_min_num_inliers = 15
     options.mapper.abs_pose_min_inlier_ratio = 0.15
+    # Good enough to go on from; `polish` adjusts everything once more.
+    options.ba_global_max_refinements, options.ba_global_max_num_iterations = 2, 20
+    options.ba_local_max_refinements, options.ba_local_max_num_iterations = 1, 15
     options.mapper.filter_max_reproj_error = problem.max_error
     options.mapper.num_threads = 1
     options.mapper.random_seed = problem.seed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scal3r_ros.reconstruct.sfm.features import UNIT, Features, nearest_neighbours
+from scal3r_ros.reconstruct.sfm.features import UNIT, Features, nearest_neighbours, spread
 
 _MIN_COSINE = 0.82
 _RATIO = 0.95
@@ -39,7 +39,7 @@ class LearnedFeatures:
             found = sparse_points(maps.features, heads, _SURPLUS * limit)
             fine = below_a_pixel(score_map(heads.keypoint_logits), found.pixels)
         size = np.array(images.shape[:1:-1])
-        chosen = _spread(found.pixels.numpy(), found.scores.numpy(), size, limit)
+        chosen = spread(found.pixels.numpy(), found.scores.numpy(), size, limit)
         scale = np.array(rgb.shape[1::-1]) / size
         pixels = (fine.numpy()[chosen] + 0.5) * scale
         descriptors = np.rint(found.descriptors.numpy()[chosen] * UNIT)
@@ -55,21 +55,3 @@ class LearnedFeatures:
     def for_places(self, descriptors: np.ndarray) -> np.ndarray:
         """The descriptors themselves."""
         return (descriptors / UNIT).astype(np.float32)
-
-
-def _spread(pixels: np.ndarray, scores: np.ndarray, size: np.ndarray, limit: int) -> np.ndarray:
-    """Indices of the `limit` points to keep, best first.
-
-    Points compete within cells that would hold four each if they were even: the best of every cell
-    come first, then the second best, so that no textured corner of the image takes all.
-    """
-    if len(pixels) <= limit:
-        return np.arange(len(pixels))
-    edge = float(np.sqrt(4 * size.prod() / limit))
-    cells = (pixels // edge).astype(int) @ np.array([1, 10000])
-    order = np.lexsort((np.arange(len(pixels)), cells))  # within a cell best first
-    starts = np.flatnonzero(np.diff(cells[order], prepend=-1))
-    rank = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
-    place = np.empty(len(order), int)
-    place[order] = rank
-    return np.sort(np.lexsort((-scores, place))[:limit])

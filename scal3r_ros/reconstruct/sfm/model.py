@@ -134,11 +134,11 @@ def _read(found: Any, image_ids: list[int]) -> Model:
     table = np.array(elements, np.int64).reshape(-1, 3)
     tracks = Tracks(np.array(points).reshape(-1, 3), *table.T)
     camera = next(iter(found.cameras.values()))
-    angles = _ray_angles(tracks, poses[:, :3, 3])
+    angles = ray_angles(tracks, poses[:, :3, 3])
     return Model(tuple(positions), poses, tracks, angles, np.array(errors), camera)
 
 
-def _ray_angles(tracks: Tracks, centres: np.ndarray) -> np.ndarray:
+def ray_angles(tracks: Tracks, centres: np.ndarray) -> np.ndarray:
     """(P,) twice the largest angle (rad) between a point's rays and their mean."""
     rays = centres[tracks.frame] - tracks.points[tracks.point]
     rays /= np.maximum(np.linalg.norm(rays, axis=1, keepdims=True), 1e-12)

@@ -21,6 +21,7 @@ from scal3r_ros.reconstruct.sfm.incremental import Problem, go_on, start_anew
 from scal3r_ros.reconstruct.sfm.matching import Matcher, pairs_in_time, pairs_of_loop
 from scal3r_ros.reconstruct.sfm.model import Model
 from scal3r_ros.reconstruct.sfm.places import describe, learn_words
+from scal3r_ros.reconstruct.sfm.polish import polish
 from scal3r_ros.reconstruct.sfm.prediction import DepthMaps, depth_maps, filled, spread, to_record
 from scal3r_ros.reconstruct.sfm.window import Window
 from scal3r_ros.records import Chunk, ChunkPrediction, Frame
@@ -92,8 +93,11 @@ class SfmReconstructor:
             descriptors = self._describe(features, contribute)
         solved = self._solve(chunk, features, descriptors, camera, seconds)
         self._check_registered(len(solved.rows), len(frames))
+        with timed(seconds, "polish"):
+            solved = self._polished(solved, frames)
+        self._check_registered(len(solved.rows), len(frames))
         with timed(seconds, "depth"):
-            maps = self._depth(chunk, frames, features, solved)
+            maps = self._depth(chunk, frames, solved)
         absorbed = self._absorbed + contribute
         prediction = to_record(
             chunk, solved.model, solved.rows, solved.positions, maps, descriptors, absorbed, seconds
@@ -164,19 +168,19 @@ class SfmReconstructor:
         outcomes: list[Solved | ReconstructionFailed] = []
         if known is not None:
             older = [i for i in known.frame_ids if i < ids[0]]
-            items = dict(zip(known.frame_ids, known.features)) | dict(zip(ids, features))
+            items = dict(zip(ids, features)) | dict(zip(known.frame_ids, known.features))
             all_ids = (*older, *ids)
             everything = tuple(items[i] for i in all_ids)
             pairs = _pairs_with_new(all_ids, known.frame_ids)
             problem = self._problem(all_ids, everything, pairs, camera, seconds)
             with timed(seconds, "mapping"):
-                outcomes.append(_tried(all_ids, ids, problem, known))
+                outcomes.append(_tried(all_ids, ids, problem, known, goes_on=True))
         if not any(isinstance(o, Solved) and len(o.rows) >= _ENOUGH * wanted for o in outcomes):
             loop = chunk.kind == "loop"
             pairs = pairs_of_loop(chunk, descriptors) if loop else pairs_in_time(wanted)
             problem = self._problem(ids, tuple(features), pairs, camera, seconds)
             with timed(seconds, "mapping"):
-                outcomes.append(_tried(ids, ids, problem, None))
+                outcomes.append(_tried(ids, ids, problem, known, goes_on=False))
         solved = [outcome for outcome in outcomes if isinstance(outcome, Solved)]
         if not solved:
             raise next(o for o in reversed(outcomes) if isinstance(o, ReconstructionFailed))
@@ -194,16 +198,17 @@ class SfmReconstructor:
             geometries = self._matcher.geometries(ids, features, pairs, camera)
         return Problem(features, geometries, camera, self._config.max_error, self._config.seed)
 
-    def _depth(
-        self,
-        chunk: Chunk,
-        frames: Sequence[Frame],
-        features: Sequence[Features],
-        solved: Solved,
-    ) -> DepthMaps:
+    def _polished(self, solved: Solved, frames: Sequence[Frame]) -> Solved:
+        """The same after a closer look at the images; those of older frames are gone."""
+        images = {frame.id: frame.rgb for frame in frames}
+        seen = [images.get(solved.frame_ids[p]) for p in solved.model.positions]
+        found = polish(solved.model, solved.features, seen, self._config.max_error / 2)
+        return replace(solved, model=found.model, features=found.features)
+
+    def _depth(self, chunk: Chunk, frames: Sequence[Frame], solved: Solved) -> DepthMaps:
         """Depth of the features, and of every pixel of the frames that the chunk will own."""
         kept = [frames[p] for p in solved.positions]
-        seen = [features[p] for p in solved.positions]
+        seen = [solved.features[solved.model.positions[row]] for row in solved.rows]
         width = self._config.dense_width if self._config.dense else _MAP_WIDTH
         maps = depth_maps(kept, seen, solved.model, solved.rows, _intrinsics(frames[0]), width)
         if not self._config.dense:
@@ -266,11 +271,24 @@ class SfmReconstructor:
 
 
 def _tried(
-    all_ids: tuple[int, ...], wanted_ids: tuple[int, ...], problem: Problem, known: Window | None
+    all_ids: tuple[int, ...],
+    wanted_ids: tuple[int, ...],
+    problem: Problem,
+    known: Window | None,
+    goes_on: bool,
 ) -> Solved | ReconstructionFailed:
-    """The frames solved one way, or why that failed."""
+    """The frames solved one way, or why that failed: from what is known, or anew and compared with
+    that."""
+
+    def check(model: Model) -> None:
+        if known is not None:
+            known.check(model, all_ids)
+
     try:
-        model = start_anew(problem) if known is None else go_on(problem, known.known(all_ids))
+        if goes_on and known is not None:
+            model = go_on(problem, known.known(all_ids))
+        else:
+            model = start_anew(problem, check)
     except ReconstructionFailed as failure:
         return failure
     solved = Solved(model, all_ids, problem.features, wanted_ids)

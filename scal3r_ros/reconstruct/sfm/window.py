@@ -7,12 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scal3r_ros.reconstruct.interface import ReconstructionFailed
 from scal3r_ros.reconstruct.sfm.features import Features
 from scal3r_ros.reconstruct.sfm.incremental import Known
 from scal3r_ros.reconstruct.sfm.model import Model, Tracks
 
 _LENGTH = 24
 """Frames remembered."""
+_LEAST_SHARED = 3
+_MAX_TURN, _MAX_SHIFT = np.radians(5.0), 0.25
+"""How far frames may be from where they were: median turn (rad) and mean distance, as a share of
+their spread."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,22 @@ class Window:
         positions = tuple(frame_ids.index(i) for i in self.frame_ids)
         return Known(positions, self.T_model_camera, self.tracks)
 
+    def check(self, model: Model, frame_ids: Sequence[int]) -> None:
+        """Raise `ReconstructionFailed` if a model that was built from `frame_ids` has the
+        remembered frames at other places, whatever its own frame and scale are."""
+        rows = {frame_ids[position]: row for row, position in enumerate(model.positions)}
+        shared = [(row, rows[i]) for row, i in enumerate(self.frame_ids) if i in rows]
+        if len(shared) < _LEAST_SHARED:
+            return
+        ours, theirs = (poses[list(chosen)] for poses, chosen in zip(
+            (self.T_model_camera, model.T_model_camera), zip(*shared)))  # fmt: skip
+        turn, shift = disagreement(ours, theirs)
+        if turn > _MAX_TURN or shift > _MAX_SHIFT:
+            raise ReconstructionFailed(
+                f"frames solved before have other poses now: {np.degrees(turn):.0f} degrees and "
+                f"{100 * shift:.0f} % of their path off"
+            )
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything as arrays, to save."""
         return {
@@ -73,3 +94,18 @@ class Window:
             np.array(arrays["window.poses"]),
             Tracks(np.array(arrays["window.points"]), *np.array(arrays["window.tracks"]).T),
         )
+
+
+def disagreement(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """How far poses (S, 4, 4) differ in two frames of different scale: median turn (rad), and RMS
+    distance relative to the spread of the cameras."""
+    across = second[:, :3, :3] @ first[:, :3, :3].transpose(0, 2, 1)
+    left, _, right = np.linalg.svd(across.sum(axis=0))
+    R = left @ np.diag([1.0, 1.0, np.sign(np.linalg.det(left @ right))]) @ right
+    apart = np.einsum("sij,kj->sik", across, R)
+    turns = np.arccos(np.clip((np.trace(apart, axis1=1, axis2=2) - 1) / 2, -1, 1))
+    a, b = (T[:, :3, 3] - T[:, :3, 3].mean(axis=0) for T in (first, second))
+    a = a @ R.T
+    spread = float((b * b).sum())
+    off = b - a * float((a * b).sum()) / max(float((a * a).sum()), 1e-12)
+    return float(np.median(turns)), float(np.sqrt((off * off).sum() / max(spread, 1e-12)))
