@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from scal3r_ros.reconstruct.sfm.depth_gates import confirmed, on_surfaces
-from scal3r_ros.reconstruct.sfm.flow_depth import DepthEstimate, refined
 from scal3r_ros.reconstruct.sfm.model import Model
+from scal3r_ros.reconstruct.sfm.photometric import DepthEstimate, refined
+from scal3r_ros.reconstruct.sfm.planar import smoothed
 from scal3r_ros.reconstruct.sfm.sweep import View, first_depth
 
 _MIN_PLANES, _MAX_PLANES = 16, 48
@@ -21,10 +23,10 @@ _GOOD_ANGLE = np.radians(4.0), np.radians(12.0)
 _MIN_SHARED = 15
 _REACH = 8
 """Farthest neighbour in time, frames."""
-_EVIDENCE = 0.02
-"""Least evidence for a depth that could not be refined."""
-_COARSE_ERROR = 0.03
-"""Relative standard deviation of such a depth, at best."""
+_THREADS = 2
+"""Frames computed side by side; more wait for each other."""
+_ROUNDS = 2
+"""Of refinement, at either size."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +56,22 @@ def dense_depth(
     K[:2, 2] -= 0.5
     poses = model.T_model_camera[list(rows)]
     partners = {i: choose_neighbours(model, rows, i, neighbours) for i in wanted}
-    estimates = {}
-    for i in wanted:
+
+    def estimate(i: int) -> DepthEstimate:
         views = [View(images[j], np.linalg.inv(poses[j]) @ poses[i], j < i) for j in partners[i]]
-        planes = _planes(model, rows[i], views, K)
-        estimates[i] = _estimate(images[i], views, K, planes)
+        return _estimate(images[i], views, K, _planes(model, rows[i], views, K))
+
+    with ThreadPoolExecutor(_THREADS) as threads:  # array libraries let go of the interpreter
+        estimates = dict(zip(wanted, threads.map(estimate, wanted)))
     empty = np.zeros(images[0].shape, np.float32)
     surfaces = [on_surfaces(estimates[i]) if i in estimates else empty for i in range(len(rows))]
     depth = np.full((len(wanted), *images[0].shape), np.nan, np.float32)
     certainty = np.zeros_like(depth)
     for number, i in enumerate(wanted):
         others = [j for j in partners[i] if j in estimates]
-        kept = confirmed(surfaces, poses, K, i, others)
-        depth[number][kept] = 1.0 / surfaces[i][kept]
+        inverse = confirmed(surfaces, poses, K, i, others)
+        kept = inverse > 0
+        depth[number][kept] = 1.0 / inverse[kept]
         certainty[number][kept] = 1.0 / np.maximum(estimates[i].relative_error[kept], 1e-3)
     return DenseDepth(depth, certainty)
 
@@ -127,17 +132,10 @@ def _estimate(
     half[:2, 2] += (np.diag(scale)[:2] - 1) / 2
     first = first_depth(_halved(gray, size), small, half, planes)
     start = cv2.medianBlur(first.inverse_depth, 3)
-    start = cv2.resize(start, (width, height), interpolation=cv2.INTER_NEAREST)
-    fine = refined(gray, views, K, start)
-    spacing = float(planes[1] - planes[0])
-    coarse_error = np.maximum(spacing / np.maximum(start, 1e-9), _COARSE_ERROR)
-    evident = cv2.resize(first.evidence, (width, height)) > _EVIDENCE
-    coarse_error = np.where(evident, coarse_error, np.inf)
-    known = fine.inverse_depth > 0
-    return DepthEstimate(
-        np.where(known, fine.inverse_depth, start),
-        np.where(known, fine.relative_error, coarse_error).astype(np.float32),
-    )
+    coarse = smoothed(refined(_halved(gray, size), small, half, start, _ROUNDS))
+    start = np.where(coarse.inverse_depth > 0, coarse.inverse_depth, start)
+    start = cv2.resize(start, (width, height), interpolation=cv2.INTER_LINEAR)
+    return smoothed(refined(gray, views, K, start, _ROUNDS))
 
 
 def _halved(gray: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from scal3r_ros.reconstruct.sfm.flow_depth import DepthEstimate
+from scal3r_ros.reconstruct.sfm.photometric import DepthEstimate
 
 _MAX_ERROR = 0.06
 """Largest relative standard deviation; the sky, where depth is unknowable, exceeds any."""
 _MAX_STEP = 1.15
 """Largest ratio of depths in a small window: beyond it, pixels may lie between two surfaces."""
-_AGREEMENT = 0.05
+_AGREEMENT = 0.03
 """Largest relative difference between two frames' depths of one point."""
 _SPECKLE = 40
 """Smaller islands of depth are mistakes, px."""
@@ -38,30 +38,37 @@ def confirmed(
     row: int,
     others: Sequence[int],
 ) -> np.ndarray:
-    """(H, W) bool: pixels of frame `row` whose point lies on the surface that enough `others`
-    found too.
+    """(H, W) inverse depth of frame `row` where its point lies on the surface that enough `others`
+    found too, the mean of what they say; else 0.
 
     `inverse` are maps (H, W) of inverse depth, 0 where unknown; poses (S, 4, 4) are T_model_camera.
     Two frames must agree where there are three or more to ask, else one.
     """
-    height, width = inverse[row].shape
-    y, x = np.nonzero(inverse[row])
-    depth = 1.0 / inverse[row][y, x]
-    rays = np.linalg.inv(intrinsics) @ np.stack([x, y, np.ones_like(x)]).astype(float)
-    points = poses[row, :3, :3] @ (rays * depth) + poses[row, :3, 3:]
-    count = np.zeros(len(x), int)
+    own = inverse[row]
+    known = own > 0
+    height, width = own.shape
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    count, total = np.zeros(own.shape, int), np.ones_like(own)
     for other in others:
-        T_other_model = np.linalg.inv(poses[other])
-        seen = T_other_model[:3, :3] @ points + T_other_model[:3, 3:]
-        ahead = np.where(seen[2] > 1e-9, seen[2], np.inf)
-        pixels = np.rint((intrinsics @ seen)[:2] / ahead).astype(int)
-        inside = (pixels >= 0).all(axis=0) & (pixels[0] < width) & (pixels[1] < height)
-        inside &= np.isfinite(ahead)
-        there = inverse[other][pixels[1][inside], pixels[0][inside]]
-        count[inside] += np.abs(there * ahead[inside] - 1) < _AGREEMENT
-    kept = np.zeros((height, width), bool)
-    kept[y, x] = count >= (2 if len(others) >= 3 else 1)
-    return kept
+        T_other_row = np.linalg.inv(poses[other]) @ poses[row]
+        turn = (intrinsics @ T_other_row[:3, :3] @ np.linalg.inv(intrinsics)).astype(np.float32)
+        shift = (intrinsics @ T_other_row[:3, 3]).astype(np.float32)
+        right, down, ahead = (
+            turn[i, 0] * x + turn[i, 1] * y + turn[i, 2] + shift[i] * own for i in range(3)
+        )
+        # All by inverse depth: a point at 1 / own lies at ahead / own in the other frame.
+        visible = known & (ahead > 1e-6)
+        scale = np.where(visible, ahead, 1.0)
+        there, whole = (
+            cv2.remap(plane, right / scale, down / scale, cv2.INTER_LINEAR)
+            for plane in (inverse[other], (inverse[other] > 0).astype(np.float32))
+        )
+        ratio = there * scale / np.where(known, own, 1.0)
+        agrees = visible & (whole > 0.999) & (np.abs(ratio - 1) < _AGREEMENT)
+        count += agrees
+        total += np.where(agrees, ratio, 0.0)
+    enough = count >= (2 if len(others) >= 3 else 1)
+    return np.where(enough, own * total / (1 + count), 0.0).astype(np.float32)
 
 
 def _without_islands(inverse: np.ndarray) -> np.ndarray:

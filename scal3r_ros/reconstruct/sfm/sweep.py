@@ -2,7 +2,7 @@
 aggregation (Hirschmueller, PAMI 2008).
 
 It needs no start, so it copes with wide steps and turns; it is coarse and fills what has no texture
-from around. `flow_depth` refines it and says what can be believed.
+from around. `photometric` refines it and says what can be believed.
 """
 
 from __future__ import annotations

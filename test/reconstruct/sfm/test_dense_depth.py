@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from scal3r_ros.reconstruct.sfm.depth_gates import confirmed, on_surfaces
-from scal3r_ros.reconstruct.sfm.flow_depth import DepthEstimate, refined
+from scal3r_ros.reconstruct.sfm.photometric import DepthEstimate, refined
+from scal3r_ros.reconstruct.sfm.planar import smoothed
 from scal3r_ros.reconstruct.sfm.sweep import View, first_depth
 
 SIZE = (120, 160)
@@ -66,7 +67,7 @@ def test_a_textured_plane_is_found(cameras, normal):
     truth = wall.inverse_depth()
     off = np.abs(first.inverse_depth / truth - 1)
     assert np.median(off) < 0.05 and (first.evidence > 0.02).mean() > 0.9
-    fine = refined(gray, views, K, first.inverse_depth)
+    fine = refined(gray, views, K, first.inverse_depth, 3)
     known = fine.inverse_depth > 0
     off = np.abs(fine.inverse_depth[known] / truth[known] - 1)
     assert known.mean() > 0.9 and np.median(off) < 0.015
@@ -83,15 +84,26 @@ def test_what_has_no_texture_has_no_evidence_and_no_precise_depth():
     gray = np.rint(wall.seen_from(np.eye(4)) + noise.normal(0, 1, SIZE)).astype(np.uint8)
     first = first_depth(gray, views, K, PLANES)
     assert (first.evidence > 0.02).mean() < 0.1
-    fine = refined(gray, views, K, first.inverse_depth)
+    fine = refined(gray, views, K, first.inverse_depth, 3)
     assert (on_surfaces(fine) > 0).mean() < 0.05
 
 
 def test_distant_things_are_not_given_a_depth():
     far = Wall((0, 0, 1e-4))
     gray, views = far.seen_from(np.eye(4)), views_of(far, SIDEWAYS)
-    fine = refined(gray, views, K, first_depth(gray, views, K, PLANES).inverse_depth)
+    fine = refined(gray, views, K, first_depth(gray, views, K, PLANES).inverse_depth, 3)
     assert (on_surfaces(fine) > 0).mean() < 0.01
+
+
+def test_noise_on_a_slanted_plane_averages_out_and_steps_are_left_out():
+    truth = Wall((0.1, 0.25, 0.3)).inverse_depth()
+    truth[:, 80:] *= 1.15
+    noise = np.random.default_rng(2).normal(1, 0.01, SIZE)
+    found = smoothed(DepthEstimate((truth * noise).astype(np.float32), np.full(SIZE, 0.01)))
+    known = found.inverse_depth > 0
+    off = np.abs(found.inverse_depth / truth - 1)[known]
+    assert np.median(off) < 0.0015 and known[:, :70].mean() > 0.9
+    assert not known[:, 78:82].any() and known[:, 90:].mean() > 0.9
 
 
 def test_edges_and_islands_are_left_out():
@@ -108,6 +120,6 @@ def test_a_depth_that_others_contradict_is_not_confirmed():
     wrong = truth.copy()
     wrong[40:80, 60:100] = 0.5
     poses = np.stack([np.eye(4), pose(0.1), pose(-0.1), pose(0.2)])
-    kept = confirmed([wrong, truth, truth, truth], poses, K, 0, [1, 2, 3])
+    kept = confirmed([wrong, truth, truth, truth], poses, K, 0, [1, 2, 3]) > 0
     assert not kept[40:80, 60:100].any()
     assert kept[:, 30:50].all()
