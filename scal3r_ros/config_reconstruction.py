@@ -56,6 +56,13 @@ class ModelConfig(Section):
         16384, "Tokens handled at once inside a memory unit; bounds its peak memory.", minimum=64
     )
     head_batch: int = option(8, "Frames decoded at once by the dense heads.", minimum=1)
+    refine: str = option(
+        "none",
+        "bundle: what a network predicts for a chunk is the start of a bundle adjustment over "
+        "matched features (`sfm.features`), taken where the reprojection error falls and no pose "
+        "moves beyond its uncertainty. none: as predicted.",
+        choices=("none", "bundle"),
+    )
     point_head: bool = option(False, "Also run the point head and align chunks with its points.")
     threads: int = option(
         0,
@@ -114,7 +121,7 @@ class SfmConfig(Section):
         "and torch are installed, else sift, which is precise but needs texture.",
         choices=("auto", "sift", "xfeat", "both"),
     )
-    max_features: int = option(2400, "Features per image; of both kinds together.", minimum=64)
+    max_features: int = option(1600, "Features per image; of both kinds together.", minimum=64)
     min_registered: float = option(
         0.5, "Smallest share of a chunk's frames that must be registered.", minimum=0.0, maximum=1.0
     )

@@ -134,6 +134,8 @@ class ChunkPrediction:
     """Number of chunks that the memory had absorbed when this prediction was made."""
     timings: Mapping[str, float] = field(default_factory=dict)
     """Seconds by stage."""
+    note: str = ""
+    """What a user should know of how it came about, such as whether it was refined."""
 
     def __post_init__(self) -> None:
         if self.gauge not in GAUGES:
@@ -222,7 +224,7 @@ class Event:
     chunk_index: int | None = None
 
 
-GOOD_NEWS = ("loop_closed", "scale_frozen")
+GOOD_NEWS = ("loop_closed", "scale_frozen", "refinement")
 """Events that are logged as information, all others as warnings; a few per chunk at most."""
 
 

@@ -98,6 +98,7 @@ def pack_prediction(prediction: ChunkPrediction) -> Packed:
         "starts_segment": prediction.starts_segment,
         "memory_version": prediction.memory_version,
         "timings": dict(prediction.timings),
+        "note": prediction.note,
     }
     arrays = {}
     for name, (dtype, _) in {**_PER_FRAME, **_OPTIONAL}.items():
@@ -128,6 +129,7 @@ def unpack_prediction(
         starts_segment=facts["starts_segment"],
         memory_version=facts["memory_version"],
         timings=dict(facts["timings"]),
+        note=facts.get("note", ""),
         **found,
     )
 

@@ -150,7 +150,8 @@ class MappingSteps:
             with timed(state.seconds, "record"):
                 state.loops.record(outcome, {frame.id: frame for frame in chunk.frames})
         finally:  # the chunk is in the map, whether or not a later loop can use it
-            self._finish(summary, change, item.events, outcome.timings)
+            note = [Event("refinement", outcome.note, chunk.index)] if outcome.note else []
+            self._finish(summary, change, [*item.events, *note], outcome.timings)
 
     def _finish(
         self,

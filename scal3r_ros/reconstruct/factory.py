@@ -95,9 +95,13 @@ def open_reconstructor(config: Config, folder: Path | None = None) -> Reconstruc
         )
     if name == "sfm":
         return _open_sfm(config)
-    if name in SEQUENTIAL:
-        return _open_loger(config)
-    return _open_scal3r(config, folder)
+    if config.model.refine == "bundle" and config.memory.mode == "finalize":
+        raise ValueError(
+            "model.refine bundle looks at the images of a chunk, which memory.mode finalize does "
+            "not have at the end; take memory.mode stream or batch, or model.refine none"
+        )
+    network = _open_loger(config) if name in SEQUENTIAL else _open_scal3r(config, folder)
+    return _refined(config, network) if config.model.refine == "bundle" else network
 
 
 def preset_options(reconstructor: str, checkpoint: str) -> Mapping[str, Any]:
@@ -119,7 +123,10 @@ def known_limits(config: Config) -> str:
     name = config.model.reconstructor
     embedded = name == "scal3r" and not config.model.checkpoint
     limits = [EMBEDDED_LIMITS] if embedded else []
-    if idle := changed_options(config, UNUSED[name].reported):
+    reported = UNUSED[name].reported
+    if config.model.refine == "bundle":  # takes its features from there
+        reported = tuple(section for section in reported if section != "sfm")
+    if idle := changed_options(config, reported):
         limits.append(f"reconstructor {name} does not use {', '.join(idle)}")
     return "; ".join(limits)
 
@@ -150,16 +157,19 @@ def check_processes(reconstructor: str, asked: str) -> None:
 
 
 def _open_sfm(config: Config) -> Reconstructor:
+    _require_pycolmap("reconstructor sfm")
+    from scal3r_ros.reconstruct.sfm.reconstructor import SfmReconstructor
+
+    return SfmReconstructor(config.sfm, open_features(config.sfm.features))
+
+
+def _require_pycolmap(asked: str) -> None:
     try:
         with kept_signal_handlers():
             import pycolmap  # noqa: F401
     except ImportError as error:
-        raise _missing(
-            "pycolmap", "reconstructor sfm needs the library pycolmap: pip install pycolmap", error
-        ) from error
-    from scal3r_ros.reconstruct.sfm.reconstructor import SfmReconstructor
-
-    return SfmReconstructor(config.sfm, open_features(config.sfm.features))
+        advice = f"{asked} needs the library pycolmap: pip install pycolmap"
+        raise _missing("pycolmap", advice, error) from error
 
 
 def open_features(wanted: str) -> FeatureKind:
@@ -190,6 +200,14 @@ def _learned_features(alone: bool) -> FeatureKind:
         return LearnedFeatures() if alone else BothFeatures()
     except WeightsMissing as missing:
         raise MissingLibrary(f"{missing}; or use sfm.features sift") from missing
+
+
+def _refined(config: Config, network: Reconstructor) -> Reconstructor:
+    _require_pycolmap("model.refine bundle")
+    from scal3r_ros.reconstruct.refine.reconstructor import RefinedReconstructor
+
+    kind = open_features(config.sfm.features)
+    return RefinedReconstructor(network, kind, config.sfm.max_features, config.sfm.seed)
 
 
 def _open_loger(config: Config) -> Reconstructor:

@@ -1,0 +1,1 @@
+"""Bundle adjustment of what a network predicted for a chunk, taken only where it is better."""
