@@ -1,7 +1,8 @@
 """Map a folder of images, a video file or a rosbag2 and write the result to a folder.
 
 Written: trajectory.txt (TUM format, camera to map), map.ply (colour, confidence), report.json,
-trajectory.png, map_top.png and a few depth_*.png. A file appears only when it is complete.
+trajectory.png, map_top.png, map_view.png and a few depth_*.png. A file appears only when it is
+complete.
 
   scal3r reconstruct drive.mp4 --out result
   scal3r reconstruct bag/ --topic /camera/color/image_raw --out result

@@ -1,4 +1,4 @@
-"""Pictures of a result: trajectory with loops, map from above, depth maps. Same input, same bytes.
+"""Pictures of a result: trajectory with loops, depth maps. Same input, same bytes.
 
 matplotlib draws without a display and only here; depth maps need OpenCV alone.
 """
@@ -14,8 +14,6 @@ import cv2
 import numpy as np
 
 from scal3r_ros.files import write_bytes
-
-_TOP_VIEW_PIXELS = 1400
 
 
 def draw_trajectory(
@@ -48,37 +46,6 @@ def draw_trajectory(
     _save(figure, path)
 
 
-def draw_top_view(
-    path: str | Path, points: np.ndarray, colors: np.ndarray, positions: np.ndarray
-) -> None:
-    """The map from above in its own colours: points (N, 3) z up, the highest one of a pixel wins;
-    camera positions (M, 3) as a line."""
-    image = np.full((_TOP_VIEW_PIXELS // 2, _TOP_VIEW_PIXELS, 3), 255, np.uint8)
-    if len(points):
-        low, high = np.percentile(points[:, :2], [1, 99], axis=0)
-        if len(positions):
-            low = np.minimum(low, positions[:, :2].min(axis=0))
-            high = np.maximum(high, positions[:, :2].max(axis=0))
-        extent = np.maximum(high - low, 1e-9)
-        low, extent = low - 0.04 * extent.max(), extent + 0.08 * extent.max()
-        scale = _TOP_VIEW_PIXELS / extent.max()
-        width, height = np.ceil(extent * scale).astype(int)
-        image = np.full((height, width, 3), 255, np.uint8)
-        order = np.argsort(points[:, 2], kind="stable")
-        pixels = ((points[order, :2] - low) * scale).astype(int)
-        inside = ((pixels >= 0) & (pixels < [width, height])).all(axis=1)
-        radius = int(np.clip(np.sqrt(300_000 / len(points)), 0, 4))  # sparse maps: larger dots
-        columns, rows = pixels[inside, 0], height - 1 - pixels[inside, 1]
-        for right in range(radius + 1):
-            for down in range(radius + 1):
-                at = np.minimum(rows + down, height - 1), np.minimum(columns + right, width - 1)
-                image[at] = colors[order][inside]
-        line = ((positions[:, :2] - low) * scale).astype(np.int32)
-        line[:, 1] = height - 1 - line[:, 1]
-        cv2.polylines(image, [line], False, (220, 30, 30), 2, cv2.LINE_AA)
-    _save_rgb(image, path)
-
-
 def draw_depth(
     path: str | Path, rgb: np.ndarray, depth: np.ndarray, confidence: np.ndarray
 ) -> None:
@@ -96,7 +63,7 @@ def draw_depth(
             low, high = np.percentile(confidence[known], [2, 98])
             shade = np.clip((confidence - low) / max(high - low, 1e-12), 0, 1)
             panels.append(_colored(shade, known, rgb, cv2.COLORMAP_VIRIDIS))
-    _save_rgb(np.concatenate(panels), path)
+    save_rgb(np.concatenate(panels), path)
 
 
 def _colored(shade: np.ndarray, known: np.ndarray, rgb: np.ndarray, palette: int) -> np.ndarray:
@@ -132,7 +99,8 @@ def _save(figure: Any, path: str | Path) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def _save_rgb(image: np.ndarray, path: str | Path) -> None:
+def save_rgb(image: np.ndarray, path: str | Path) -> None:
+    """Write an image (H, W, 3) uint8 as PNG."""
     encoded, data = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))
     if not encoded:
         raise ValueError(f"cannot encode {path}")

@@ -63,7 +63,9 @@ class PointMap:
         map."""
         wanted = set(owned_ids)
         owned = [i for i, frame_id in enumerate(prediction.frame_ids) if frame_id in wanted]
-        keep = {i: kept for i in owned if (kept := _confident(prediction, i, self.config)).size}
+        keep = {
+            i: kept for i in owned if (kept := confident_pixels(prediction, i, self.config)).size
+        }
         if not keep:
             return PointCloud.empty()
         if not self.voxel_size:
@@ -236,7 +238,7 @@ class PointMap:
             self._put(replace(submap, level=level + 1, voxel_size=edge, voxels=voxels))
 
 
-def _confident(prediction: ChunkPrediction, frame: int, config: MapConfig) -> np.ndarray:
+def confident_pixels(prediction: ChunkPrediction, frame: int, config: MapConfig) -> np.ndarray:
     """Flat indices of a frame's pixels that are good enough for the map."""
     depth, confidence = prediction.depth[frame].ravel(), prediction.confidence[frame].ravel()
     valid = valid_pixels(depth, confidence)

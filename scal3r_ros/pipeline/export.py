@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from scal3r_ros.io.pictures import draw_top_view, draw_trajectory
+from scal3r_ros.io.cloud_pictures import draw_perspective, draw_top_view
+from scal3r_ros.io.pictures import draw_trajectory
 from scal3r_ros.io.ply import write_cloud
 from scal3r_ros.io.report import versions, write_report
 from scal3r_ros.io.tum import write_trajectory
@@ -106,6 +107,7 @@ def report(mapper: Mapper, parts: list[Part]) -> dict[str, Any]:
             {"frames": len(p.poses), "points": len(p.cloud), "path_length": length}
             for p, length in zip(parts, lengths)
         ],
+        "quality": mapper.live_map.quality.figures(),
         "loops": [list(edge[:2]) for edge in graph.edges if edge[2] == "loop"],
         "scale": {
             "source": scale.source,
@@ -150,12 +152,13 @@ def _draw(mapper: Mapper, parts: list[Part], folder: Path) -> list[Path]:
     tracks = [part.positions @ turn.T for part in parts]
     frames = sum(len(part.poses) for part in parts)
     title = f"{frames} frames, {len(loops)} loops, revision {mapper.map_revision}, {unit(mapper)}"
-    files = [folder / "trajectory.png", folder / "map_top.png"]
+    files = [folder / name for name in ("trajectory.png", "map_top.png", "map_view.png")]
     short = "m" if mapper.scale.frozen else "map units"
     draw_trajectory(files[0], tracks, np.array(loops).reshape(-1, 2, 3), short, title)
     cloud = parts[0].cloud if parts else PointCloud.empty()
     positions = tracks[0] if parts else np.zeros((0, 3))
-    draw_top_view(files[1], cloud.points @ turn.T, cloud.colors, positions)
+    for draw, path in zip((draw_top_view, draw_perspective), files[1:]):
+        draw(path, cloud.points @ turn.T, cloud.colors, positions)
     return files
 
 

@@ -194,6 +194,7 @@ def _settle(live_map: LiveMap, prediction: ChunkPrediction, frame_ids: Iterable[
     ids = tuple(frame_ids)
     S_map_chunk = live_map.graph.nodes[prediction.chunk_index]
     cloud = live_map.points.integrate(prediction, ids, S_map_chunk, live_map.part)
+    live_map.quality.observe(prediction, ids, live_map.config.map)
     fused = FusedPoints(prediction.chunk_index, S_map_chunk, cloud)
     return MapChange(ids, ((prediction, ids),), (fused,)) if ids else MapChange()
 

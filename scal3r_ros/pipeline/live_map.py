@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from scal3r_ros.config import Config
+from scal3r_ros.mapping.map_quality import MapQuality
 from scal3r_ros.mapping.point_map import PointMap
 from scal3r_ros.mapping.pose_graph import PoseGraph
 from scal3r_ros.mapping.sim3 import Sim3
@@ -26,6 +27,7 @@ class LiveMap:
         self.graph = PoseGraph()
         self.trajectory = Trajectory()
         self.points = PointMap(config.map)
+        self.quality = MapQuality()
         self.scale_and_level = ScaleAndLevel(config.scale, config.map)
         self.part = 0
         """Number of the chain of aligned chunks that is being built."""

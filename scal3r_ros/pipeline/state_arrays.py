@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from scal3r_ros.io.map_store import BadMapFile
+from scal3r_ros.mapping.map_quality import MapQuality
 from scal3r_ros.mapping.point_map import PointMap
 from scal3r_ros.mapping.pose_graph import PoseGraph
 from scal3r_ros.mapping.trajectory import Trajectory
@@ -73,6 +74,7 @@ def pack_live_map(live_map: LiveMap) -> tuple[Arrays, dict[str, Any]]:
         arrays |= _prefixed("trajectory", live_map.trajectory.state())
     if len(live_map.points):
         arrays |= _prefixed("points", live_map.points.state())
+    arrays |= _prefixed("quality", live_map.quality.state())
     facts: dict[str, Any] = {"part": live_map.part, "revision": live_map.revision}
     facts["scale"] = asdict(live_map.scale)
     arrays |= _prefixed("scale", live_map.scale_and_level.scale.state())
@@ -98,6 +100,7 @@ def unpack_live_map(
         live_map.trajectory = Trajectory.restore(_group("trajectory", arrays))
     if points := _group("points", arrays):
         live_map.points = PointMap.restore(live_map.points.config, points)
+    live_map.quality = MapQuality.restore(_group("quality", arrays))
     live_map.scale_and_level.scale.restore(facts["scale"], _group("scale", arrays))
     if facts["open"] is not None:
         summary = ChunkSummary.read(facts["open"]["outline"])

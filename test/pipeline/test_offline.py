@@ -74,7 +74,8 @@ def test_all_products_are_written_and_the_same_in_every_run(city, tmp_path):
     run(city, tmp_path / "b")
     first, second = contents(tmp_path / "a"), contents(tmp_path / "b")
     assert first == second
-    expected = {"trajectory.txt", "map.ply", "report.json", "trajectory.png", "map_top.png"}
+    pictures = {"trajectory.png", "map_top.png", "map_view.png"}
+    expected = {"trajectory.txt", "map.ply", "report.json", *pictures}
     assert expected <= set(first) and any(name.startswith("depth_") for name in first)
     assert not any(".part" in name or name.startswith(".") for name in first)
     assert outcome.frames == FRAMES and outcome.input_error == ""
