@@ -14,6 +14,7 @@ BENCHMARKS = {
     "fusion": "scal3r_ros.bench.fusion",
     "places": "scal3r_ros.bench.places",
     "shortcuts": "scal3r_ros.bench.shortcuts",
+    "real": "scal3r_ros.bench.recordings",
     "distributed": "scal3r_ros.bench.distributed",
     "fuzz": "scal3r_ros.bench.fuzz",
     "node": "scal3r_ros.nodes.bench.latency",
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("out/bench"), help="folder for the JSON")
     parser.add_argument("--quick", action="store_true", help="smallest sizes")
+    parser.add_argument("--data", type=Path, help="of real: folder of sequences")
     for part, size in _SIZES.items():
         parser.add_argument(f"--{size}", type=int, help=f"of {part}")
     parser.epilog = "fuzz --messages is node-fuzz: the node's inputs instead of the readers"
@@ -49,11 +51,14 @@ def run(args: argparse.Namespace) -> None:
         chosen = ["--out", str(args.out / f"{name}.json"), *(["--quick"] if args.quick else [])]
         size = getattr(args, _SIZES.get(name, ""), None)
         chosen += [f"--{_SIZES[name]}", str(size)] if size is not None else []
+        chosen += ["--data", str(args.data)] if name == "real" and args.data is not None else []
         print(f"== {name}")
         module.run(parser.parse_args(chosen))
 
 
 def _runnable() -> list[str]:
-    """All parts but those that take as long as one wants; that of the node needs ROS."""
+    """All parts but those that take as long as one wants or need recordings; that of the node needs
+    ROS."""
     ros = importlib.util.find_spec("rclpy") is not None
-    return [name for name in BENCHMARKS if name not in _SIZES and (name != "node" or ros)]
+    left_out = {*_SIZES, "real", *([] if ros else ["node"])}
+    return [name for name in BENCHMARKS if name not in left_out]
