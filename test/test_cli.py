@@ -205,10 +205,6 @@ def test_the_demo_recording_becomes_an_accurate_map(mapped, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
-@pytest.mark.xfail(
-    reason="known defect: with dense depth, poses after resuming differ by 2e-3 from chunk 1 on",
-    strict=True,
-)
 def test_ctrl_c_and_resume_give_the_same_files(mapped, tmp_path):
     command = [sys.executable, "-m", "scal3r_ros.cli", "reconstruct", str(DEMO)]
     command += ["--out", str(tmp_path), *QUICK]

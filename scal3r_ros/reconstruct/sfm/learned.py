@@ -33,7 +33,8 @@ class LearnedFeatures:
         from scal3r_ros.networks.xfeat_points import below_a_pixel, score_map, sparse_points
 
         with torch.inference_mode():
-            images = torch.from_numpy(rgb).permute(2, 0, 1)[None].float()
+            writable = np.require(rgb, requirements="W")  # or torch warns of it
+            images = torch.from_numpy(writable).permute(2, 0, 1)[None].float()
             images = resized(images.mean(dim=1, keepdim=True))
             maps, heads = self._network(images)
             found = sparse_points(maps.features, heads, _SURPLUS * limit)

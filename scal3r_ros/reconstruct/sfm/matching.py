@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import combinations
 from typing import Any
 
@@ -34,6 +35,18 @@ class Matcher:
         """Forget all frames, for instance because their images are rectified from now on."""
         self._features: dict[int, Features] = {}
         self._geometries: dict[tuple[int, int], Any] = {}
+
+    @contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """Inside the block nothing is known, and nothing of it is remembered: recorded images of
+        frames seen before differ a little from those, and what a loop finds must not depend on
+        whether they are still known."""
+        known = self._features, self._geometries
+        self.forget()
+        try:
+            yield
+        finally:
+            self._features, self._geometries = known
 
     def features_of(self, frame: Frame) -> Features:
         """Features of a rectified frame."""

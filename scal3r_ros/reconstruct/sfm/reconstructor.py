@@ -80,6 +80,12 @@ class SfmReconstructor:
 
     def reconstruct(self, chunk: Chunk, contribute: bool = True) -> ChunkPrediction:
         """Reconstruct one chunk; raises `ReconstructionFailed`."""
+        if chunk.kind == "loop":
+            with self._matcher.set_aside():
+                return self._reconstruct(chunk, contribute)
+        return self._reconstruct(chunk, contribute)
+
+    def _reconstruct(self, chunk: Chunk, contribute: bool) -> ChunkPrediction:
         chunk = replace(chunk, frames=_with_known_camera(chunk.frames))
         if chunk.frames[0].intrinsics is None and not self._is_calibrated_for(chunk):
             self._calibrate(chunk)

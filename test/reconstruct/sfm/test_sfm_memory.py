@@ -1,11 +1,13 @@
 """A chunk goes on from the frames solved before: same frame and scale, with and without restart."""
 
+import io
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from scal3r_ros.config import SfmConfig
 from scal3r_ros.io.inputs import open_source
@@ -62,6 +64,30 @@ def test_a_restart_between_two_chunks_changes_nothing(frames):
     restarted = reconstructor()
     restarted.restore(state)
     found = restarted.reconstruct(second)
+    np.testing.assert_array_equal(found.T_chunk_camera, expected.T_chunk_camera)
+    np.testing.assert_array_equal(found.depth, expected.depth)
+
+
+def recorded(frame):
+    """As a loop gets it back, nearly the same image."""
+    packed = io.BytesIO()
+    Image.fromarray(frame.rgb).save(packed, "JPEG", quality=92)
+    return replace(frame, rgb=np.asarray(Image.open(packed)))
+
+
+def test_a_loop_finds_the_same_after_a_restart_and_leaves_no_trace(frames):
+    first, second = chunks_of(frames)
+    sfm = reconstructor()
+    sfm.reconstruct(first)
+    state = sfm.state()
+    restarted = reconstructor()
+    restarted.restore(state)
+    visits = (*frames[:4], *frames[9:14])
+    loop = Chunk(7, 0, tuple(recorded(frame) for frame in visits), kind="loop")
+    found, expected = (each.reconstruct(loop, contribute=False) for each in (restarted, sfm))
+    np.testing.assert_array_equal(found.T_chunk_camera, expected.T_chunk_camera)
+    np.testing.assert_array_equal(found.depth, expected.depth)
+    found, expected = (each.reconstruct(second) for each in (restarted, sfm))
     np.testing.assert_array_equal(found.T_chunk_camera, expected.T_chunk_camera)
     np.testing.assert_array_equal(found.depth, expected.depth)
 
