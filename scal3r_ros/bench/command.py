@@ -13,6 +13,7 @@ BENCHMARKS = {
     "mapping": "scal3r_ros.bench.mapping",
     "fusion": "scal3r_ros.bench.fusion",
     "places": "scal3r_ros.bench.places",
+    "localisation": "scal3r_ros.bench.localisation",
     "shortcuts": "scal3r_ros.bench.shortcuts",
     "real": "scal3r_ros.bench.recordings",
     "distributed": "scal3r_ros.bench.distributed",
@@ -21,7 +22,7 @@ BENCHMARKS = {
     "soak": "scal3r_ros.nodes.bench.soak",
     "node-fuzz": "scal3r_ros.nodes.bench.fuzz",
 }
-_SIZES = {"soak": "frames", "node-fuzz": "messages"}
+_SIZES = {"soak": "frames", "node-fuzz": "messages", "localisation": "strangers"}
 """Parts that take as long as one wants: the option that says how long."""
 
 

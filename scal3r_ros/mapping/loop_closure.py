@@ -70,7 +70,7 @@ class LoopDetector:
         At most `max_candidates`, best first; pairs near one already returned are suppressed.
         """
         ids = np.asarray(frame_ids, dtype=np.int64)
-        compact = _compact(np.asarray(descriptors, dtype=np.float32))
+        compact = compacted(np.asarray(descriptors, dtype=np.float32))
         found = self._search(ids, compact) if self.config.enabled and len(self) else []
         self._store.add(ids, compact)
         chosen: list[LoopCandidate] = []
@@ -87,11 +87,18 @@ class LoopDetector:
         join."""
         if not len(self) or not len(frame_ids):
             return []
-        vectors = _compact(np.asarray(descriptors, dtype=np.float32))
+        vectors = compacted(np.asarray(descriptors, dtype=np.float32))
         anywhere = np.full(len(vectors), np.iinfo(np.int64).max)
         best, match = self._store.nearest(vectors, anywhere)
         found = zip(frame_ids, match.tolist(), best.tolist())
         return [LoopCandidate(int(i), m, value) for i, m, value in found if m >= 0]
+
+    def of(self, frame_ids: Sequence[int]) -> tuple[list[int], np.ndarray]:
+        """Those of the frames whose descriptors are kept, and these (n, D)."""
+        kept = self._store.state()
+        row = {frame_id: i for i, frame_id in enumerate(kept["ids"].tolist())}
+        known = [i for i in frame_ids if i in row]
+        return known, kept["descriptors"][[row[i] for i in known]].astype(np.float32)
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything as arrays, to save and restore."""
@@ -249,7 +256,7 @@ def _renamed(verdict: LoopVerdict, accepted: bool, reason: str) -> LoopVerdict:
     return LoopVerdict(accepted, reason, verdict.a, verdict.b, verdict.S_a_b, verdict.sigma)
 
 
-def _compact(descriptors: np.ndarray) -> np.ndarray:
+def compacted(descriptors: np.ndarray) -> np.ndarray:
     """Project to DESCRIPTOR_WIDTH numbers (fixed random directions), of unit length."""
     if descriptors.shape[1] > DESCRIPTOR_WIDTH:
         descriptors = descriptors @ _directions(descriptors.shape[1])

@@ -52,6 +52,11 @@ class LoopRecords:
     def __contains__(self, chunk_index: int) -> bool:
         return chunk_index in self._frame_ids
 
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Indices of the recorded chunks."""
+        return tuple(self._frame_ids)
+
     def frame_ids(self, chunk_index: int) -> tuple[int, ...]:
         """Frames that a recorded chunk reconstructed."""
         if chunk_index not in self._frame_ids:
@@ -117,6 +122,18 @@ class LoopRecords:
                 )
                 for i, frame_id in zip(positions, frame_ids)
             )
+
+    def adopt(self, other: LoopRecords, chunk_offset: int, frame_offset: int) -> None:
+        """Take over all records of another map, whose numbers are shifted."""
+        for index in sorted(other._frame_ids):
+            with other._open(index) as record:
+                arrays = dict(record)
+            arrays["chunk_index"] = np.array(index + chunk_offset)
+            arrays["frame_ids"] = arrays["frame_ids"] + frame_offset
+            path = self._path(index + chunk_offset)
+            write_arrays(path, arrays)
+            self._know(path)
+        self._drop_oldest()
 
     def _positions(self, chunk_index: int, frame_ids: Sequence[int]) -> list[int]:
         place = {frame_id: i for i, frame_id in enumerate(self.frame_ids(chunk_index))}

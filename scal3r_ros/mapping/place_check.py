@@ -7,22 +7,25 @@ where those see surfaces, and must look like them there.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
 from scal3r_ros.mapping.camera import project, unproject, valid_pixels
+from scal3r_ros.mapping.loop_records import is_sparse
 from scal3r_ros.records import ChunkPrediction
 
 PIXELS = 1500
 """Pixels of a frame that are compared."""
 SAME_DEPTH = 0.15
 """Relative difference of two depths of one surface."""
+_REACH = 5
+"""Edge of the square, in pixels, for which a depth that is known at single points stands."""
 _FINE, _COARSE = 0.012, 0.08
 """Blur radii, shares of the image width, between which structure is compared: finer is lost to
 errors of the poses, coarser is shading that all places share."""
-_LEAST_SHARED = 40
+_LEAST_SHARED = 20
 """Pixels that two frames must share for their likeness to mean anything."""
 
 
@@ -37,12 +40,20 @@ class PlaceAgreement:
     likeness: float
     """Correlation of the images there, the median over the frames of the second group; -1 to 1."""
 
+    def refusal(self, min_likeness: float, min_depth: float) -> str:
+        """Why this is not one place; empty if it is."""
+        if self.likeness < min_likeness:
+            return f"the images differ (likeness {self.likeness:.2f})"
+        if self.depth < min_depth:
+            return f"the surfaces differ (agreement {self.depth:.2f})"
+        return ""
+
 
 def place_agreement(
     prediction: ChunkPrediction, first: tuple[int, ...], second: tuple[int, ...]
 ) -> PlaceAgreement:
     """Compare two groups of a prediction's frames, by id; frames it does not hold are left out."""
-    here, there = prediction.of_frames(first), prediction.of_frames(second)
+    here, there = prediction.of_frames(first), _widened(prediction.of_frames(second))
     if not here.frame_ids or not there.frame_ids:
         return PlaceAgreement(0.0, 0.0, 0.0)
     structure = [_structure(rgb) for rgb in here.rgb], [_structure(rgb) for rgb in there.rgb]
@@ -58,6 +69,18 @@ def place_agreement(
         agreeing.append(best.depth)
         likeness.append(best.likeness)
     return PlaceAgreement(*(float(np.median(values)) for values in (shared, agreeing, likeness)))
+
+
+def _widened(group: ChunkPrediction) -> ChunkPrediction:
+    """Depth known at feature points only is taken for the pixels around them too, which the points
+    of other frames meet up to errors of projection."""
+    if not is_sparse(group):
+        return group
+    square = np.ones((_REACH, _REACH), np.uint8)
+    known = [np.where(valid_pixels(d, c), d, 0.0) for d, c in zip(group.depth, group.confidence)]
+    depth = np.stack([cv2.dilate(plane.astype(np.float32), square) for plane in known])
+    confidence = np.stack([cv2.dilate(plane, square) for plane in group.confidence])
+    return replace(group, depth=depth, confidence=confidence)
 
 
 def _points(group: ChunkPrediction) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -23,6 +23,7 @@ from scal3r_ros.io.tum import write_trajectory
 from scal3r_ros.mapping.submap import PointCloud
 from scal3r_ros.options import to_dict
 from scal3r_ros.pipeline.mapper import Mapper
+from scal3r_ros.pipeline.progress import Progress
 from scal3r_ros.reconstruct.choice import choose
 from scal3r_ros.reconstruct.interface import known_memory
 from scal3r_ros.records import TrajectoryPose
@@ -47,22 +48,28 @@ class Part:
 
 
 def export(
-    mapper: Mapper, folder: str | Path, facts: Mapping[str, Any] | None = None
+    mapper: Mapper,
+    folder: str | Path,
+    facts: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
 ) -> list[Path]:
     """Write trajectory, cloud, pictures and report of the present revision, each file atomically.
 
     `facts` are added to the report. Returns the files, the report last.
     """
-    folder = Path(folder)
+    folder, progress = Path(folder), progress or Progress()
+    progress.at("collecting points")
     parts = connected_parts(mapper)
     files = []
     for number, part in enumerate(parts or [Part((), PointCloud.empty())]):
         suffix = "" if number == 0 else f"_part{number + 1}"
+        progress.at(f"part {number + 1} of {len(parts)}", number / (len(parts) + 1))
         files += [folder / f"trajectory{suffix}.txt", folder / f"map{suffix}.ply"]
         write_trajectory(files[-2], part.poses)
         cloud = part.cloud
         write_cloud(files[-1], cloud.points, cloud.colors, cloud.confidence, _note(mapper))
     _remove_stale(folder, files)
+    progress.at("pictures", len(parts) / (len(parts) + 1))
     files += _draw(mapper, parts, folder)
     write_report(folder / REPORT, {**report(mapper, parts), **(facts or {})})
     return [*files, folder / REPORT]

@@ -12,6 +12,7 @@ from scal3r_ros.mapping.loop_closure import LoopCandidate
 from scal3r_ros.pipeline import joining
 from scal3r_ros.pipeline.live_map import LiveMap
 from scal3r_ros.pipeline.loops import LoopSearch, LoopTrial
+from scal3r_ros.pipeline.progress import Progress
 from scal3r_ros.reconstruct.interface import (
     KeepsChunks,
     Outcome,
@@ -83,13 +84,20 @@ class ChunkHistory:
             self._chunks[index] = replace(newest, ends_step=True)
 
     def build_again(
-        self, outcomes: Iterable[Outcome], live_map: LiveMap, loops: LoopSearch, records: Path
+        self,
+        outcomes: Iterable[Outcome],
+        live_map: LiveMap,
+        loops: LoopSearch,
+        records: Path,
+        progress: Progress,
     ) -> Rebuilt:
         """The map anew from other predictions of the same chunks, in the same steps; `live_map` and
         `loops`, the old ones, are left as they are. `records` is an empty folder."""
         events: list[Event] = []
         anew, search = live_map.emptied(), loops.emptied(records)
-        for outcome in outcomes:
+        count = len(self._known)
+        for number, outcome in enumerate(outcomes, start=1):
+            progress.at(f"chunk {number} of {count}", number / (count + 1))
             if isinstance(outcome, ReconstructionFailed):
                 events.append(Event("chunk_failed", str(outcome)))
                 joining.close(anew)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from scal3r_ros.pipeline.localiser import FOUND, LOST, Guess, Localiser, PlacedC
 from scal3r_ros.pipeline.map_search import scene_distance
 from scal3r_ros.pipeline.mapper import Mapper
 from scal3r_ros.pipeline.mapping_state import MappingState
+from scal3r_ros.pipeline.progress import Progress
 from scal3r_ros.reconstruct.interface import (
     MemoryState,
     Outcome,
@@ -159,9 +161,16 @@ class LocalisingMapper(Mapper):
     def start_session(self) -> list[MapUpdate]:
         return super().start_session() if self._stream is None else self._stream.end_chain()
 
-    def finalize(self) -> list[MapUpdate]:
+    def finalize(self, progress: Progress | None = None) -> list[MapUpdate]:
         self._require_mapping("finalize")
-        return super().finalize()
+        return super().finalize(progress)
+
+    def save(self, folder: str | Path) -> list[Event]:
+        """As `Mapper.save`; in mode localisation the map and memory that were there before."""
+        if self._stream is None:
+            return super().save(folder)
+        with self._stream.memory_of_the_map():
+            return super().save(folder)
 
     def take_updates(self) -> list[MapUpdate]:
         return super().take_updates() if self._stream is None else self._stream.take_updates()
@@ -256,6 +265,18 @@ class LocalisedStream:
         """Give the memory back as it was."""
         if self._saved is not None:
             self._reconstructor.restore(self._saved)
+
+    @contextmanager
+    def memory_of_the_map(self) -> Iterator[None]:
+        """Inside the block the reconstructor remembers what the map was made with."""
+        if self._saved is None:
+            yield
+            return
+        self._reconstructor.restore(self._saved)
+        try:
+            yield
+        finally:
+            self._reconstructor.reset()
 
     def add(self, frame: Frame, starts_session: bool) -> list[MapUpdate]:
         """Take the next frame; tells the camera's poses when a chunk is full."""

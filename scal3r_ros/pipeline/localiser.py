@@ -19,6 +19,7 @@ from scal3r_ros.config import Config
 from scal3r_ros.mapping.alignment import Alignment, align
 from scal3r_ros.mapping.graph_covariance import placed_after
 from scal3r_ros.mapping.loop_closure import LoopCandidate
+from scal3r_ros.mapping.loop_records import reduce_prediction
 from scal3r_ros.mapping.odometry_bridge import bridge_by_odometry
 from scal3r_ros.mapping.sim3 import Sim3
 from scal3r_ros.pipeline.map_search import Fix, MapSearch, scene_distance
@@ -166,7 +167,7 @@ class Localiser:
             allowed = self._config.localisation.candidates
         fixes: list[Fix] = []
         for candidate in candidates[:allowed]:
-            fixes.append(self.search.test(candidate, chunk, prediction))
+            fixes.append(self.search.test(candidate, chunk, reduce_prediction(prediction)))
             if self.state == LOST and self._agreeing(fixes):
                 break
         return fixes

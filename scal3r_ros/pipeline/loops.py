@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scal3r_ros.config import AlignmentConfig, LoopConfig
+from scal3r_ros.config import AlignmentConfig, LocalisationConfig, LoopConfig
 from scal3r_ros.files import explained, link_or_copy, sync_folder
 from scal3r_ros.mapping.alignment import align
 from scal3r_ros.mapping.loop_closure import (
@@ -19,6 +19,7 @@ from scal3r_ros.mapping.loop_closure import (
     loop_window,
 )
 from scal3r_ros.mapping.loop_records import LoopRecords, NoRecord, reduce_prediction
+from scal3r_ros.mapping.place_check import place_agreement
 from scal3r_ros.pipeline.live_map import LiveMap
 from scal3r_ros.pipeline.map_change import MapChange
 from scal3r_ros.records import Chunk, ChunkPrediction, Event, Frame
@@ -29,6 +30,10 @@ RECORDS = "loop_records"
 
 _SHORTEST = 2
 """Frames around each end that a loop chunk needs."""
+
+
+class AnotherPlace(ValueError):
+    """Two places are not one, by their images."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,17 @@ class LoopTrial:
 class LoopSearch:
     """Descriptors and records of all frames so far."""
 
-    def __init__(self, config: LoopConfig, alignment: AlignmentConfig, folder: Path) -> None:
+    def __init__(
+        self,
+        config: LoopConfig,
+        alignment: AlignmentConfig,
+        folder: Path,
+        proof: LocalisationConfig | None = None,
+    ) -> None:
+        """`proof`: what the images of a loop must show that joins parts of the map whose places
+        say nothing about each other."""
         self._config, self._alignment = config, alignment
+        self._proof = proof or LocalisationConfig()
         self.detector = LoopDetector(config)
         self.records = LoopRecords(folder, config.max_megabytes)
         self._verifier = LoopVerifier(config)
@@ -88,7 +102,7 @@ class LoopSearch:
     def emptied(self, folder: Path) -> LoopSearch:
         """A search for the same map built again: it knows all places, but no loop waits for
         another one and nothing is recorded."""
-        fresh = LoopSearch(self._config, self._alignment, folder)
+        fresh = LoopSearch(self._config, self._alignment, folder, self._proof)
         fresh.detector = self.detector
         return fresh
 
@@ -154,8 +168,8 @@ class LoopSearch:
         """Add the edges that a loop chunk proves; returns why it proves none, or nothing."""
         try:
             verdicts = self._judge(trial, prediction, live_map)
-        except NoRecord as missing:
-            return str(missing)
+        except (NoRecord, AnotherPlace) as refused:
+            return str(refused)
         for verdict in verdicts:
             if verdict.accepted:
                 live_map.graph.add_edge(verdict.a, verdict.b, verdict.S_a_b, "loop", verdict.sigma)
@@ -179,7 +193,13 @@ class LoopSearch:
         S_map_a, S_map_b = S_map[a], S_map[b]
         parts = live_map.graph.components()
         if parts[a] != parts[b]:
-            # Where an unconnected part lies is arbitrary, so nothing there can contradict the loop.
+            # Where an unconnected part lies is arbitrary, so nothing there can contradict the loop;
+            # only the images can.
+            proof = self._proof
+            if refusal := place_agreement(prediction, *trial.windows).refusal(
+                proof.min_likeness, proof.min_depth_agreement
+            ):
+                raise AnotherPlace(refusal)
             S_a_b = alignments[0].S_previous_current @ alignments[1].S_previous_current.inverse()
             S_map_b = S_map_a @ S_a_b
         depth = self.records.prediction(a, trial.windows[0]).depth

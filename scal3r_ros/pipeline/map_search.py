@@ -93,7 +93,8 @@ class MapSearch:
         return [LoopCandidate(prediction.frame_ids[row], int(self._ids[best]), 1.0)]
 
     def test(self, candidate: LoopCandidate, chunk: Chunk, prediction: ChunkPrediction) -> Fix:
-        """Reconstruct both places together; where does the chunk lie if they are one?"""
+        """Reconstruct both places together; where does the chunk lie if they are one? The
+        prediction of the chunk is on the reduced grid of the records."""
         search, length = self._state.loops, self._config.loop.window
         end = self._state.live_map.trajectory.chunk_of(candidate.match_id)
         try:
@@ -126,8 +127,7 @@ class MapSearch:
         recorded = self._state.loops.records
         sides = (
             ("the map", recorded.prediction(end, [i for i in stored if i in together.frame_ids])),
-            ("the chunk", reduce_prediction(prediction, [
-                i for i in seen if i in together.frame_ids])),
+            ("the chunk", prediction.of_frames(set(seen) & set(together.frame_ids))),
         )  # fmt: skip
         for name, side in sides:
             alignment = align(side, reduce_prediction(together, side.frame_ids), config.alignment)
@@ -136,12 +136,7 @@ class MapSearch:
             both.append(alignment)
         agreement = place_agreement(together, stored, seen)
         wanted = config.localisation
-        if agreement.likeness < wanted.min_likeness:
-            reason = f"the images differ (likeness {agreement.likeness:.2f})"
-        elif agreement.depth < wanted.min_depth_agreement:
-            reason = f"the surfaces differ (agreement {agreement.depth:.2f})"
-        else:
-            reason = ""
+        reason = agreement.refusal(wanted.min_likeness, wanted.min_depth_agreement)
         S_end_chunk = both[0].S_previous_current @ both[1].S_previous_current.inverse()
         units = np.array([float(both[1].S_previous_current.scale), 1.0, 1.0])
         sigma = np.sqrt((both[0].sigma * units) ** 2 + (both[1].sigma * units) ** 2)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from scal3r_ros.pipeline import save
 from scal3r_ros.pipeline.live_map import LiveMap
 from scal3r_ros.pipeline.map_change import GraphView, MapChange
 from scal3r_ros.pipeline.mapping_state import MappingState
+from scal3r_ros.pipeline.progress import Cancelled, Progress
 from scal3r_ros.pipeline.steps import MappingSteps
 from scal3r_ros.reconstruct.interface import Finalizes, Reconstructor
 from scal3r_ros.records import (
@@ -80,16 +81,22 @@ class Mapper:
             self._steps.end_chain()
         return self.take_updates()
 
-    def finalize(self) -> list[MapUpdate]:
+    def finalize(self, progress: Progress | None = None) -> list[MapUpdate]:
         """With memory.mode finalize: map all chunks again as if the memory had known all of them
-        from the start."""
+        from the start. `Cancelled` leaves the map as it was."""
         self._steps.made = self.flush()
         state = self._state
         if not state.history.empty:
             self._files = save.new_files()  # what is recorded of the chunks changes
             outcomes = cast(Finalizes, self.reconstructor).finalize()
-            records = self._new_records()
-            again = state.history.build_again(outcomes, state.live_map, state.loops, records)
+            records, told = self._new_records(), progress or Progress()
+            try:
+                again = state.history.build_again(
+                    outcomes, state.live_map, state.loops, records, told
+                )
+            except Cancelled:
+                shutil.rmtree(records, ignore_errors=True)
+                raise
             shutil.rmtree(state.loops.records.folder, ignore_errors=True)
             state.live_map, state.loops = again.live_map, again.loops
             self._steps.tell(state.history.last, MapChange(), again.events, corrected=True)
@@ -170,6 +177,16 @@ class Mapper:
     def seconds(self) -> Mapping[str, float]:
         """By stage of the method."""
         return self._state.seconds
+
+    @property
+    def mode(self) -> str:
+        """`mapping`, or `localisation` where something else than mapping is possible."""
+        return "mapping"
+
+    @property
+    def whereabouts(self) -> Any:
+        """What is known of the camera's place in a map that stays as it is; None while mapping."""
+        return None
 
     @property
     def next_frame_id(self) -> int:

@@ -38,6 +38,6 @@ class MappingState:
             ParallaxGate(config.gate),
             ChunkQueue(config.chunk),
             LiveMap(config),
-            LoopSearch(config.loop, config.alignment, records),
+            LoopSearch(config.loop, config.alignment, records, config.localisation),
             ChunkHistory(wanted=config.memory.mode == "finalize"),
         )

@@ -107,11 +107,28 @@ def read_state(config: Config, reconstructor: Reconstructor, folder: Path, recor
     `records` is an empty folder for what loops need. Raises `BadMapFile`, or `ValueError` for
     another network's memory; the reconstructor's memory is then as it was.
     """
+    found, memory, beside = _read(config, folder, records)
+    events = list(found.events)
+    if memory is None:
+        reconstructor.reset()
+        events.append(Event("memory_not_saved", "the map has no memory; it begins anew"))
+    else:
+        _restore(reconstructor, memory, found.state, beside)
+    return Loaded(found.state, tuple(events))
+
+
+def read_map_alone(config: Config, folder: Path, records: Path) -> Loaded:
+    """What `write_state` wrote, without the reconstructor's memory; raises `BadMapFile`."""
+    return _read(config, folder, records)[0]
+
+
+def _read(config: Config, folder: Path, records: Path) -> tuple[Loaded, MemoryState | None, Path]:
+    """A saved map, its memory (None if it was lost), and where its files are."""
     arrays, facts = read_map(folder / MAP_FILE)
     state = MappingState.empty(config, records)
     with _named_damage(folder / MAP_FILE):
         unpack_state(state, arrays, facts)
-        saved = facts["memory"]  # None: it was lost
+        saved = facts["memory"]
         memory = None if saved is None else unpack_memory(arrays, saved)
         beside = _files_of(folder, facts)
         state.history.read(facts)
@@ -121,12 +138,7 @@ def read_state(config: Config, reconstructor: Reconstructor, folder: Path, recor
         Event("loop_record_damaged", f"{text}; no loop will be found there")
         for text in state.loops.records.damaged
     ]
-    if memory is None:
-        reconstructor.reset()
-        events.append(Event("memory_not_saved", "the map has no memory; it begins anew"))
-    else:
-        _restore(reconstructor, memory, state, beside)
-    return Loaded(state, tuple(events))
+    return Loaded(state, tuple(events)), memory, beside
 
 
 def _check(state: MappingState) -> None:

@@ -168,7 +168,7 @@ class MappingSteps:
             with timed(self.state.seconds, "loops"):
                 for trial in self.state.loops.trials(change, self.live_map):
                     event = self._try_loop(trial, summary.session)
-                    told.append(event)
+                    told += [event, *_alarm(event)]
                     loops += [trial.frames] if event.name == "loop_closed" else []
             self.state.history.end_step()
             with timed(self.state.seconds, "graph"):
@@ -211,3 +211,14 @@ class MappingSteps:
             state.history.add(chunk.summary, attempt, proven=not reason)
             break
         return trial.event(reason, index)
+
+
+def _alarm(event: Event) -> list[Event]:
+    """A place that is seen again at another scale tells that the scale has drifted or collapsed."""
+    if event.name != "loop_rejected" or not event.message.endswith("scale_change"):
+        return []
+    text = (
+        f"{event.message}: the same place has two scales, so the map shrank or grew between them; "
+        f"give a source of scale (scale.source), or map in shorter sessions"
+    )
+    return [Event("scale_contradicted", text, event.chunk_index)]

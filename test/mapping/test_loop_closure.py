@@ -13,8 +13,8 @@ from scal3r_ros.mapping.descriptor_store import DESCRIPTOR_WIDTH
 from scal3r_ros.mapping.loop_closure import (
     LoopDetector,
     LoopVerifier,
-    _compact,
     _directions,
+    compacted,
     loop_window,
 )
 from scal3r_ros.mapping.loop_records import LoopRecords, NoRecord, reduce_prediction
@@ -273,7 +273,7 @@ def test_directions_of_the_projection_are_drawn_once():
     assert _directions(2048) is directions and not directions.flags.writeable
     vectors = np.random.default_rng(0).standard_normal((40, 2048)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    kept = _compact(vectors)
+    kept = compacted(vectors)
     np.testing.assert_allclose(
         kept @ kept.T, vectors @ vectors.T, atol=5 / np.sqrt(DESCRIPTOR_WIDTH)
     )

@@ -81,8 +81,8 @@ def test_another_walk_is_localised_and_the_map_stays_bit_for_bit(town, tmp_path,
     assert {u.map_revision for u in updates} == {revision} and not any(
         len(u.points) for u in updates
     )
-    mapper.set_mode("mapping")
     after = saved(mapper, tmp_path / "after")
+    mapper.set_mode("mapping")
     assert after[0] == before[0] and after[1] == before[1] and after[2] == before[2]
     assert mapper.reconstructor.state() == remembered
 

@@ -23,7 +23,7 @@ def config(**changes):
 
 def street(frames=48):
     """The way that a map is made of: a curve between houses, 0.4 m from frame to frame."""
-    return drive(frames=frames, length=0.4 * frames, width=96, height=64, route="EN", wobble=0.01)
+    return drive(frames=frames, length=0.4 * frames, width=64, height=48, route="EN", wobble=0.01)
 
 
 def beside(poses, metres=0.4, turn=0.1):
