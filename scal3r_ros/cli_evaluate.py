@@ -28,11 +28,15 @@ from scal3r_ros.pipeline.evaluation import (
     score_cloud,
     score_trajectory,
 )
+from scal3r_ros.pipeline.live_score import LiveScore, score_live
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `scal3r evaluate`."""
     parser.add_argument("--trajectory", type=_path, help="TUM file to judge")
+    parser.add_argument(
+        "--tracked", type=_path, help="tracked.csv of the node's export: live poses of all images"
+    )
     parser.add_argument("--groundtruth", type=_path, help="TUM file with the truth")
     parser.add_argument(
         "--max-difference",
@@ -72,6 +76,10 @@ def run(args: argparse.Namespace) -> int:
         print(_describe(score))
         if args.out:
             draw_comparison(args.out / "evaluation.png", reference, estimate, score)
+    if args.tracked:
+        live = score_live(args.tracked, args.groundtruth, args.max_difference, args.fixed_scale)
+        facts["tracked"] = asdict(live)
+        print(_describe_tracked(live))
     if args.map:
         points = read_points(args.map)
         points = score.S_truth_map.apply(points) if score else points
@@ -84,10 +92,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    for given, needed in (("trajectory", "groundtruth"), ("map", "groundtruth_cloud")):
-        if bool(getattr(args, given)) != bool(getattr(args, needed)):
-            raise ValueError(f"--{given} and --{needed.replace('_', '-')} belong together")
-    if not args.trajectory and not args.map:
+    pairs = (("trajectory", "tracked"), "groundtruth"), (("map",), "groundtruth_cloud")
+    for given, needed in pairs:
+        named = [name for name in given if getattr(args, name)]
+        if bool(named) != bool(getattr(args, needed)):
+            first = (named or given)[0]
+            raise ValueError(f"--{first} and --{needed.replace('_', '-')} belong together")
+    if not args.trajectory and not args.tracked and not args.map:
         raise ValueError("nothing to evaluate: give --trajectory and --groundtruth, --map and "
                          "--groundtruth-cloud")  # fmt: skip
     if not args.threshold > 0:
@@ -109,6 +120,16 @@ def _describe(score: TrajectoryScore) -> str:
         f"RPE    {score.rpe_translation:.4g}, {score.rpe_rotation_deg:.3g} deg\n"
         f"drift  {score.drift.translation_percent:.3g} %, "
         f"{score.drift.rotation_deg_per_unit:.3g} deg per unit ({over})"
+    )
+
+
+def _describe_tracked(live: LiveScore) -> str:
+    return (
+        f"live   {100 * live.share:.1f} % of {live.images} images with a pose, "
+        f"{1e3 * live.latency_median:.0f} ms after they came (median; 95 % within "
+        f"{1e3 * live.latency_p95:.0f} ms)\n"
+        f"       ATE {live.ate_rmse:.4g} ({live.ate_percent:.3g} % of the path), RPE over 1 s "
+        f"{live.rpe_translation:.4g}, {live.rpe_rotation_deg:.3g} deg"
     )
 
 
