@@ -17,7 +17,7 @@ class ModelConfig(Section):
         "auto",
         "What turns chunks into geometry. auto: scal3r if `checkpoint` names weights or `scal3r "
         "download` has fetched them, else sfm, which needs none.",
-        choices=("auto", "scal3r", "loger", "loger-star", "sfm"),
+        choices=("auto", "scal3r", "loger", "loger-star", "mem3r", "sfm"),
     )
     checkpoint: str = option(
         "",
@@ -26,6 +26,12 @@ class ModelConfig(Section):
     sha256: str = option("", "Expected checksum of the checkpoint; empty skips the check.")
     allow_download: bool = option(
         False, "Fetch the official checkpoint when `checkpoint` names it and it is absent."
+    )
+    state_rule: str = option(
+        "ttt3r",
+        "mem3r: which share of its state a frame may overwrite: all of it (cut3r), or by how well "
+        "state and image fit each other (ttt3r, ttsa3r).",
+        choices=("cut3r", "ttt3r", "ttsa3r"),
     )
     device: str = option("auto", "auto, cpu, cuda or cuda:N; auto takes a GPU when there is one.")
     devices: str = option(
@@ -94,8 +100,8 @@ class MemoryConfig(Section):
     )
     reset_every: int = option(
         0,
-        "LoGeR: forget the fast weights every so many chunks, which they were not trained beyond;"
-        " 0 never does. The attention to the chunk before stays.",
+        "LoGeR and mem3r: forget fast weights or state every so many chunks, which they were not "
+        "trained beyond; 0 never does. LoGeR's attention to the chunk before stays.",
         unit="chunks",
         minimum=0,
     )

@@ -21,6 +21,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "scal3r": {},
     "loger": {"chunk.size": 32, "chunk.overlap": 3, "memory.reset_every": 5, "loop.window": 16},
     "loger-star": {"chunk.size": 64, "chunk.overlap": 3, "memory.reset_every": 5},
+    "mem3r": {"chunk.size": 20, "chunk.overlap": 4, "memory.reset_every": 5},
     "sfm": {
         "chunk.size": 20,
         "chunk.overlap": 6,
@@ -56,7 +57,8 @@ EMBEDDED_LIMITS = (
 )
 
 
-SEQUENTIAL = ("loger", "loger-star")
+LOGER = ("loger", "loger-star")
+SEQUENTIAL = (*LOGER, "mem3r")
 """Networks whose memory goes from one chunk to the next instead of being a sum over chunks."""
 _SUMS = ("memory.decay", "memory.window", "memory.loop_contributes")
 
@@ -73,7 +75,10 @@ class Unused:
 
 UNUSED: Mapping[str, Unused] = {
     "scal3r": Unused(refused=("memory.reset_every",), reported=("sfm", "model.devices")),
-    **dict.fromkeys(SEQUENTIAL, Unused(refused=_SUMS, reported=("sfm", "distributed"))),
+    **dict.fromkeys(LOGER, Unused(refused=_SUMS, reported=("sfm", "distributed"))),
+    "mem3r": Unused(
+        refused=(*_SUMS, "model.point_head"), reported=("sfm", "distributed", "model.devices")
+    ),
     "sfm": Unused(refused=("memory", "model.point_head"), reported=("model",)),
 }
 
@@ -100,7 +105,7 @@ def open_reconstructor(config: Config, folder: Path | None = None) -> Reconstruc
             "model.refine bundle looks at the images of a chunk, which memory.mode finalize does "
             "not have at the end; take memory.mode stream or batch, or model.refine none"
         )
-    network = _open_loger(config) if name in SEQUENTIAL else _open_scal3r(config, folder)
+    network = _open_network(config, folder)
     return _refined(config, network) if config.model.refine == "bundle" else network
 
 
@@ -215,6 +220,21 @@ def _open_loger(config: Config) -> Reconstructor:
     from scal3r_ros.reconstruct.loger.setup import open_loger
 
     return open_loger(config.model, config.memory, config.chunk)
+
+
+def _open_network(config: Config, folder: Path | None) -> Reconstructor:
+    if config.model.reconstructor == "mem3r":
+        return _open_mem3r(config)
+    if config.model.reconstructor in LOGER:
+        return _open_loger(config)
+    return _open_scal3r(config, folder)
+
+
+def _open_mem3r(config: Config) -> Reconstructor:
+    _require_torch("mem3r")
+    from scal3r_ros.reconstruct.mem3r.setup import open_mem3r
+
+    return open_mem3r(config.model, config.memory, config.chunk)
 
 
 def _require_torch(reconstructor: str) -> None:

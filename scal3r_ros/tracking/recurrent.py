@@ -10,12 +10,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from scal3r_ros.networks.mem3r.network import Encoded, Mem3R
 from scal3r_ros.networks.mem3r.outputs import pose_matrix
-from scal3r_ros.networks.mem3r.recurrence import State, Step, begin, step
-from scal3r_ros.networks.mem3r.state_rules import RULES, Seen
+from scal3r_ros.networks.mem3r.recurrence import Step, begin, step
+from scal3r_ros.networks.mem3r.state_arrays import state_arrays, state_from_arrays
+from scal3r_ros.networks.mem3r.state_rules import RULES
 from scal3r_ros.reconstruct.mem3r.images import network_input, prepare
 from scal3r_ros.records import Frame
 from scal3r_ros.tracking.interface import TrackerFrame
@@ -50,30 +50,18 @@ class RecurrentTracker:
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that is carried to the next image, as copies."""
-        arrays: dict[str, Tensor] = {"state_tokens": self._state.tokens}
-        names = ("pose_memory",) if self._network.uses_slots else ("w1", "w2", "w3")
-        arrays |= dict(zip(names, self._state.memory))
-        if self._state.before is not None:
-            arrays["previous_features"] = self._state.before.features
-            arrays["previous_candidate"] = self._state.before.candidate
-        state = {name: value.cpu().numpy().copy() for name, value in arrays.items()}
-        numbers = [self._block, self._frames, int(self._state.first)]
-        return state | {"numbers": np.array(numbers), "format": np.array(self._format)}
+        numbers = np.array([self._block, self._frames])
+        own = {"numbers": numbers, "format": np.array(self._format)}
+        return state_arrays(self._network, self._state) | own
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Go on where `state` was taken; raises `ValueError` if it is another tracker's."""
         found = str(state.get("format", "nothing"))
         if found != self._format:
             raise ValueError(f"the state of {found!r} does not fit a tracker of {self._format!r}")
-        names = ("pose_memory",) if self._network.uses_slots else ("w1", "w2", "w3")
-        before = None
-        if "previous_features" in state:
-            before = Seen(
-                *(self._tensor(state[f"previous_{n}"]) for n in ("features", "candidate"))
-            )
-        self._block, self._frames, first = state["numbers"].tolist()
-        memory = tuple(self._tensor(state[name]) for name in names)
-        self._state = State(self._tensor(state["state_tokens"]), memory, bool(first), before)
+        arrays = {k: v for k, v in state.items() if k not in ("numbers", "format")}
+        self._state = state_from_arrays(self._network, arrays)
+        self._block, self._frames = state["numbers"].tolist()
 
     @property
     def _format(self) -> str:
@@ -108,6 +96,3 @@ class RecurrentTracker:
             points[0].cpu().numpy(),
             confidence[0].cpu().numpy(),
         )
-
-    def _tensor(self, value: np.ndarray) -> Tensor:
-        return torch.from_numpy(value.copy()).to(self._device)

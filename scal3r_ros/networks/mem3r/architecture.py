@@ -62,6 +62,12 @@ class Architecture(StoredSizes):
     """Whether the weights for ray-map queries exist: their encoder and the colour head. They are
     loaded and not used."""
     ray_enc_depth: int = 2
+    encoder: str = "patches"
+    """`patches`, or `xfeat`: the convolutions of XFeat in front of the blocks (networks of our
+    own)."""
+    last_frame: bool = False
+    """Keep the tokens of the frame before beside the learned state, so that a frame can be matched
+    with it directly (networks of our own)."""
     image_size: int = 512
     """Long edge in pixels to which images are scaled (224: short edge)."""
 
@@ -91,11 +97,14 @@ def _check(a: Architecture) -> None:
         ("state_pe", a.state_pe, ("2d", "1d", "none")),
         ("pose_memory", a.pose_memory, ("slots", "fast_weights")),
         ("head", a.head, ("dpt", "linear")),
+        ("encoder", a.encoder, ("patches", "xfeat")),
     ):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}; found {value!r}")
     if a.head == "dpt" and a.patch_size != 16:
         raise ValueError(f"head dpt needs patch_size 16, found {a.patch_size}; take head linear")
+    if a.encoder == "xfeat" and a.patch_size != 8:
+        raise ValueError(f"encoder xfeat needs patch_size 8, found {a.patch_size}")
     if a.head == "dpt" and not a.world_map:
         raise ValueError("head dpt always has a world map; leave world_map at true")
 
@@ -123,5 +132,25 @@ PRESETS: Mapping[str, Architecture] = {
         ray_maps=False,
         image_size=112,
     ),
+    "mem3r-matching": Architecture(
+        patch_size=8,
+        enc_embed_dim=96,
+        enc_depth=1,
+        enc_num_heads=4,
+        encoder_half_rope=False,
+        dec_embed_dim=96,
+        dec_depth=4,
+        dec_num_heads=4,
+        state_dec_num_heads=4,
+        state_size=96,
+        pose_memory="fast_weights",
+        head="linear",
+        world_map=False,
+        ray_maps=False,
+        encoder="xfeat",
+        last_frame=True,
+        image_size=112,
+    ),
 }
-"""The public sizes, Mem3R's, and one fit for a CPU core."""
+"""The public sizes, Mem3R's, and two fit for a CPU core: the specification's small one, and ours
+that matches a frame with the one before."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from scal3r_ros.networks.feature_encoder import FeatureEncoder
 from scal3r_ros.networks.mem3r.architecture import EPS, RAY_CHANNELS, Architecture
 from scal3r_ros.networks.mem3r.attention import (
     AttentionObserver,
@@ -57,7 +58,10 @@ class Mem3R(nn.Module):
     def __init__(self, a: Architecture):
         super().__init__()
         self.architecture = a
-        self.patch_embed = PatchProjection(3, a)
+        if a.encoder == "xfeat":
+            self.patch_embed = FeatureEncoder(a.enc_embed_dim, a.image_size // a.patch_size)
+        else:
+            self.patch_embed = PatchProjection(3, a)
         self.enc_blocks = _encoder_blocks(a, a.enc_depth, a.encoder_half_rope)
         self.enc_norm = nn.LayerNorm(a.enc_embed_dim, eps=EPS)
         self.decoder_embed = nn.Linear(a.enc_embed_dim, a.dec_embed_dim)
@@ -105,7 +109,7 @@ class Mem3R(nn.Module):
                 f"resize them first"
             )
         grid = height // patch, width // patch
-        tokens = self.patch_embed(images)
+        tokens = self.patch_embed(images)[..., : self.architecture.enc_embed_dim]
         head = self.architecture.enc_embed_dim // self.architecture.enc_num_heads
         rotary = table(image_positions(grid, False, images.device), head)
         for block in self.enc_blocks:
@@ -118,14 +122,26 @@ class Mem3R(nn.Module):
         return tokens.expand(batch, -1, -1)
 
     def decode(
-        self, state: Tensor, frame: Encoded, prior: Tensor, observe: AttentionObserver | None = None
+        self,
+        state: Tensor,
+        frame: Encoded,
+        prior: Tensor,
+        observe: AttentionObserver | None = None,
+        last: Encoded | None = None,
+        observe_image: AttentionObserver | None = None,
     ) -> Decoded:
         """`state` (B, S, d) and pose token `prior` (B, d) against a frame. `observe` is shown the
-        queries and keys with which every state block looks at the image."""
-        a = self.architecture
+        queries and keys with which every state block looks at the image, `observe_image` those with
+        which every image block looks at the state. With `last` the tokens of the frame before stand
+        behind the state's."""
+        a, size = self.architecture, state.shape[1]
         image = torch.cat((prior[:, None], self.decoder_embed(frame.tokens)), dim=1)
         at_image = image_positions(frame.grid, True, image.device)
-        at_state = state_positions(state.shape[1], a.state_pe, image.device)
+        at_state = state_positions(size, a.state_pe, image.device)
+        if last is not None:
+            state = torch.cat((state, self.decoder_embed(last.tokens)), dim=1)
+            at_state = _followed_by(at_state, size, image_positions(last.grid, False, image.device))
+        of_learned = None if observe is None else _first_queries(observe, size)
         turns = [
             (table(at_image, size), table(at_state, size))
             for size in (
@@ -139,13 +155,24 @@ class Mem3R(nn.Module):
             zip(self.dec_blocks_state, self.dec_blocks), 1
         ):
             state, image = (
-                of_state(state, image, state_of_state, image_of_state, observe),
-                of_image(image, state, image_of_image, state_of_image),
+                of_state(state, image, state_of_state, image_of_state, of_learned),
+                of_image(image, state, image_of_image, state_of_image, observe_image),
             )
             kept += [image[:, 1:]] * a.hooks.count(depth)
         levels = (frame.tokens, kept[0], kept[1])
         hooks = Hooks(levels, self.dec_norm(image), frame.grid)
-        return Decoded(self.dec_norm_state(state), hooks)
+        return Decoded(self.dec_norm_state(state[:, :size]), hooks)
+
+
+def _followed_by(at_state: Tensor | None, size: int, others: Tensor) -> Tensor:
+    """Positions of the state, or the origin where it has none, and behind them `others`."""
+    first = others.new_zeros(size, 2) if at_state is None else at_state
+    return torch.cat((first, others))
+
+
+def _first_queries(observe: AttentionObserver, count: int) -> AttentionObserver:
+    """Shows only the first `count` queries."""
+    return lambda queries, keys: observe(queries[:, :, :count], keys)
 
 
 class PatchProjection(nn.Module):

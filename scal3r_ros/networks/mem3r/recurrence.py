@@ -8,11 +8,12 @@ writes fully, and CUT3R takes a learned pose token for it instead of one from me
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from scal3r_ros.networks.mem3r.attention import AttentionObserver
 from scal3r_ros.networks.mem3r.heads import Hooks
 from scal3r_ros.networks.mem3r.network import Encoded, Mem3R
 from scal3r_ros.networks.mem3r.state_rules import Seen, StateRule
@@ -30,6 +31,8 @@ class State:
     """Whether the next frame is the first of a block."""
     before: Seen | None = None
     """The last frame that was written, for rules that compare."""
+    last: Encoded | None = None
+    """The same for networks that match a frame with the one before."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +69,17 @@ def step(
     rule: StateRule,
     update: bool = True,
     reset: bool = False,
+    observe_image: AttentionObserver | None = None,
 ) -> tuple[State, Step]:
-    """One frame. Without `update` nothing is remembered of it; `reset` ends its block behind it."""
+    """One frame. Without `update` nothing is remembered of it; `reset` ends its block behind it.
+    `observe_image` is that of `Mem3R.decode`."""
     feature = frame.mean
     if state.first and network.uses_slots:
         prior = network.pose_token[:, 0].expand(len(feature), -1)
     else:
         prior = network.memory.read(feature, state.memory)
     observer = None if state.first else rule.observer()
-    decoded = network.decode(state.tokens, frame, prior, observer)
+    decoded = network.decode(state.tokens, frame, prior, observer, state.last, observe_image)
     now = Seen(frame.tokens, decoded.candidate)
     mask = _mask(rule, observer, state, now) * float(update)
     gate = None if network.uses_slots else network.state_gate(state.tokens, feature)
@@ -82,11 +87,12 @@ def step(
     if reset:
         return begin(network, len(feature)), done
     if not update:
-        return State(state.tokens, state.memory, False, state.before), done
+        return replace(state, first=False), done
     share = mask[..., None] if gate is None else mask[..., None] * gate
     tokens = share * decoded.candidate + (1 - share) * state.tokens
     memory = network.memory.write(feature, state.memory, decoded.hooks.pose)
-    return State(tokens, memory, False, now if rule.remembers else None), done
+    last = frame if network.architecture.last_frame else None
+    return State(tokens, memory, False, now if rule.remembers else None, last), done
 
 
 def _mask(rule: StateRule, observer, state: State, now: Seen) -> Tensor:

@@ -8,9 +8,10 @@ from typing import Any
 
 from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.reconstruct.choice import choose, resolved
-from scal3r_ros.reconstruct.factory import SEQUENTIAL, check_processes
+from scal3r_ros.reconstruct.factory import LOGER, check_processes
 from scal3r_ros.reconstruct.interruptible import InterruptibleReconstructor
 from scal3r_ros.reconstruct.loger.options import check_options
+from scal3r_ros.reconstruct.mem3r.options import check_options as check_mem3r_options
 
 _NVIDIA = Path("/dev/nvidiactl")
 """There where a driver of CUDA devices runs; asking torch would take seconds."""
@@ -29,8 +30,10 @@ def check_prerequisites(config: NodeConfig) -> None:
     if config.model.reconstructor != "sfm":
         if importlib.util.find_spec("torch") is None:
             raise ValueError(TORCH_MISSING.format(config.model.reconstructor))
-        if config.model.reconstructor in SEQUENTIAL:
+        if config.model.reconstructor in LOGER:
             check_options(config.model, config.memory)
+        elif config.model.reconstructor == "mem3r":
+            check_mem3r_options(config.model, config.memory)
         else:
             _check_checkpoint(config)
         if config.model.device.startswith("cuda"):
