@@ -153,15 +153,6 @@ def check_held(tensors: Mapping[str, Tensor], path: Path) -> None:
         raise CheckpointError(f"{path}: declares tensors of {declared} bytes, but has {held}")
 
 
-def check_fingerprint(found: str, expected: str, name: str) -> None:
-    """Refuse the memory of another checkpoint."""
-    if found != expected:
-        raise ValueError(
-            f"{name} belongs to weights {found[:12] or 'unknown'}, this network has "
-            f"{expected[:12]}; load the checkpoint it was made with, or reset the memory"
-        )
-
-
 def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: str) -> None:
     """Raise one error that lists what is missing, unexpected or of the wrong shape or type."""
     faults = {
@@ -183,6 +174,17 @@ def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], nam
     ]
     if found:
         raise CheckpointError(f"{name} does not fit the network; " + "; ".join(found))
+
+
+def fill(
+    network: torch.nn.Module, state: Mapping[str, Tensor], device: torch.device | str, name: str
+) -> None:
+    """Give a network that was made on the meta device its weights, strictly and in float32, and
+    make it ready for evaluation. Raises `CheckpointError`; `name` is that of the files."""
+    check_state(state, network.state_dict(), name)
+    placed = {key: value.to(device, torch.float32) for key, value in state.items()}
+    network.load_state_dict(placed, strict=True, assign=True)
+    network.eval().requires_grad_(False)
 
 
 def first_line(error: Exception) -> str:

@@ -70,6 +70,19 @@ class MemoryState:
     """Number of chunks absorbed."""
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
 
+    def require(self, kind: str, fingerprint: str) -> None:
+        """Raise `ValueError` if another reconstructor, or one with other weights, made it."""
+        if self.kind != kind:
+            raise ValueError(
+                f"the memory belongs to reconstructor {self.kind!r}, this is {kind!r}; reset it "
+                f"instead"
+            )
+        if self.fingerprint != fingerprint:
+            raise ValueError(
+                f"the memory belongs to weights {self.fingerprint[:12] or 'unknown'}, this network "
+                f"has {fingerprint[:12]}; load the checkpoint it was made with, or reset the memory"
+            )
+
 
 @runtime_checkable
 class Reconstructor(Protocol):

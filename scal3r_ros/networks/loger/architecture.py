@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from scal3r_ros.networks.feature_encoder import PATCH as XFEAT_PATCH
+from scal3r_ros.networks.numerics import check_formats, check_slices
 from scal3r_ros.networks.stored_sizes import StoredSizes
 
 
@@ -101,13 +102,8 @@ class Numerics:
     """Frames encoded at once."""
 
     def __post_init__(self) -> None:
-        for name in ("blocks", "newton_schulz"):
-            if getattr(self, name) not in ("float32", "bfloat16"):
-                raise ValueError(f"{name} must be float32 or bfloat16, found {getattr(self, name)}")
-        for name in ("token_slice", "head_batch", "encoder_batch"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, found {value}")
+        check_formats(self, "blocks", "newton_schulz")
+        check_slices(self, "token_slice", "head_batch", "encoder_batch")
 
 
 def _check_layers(a: Architecture) -> None:

@@ -17,9 +17,9 @@ from torch import Tensor
 from scal3r_ros.networks.checkpoint import (
     CheckpointError,
     Contents,
-    check_state,
     checked_fingerprint,
     checkpoint_files,
+    fill,
     parsed_architecture,
     read_contents,
     write_contents,
@@ -70,10 +70,7 @@ def load_network(
         )
     with torch.device("meta"):
         network = LoGeR(found, numerics)
-    check_state(state, network.state_dict(), str(path))
-    state = {key: value.to(device, torch.float32) for key, value in state.items()}
-    network.load_state_dict(state, strict=True, assign=True)
-    network.eval().requires_grad_(False)
+    fill(network, state, device, str(path))
     return LoadedNetwork(network, fingerprint)
 
 

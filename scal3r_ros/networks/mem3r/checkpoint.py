@@ -15,7 +15,7 @@ from torch import Tensor
 from scal3r_ros.networks.checkpoint import (
     CheckpointError,
     Contents,
-    check_state,
+    fill,
     parsed_architecture,
     read_contents,
     write_contents,
@@ -52,10 +52,8 @@ def load_network(
         architecture = Architecture.from_dict(values)
     with torch.device("meta"):
         network = Mem3R(architecture)
-    check_state(tensors, network.state_dict(), str(path))
-    state = {key: value.to(device, torch.float32) for key, value in tensors.items()}
-    network.load_state_dict(state, strict=True, assign=True)
-    return network.eval().requires_grad_(False)
+    fill(network, tensors, device, str(path))
+    return network
 
 
 def convert(path: str | Path, folder: str | Path, name: str) -> list[Path]:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from scal3r_ros.networks.checkpoint import (
     Contents,
-    check_state,
     checked_fingerprint,
     checkpoint_files,
+    fill,
     parsed_architecture,
     read_contents,
     write_contents,
@@ -52,10 +52,7 @@ def load_network(
     state, stored = read_state(path)
     with torch.device("meta"):
         network = Scal3R(architecture or stored or Architecture(), numerics)
-    check_state(state, network.state_dict(), str(path))
-    state = {key: value.to(device, torch.float32) for key, value in state.items()}
-    network.load_state_dict(state, strict=True, assign=True)
-    network.eval().requires_grad_(False)
+    fill(network, state, device, str(path))
     return LoadedNetwork(network, fingerprint)
 
 

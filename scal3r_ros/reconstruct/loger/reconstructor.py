@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from scal3r_ros.networks.checkpoint import check_fingerprint
 from scal3r_ros.networks.descriptor import frame_descriptors
 from scal3r_ros.networks.loger.checkpoint import LoadedNetwork
 from scal3r_ros.networks.loger.placement import advance_in_turn
@@ -99,12 +98,7 @@ class LoGeRReconstructor:
 
     def restore(self, state: MemoryState) -> None:
         """Replace the memory; an unfit `state` raises `ValueError` and changes nothing."""
-        if state.kind != self.name:
-            raise ValueError(
-                f"the memory belongs to reconstructor {state.kind!r}, this is {self.name!r}; "
-                f"reset it instead"
-            )
-        check_fingerprint(state.fingerprint, self.fingerprint, "the memory")
+        state.require(self.name, self.fingerprint)
         tensors = {name: torch.from_numpy(np.array(value)) for name, value in state.arrays.items()}
         self._state = state_of(tensors, self.network.state_shapes())
 

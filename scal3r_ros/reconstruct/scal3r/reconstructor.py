@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from scal3r_ros.config import MemoryConfig
-from scal3r_ros.networks.checkpoint import check_fingerprint
 from scal3r_ros.networks.scal3r.checkpoint import LoadedNetwork
 from scal3r_ros.networks.scal3r.memory import (
     ContextMemory,
@@ -187,12 +186,7 @@ class Scal3RReconstructor:
 
     def restore(self, state: MemoryState) -> None:
         """Replace the memory; an unfit `state` raises `ValueError` and changes nothing."""
-        if state.kind != self.name:
-            raise ValueError(
-                f"the memory belongs to reconstructor {state.kind!r}, this is {self.name!r}; "
-                f"reset it instead"
-            )
-        check_fingerprint(state.fingerprint, self.fingerprint, "the memory")
+        state.require(self.name, self.fingerprint)
         tensors = {k: torch.from_numpy(np.array(v)) for k, v in state.arrays.items()}
         self.memory.load_state_dict(tensors, self.network.memory_shapes())
         self._staged = None
