@@ -1,9 +1,8 @@
 """Records that cross layers: frames in, chunk predictions between, map updates out. numpy only.
 
 Conventions: camera axes are OpenCV's (x right, y down, z forward); pixel (column 0, row 0) has its
-centre at (0.5, 0.5);
-`T_a_b` is a rigid 4x4 transform that maps points of frame b into frame a; times are integer
-nanoseconds.
+centre at (0.5, 0.5); `T_a_b` is a rigid 4x4 transform that maps points of frame b into frame a;
+times are integer nanoseconds.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ from typing import Any
 import numpy as np
 
 GAUGES = ("free", "rigid", "common")
+SECOND_NS = 1_000_000_000
+"""Nanoseconds in a second."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from scal3r_ros.config import InputConfig
-from scal3r_ros.io.image_header import KINDS, declared_size, has_end, is_heif, is_progressive
+from scal3r_ros.io.image_header import IMAGE_KINDS, declared_size, has_end, is_heif, is_progressive
 from scal3r_ros.io.source import BadInput
 from scal3r_ros.io.stretch import Stretch
 from scal3r_ros.io.video_packets import codec_name, video_codec
@@ -127,8 +127,8 @@ def decode_compressed(
     if size is None:
         what = "is empty" if not data else "is no readable image"
         raise BadInput(
-            f"{name} {what} ({len(data)} bytes, of no kind of {KINDS}, or cut off); replace or "
-            f"remove it"
+            f"{name} {what} ({len(data)} bytes, of no kind of {IMAGE_KINDS}, or cut off); replace "
+            f"or remove it"
         )
     check_size(*size, name, max_pixels)
     if not has_end(data):

@@ -17,12 +17,13 @@ _JPEG_FRAMES = tuple(c for c in range(0xC0, 0xD0) if c not in (0xC4, 0xC8, 0xCC)
 """Start-of-frame markers of ITU-T T.81, table B.1."""
 _HEAD = 2**20
 """Bytes of a file in which its size is expected, after EXIF with a preview."""
-KINDS = "PNG, JPEG, BMP, TIFF, WebP, PGM, PPM, AVIF, HEIC"
+IMAGE_KINDS = "PNG, JPEG, BMP, TIFF, WebP, PGM, PPM, AVIF, HEIC"
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
 
 def declared_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) of a file of one of `KINDS`; None for another kind or a header cut short."""
+    """(width, height) of a file of one of `IMAGE_KINDS`; None for another kind or a header cut
+    short."""
     try:
         for signature, read in _READERS.items():
             if re.match(signature, data, re.DOTALL):

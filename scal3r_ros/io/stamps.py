@@ -8,8 +8,8 @@ from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 import numpy as np
 
 from scal3r_ros.io.source import BadInput
+from scal3r_ros.records import SECOND_NS
 
-NANOSECONDS = 1_000_000_000
 _LONGEST = 64
 """Characters of a number; more are no stamp."""
 _UNITS = (
@@ -62,7 +62,7 @@ def to_nanoseconds(values: Sequence[Decimal], name: str) -> tuple[list[int], str
 
 def seconds_text(stamp_ns: int) -> str:
     """Seconds with nine digits, also before the epoch: -2100000000 is -2.100000000."""
-    seconds, nanoseconds = divmod(abs(stamp_ns), NANOSECONDS)
+    seconds, nanoseconds = divmod(abs(stamp_ns), SECOND_NS)
     return f"{'-' if stamp_ns < 0 else ''}{seconds}.{nanoseconds:09d}"
 
 

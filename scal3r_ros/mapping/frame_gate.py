@@ -6,8 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from scal3r_ros.config import GateConfig
-
-NANOSECONDS = 1_000_000_000
+from scal3r_ros.records import SECOND_NS
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class FrameGate:
                 return GateDecision(False, "duplicate_stamp")
             if stamp_ns < last:
                 return GateDecision(False, "backward_stamp")
-            max_gap = self.config.max_gap * NANOSECONDS
+            max_gap = self.config.max_gap * SECOND_NS
             gap = bool(max_gap) and stamp_ns - last > max_gap
         self._last_seen = stamp_ns
         if last is None or gap:
@@ -74,7 +73,7 @@ class FrameGate:
     def _limit_rate(self, stamp_ns: int, gap: bool) -> GateDecision:
         """Keep frames on a schedule, so that jitter of the camera does not halve the rate."""
         if self.config.max_rate > 0:
-            period = int(NANOSECONDS / self.config.max_rate)
+            period = int(SECOND_NS / self.config.max_rate)
             if stamp_ns < self._due - period // 20:
                 return GateDecision(False, "rate")
             self._due = max(self._due + period, stamp_ns + period * 9 // 10)

@@ -41,7 +41,7 @@ from scal3r_ros.train.worlds.clips import (
     rigid_inverse,
 )
 
-MODES = ("off", "local", "stream", "batch")
+MEMORY_MODES = ("off", "local", "stream", "batch")
 FRAMES, OVERLAP = 8, 3
 _PIXELS = 97
 """Every so many-th pixel is asked for its confidence."""
@@ -273,7 +273,7 @@ def main() -> int:
     parser.add_argument("--tours", type=Path, required=True, help="folder of rendered tours")
     parser.add_argument("--render", type=int, default=0, help="render so many tours first")
     parser.add_argument("--limit", type=int, default=100)
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--modes", nargs="+", choices=MEMORY_MODES, default=list(MEMORY_MODES))
     parser.add_argument(
         "--width", type=int, default=0, help="of the images; 0 is the network's own"
     )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MODES = ("off", "local", "stream", "batch")
+MEMORY_MODES = ("off", "local", "stream", "batch")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep", type=Path, default=None, help="folder that keeps the rendered worlds"
     )
     parser.add_argument("--width", type=int, default=140, help="of the rendered images, pixels")
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--modes", nargs="+", choices=MEMORY_MODES, default=list(MEMORY_MODES))
     parser.add_argument(
         "--as-embedded",
         action="store_true",

@@ -17,7 +17,7 @@ from PIL import Image
 
 from scal3r_ros.train.scoreboard import LOG_FILE
 from scal3r_ros.train.worlds.clips import ClipSettings, WorldSampler
-from scal3r_ros.train.worlds.scenes import KINDS
+from scal3r_ros.train.worlds.scenes import SCENE_KINDS
 
 _SCORES = {
     "rotation": "pair rotation error, deg",
@@ -31,7 +31,7 @@ def draw_sheet(path: Path, clips: int = 2, size: tuple[int, int] = (126, 168)) -
     """Clips of every kind of world with their depth below; returns frames rendered per second."""
     sampler = WorldSampler.training()
     rows, speeds = [], {}
-    for i, kind in enumerate(KINDS):
+    for i, kind in enumerate(SCENE_KINDS):
         start = time.monotonic()
         batch = sampler.batch(40 + i, clips, ClipSettings(size=size, frames=4), kind)
         speeds[kind] = 4 * clips / (time.monotonic() - start)

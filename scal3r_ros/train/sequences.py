@@ -16,7 +16,7 @@ from scal3r_ros.io.tum import read_trajectory
 from scal3r_ros.records import Frame
 from scal3r_ros.train.worlds.clips import HELD_OUT_SEEDS, WorldSampler
 from scal3r_ros.train.worlds.rendering import focal_length
-from scal3r_ros.train.worlds.scenes import KINDS
+from scal3r_ros.train.worlds.scenes import SCENE_KINDS
 from scal3r_ros.train.worlds.textures import TexturePool
 from scal3r_ros.train.worlds.tours import Tour, film, make_tour
 
@@ -62,7 +62,7 @@ def world_sequences(
     pool = textures or WorldSampler.held_out().textures
     stamps = [round(n * 1e9 / _RATE) for n in range(0, frames, stride)]
     for i in range(count):
-        kind = KINDS[i % len(KINDS)]
+        kind = SCENE_KINDS[i % len(SCENE_KINDS)]
         made = make_tour(kind, frames, first_seed + i, pool)
         made = replace(made, T_world_camera=made.T_world_camera[::stride])
         kept = folder and folder / f"{first_seed + i}-{frames}-{stride}-{size[0]}x{size[1]}.npz"

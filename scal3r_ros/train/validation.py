@@ -14,7 +14,7 @@ from scal3r_ros.train.replay import chunks_of
 from scal3r_ros.train.schedule import Schedule, Stage
 from scal3r_ros.train.scores import Scores, baseline, score
 from scal3r_ros.train.worlds.clips import VALIDATION_SEEDS, ClipBatch, ClipSettings, WorldSampler
-from scal3r_ros.train.worlds.scenes import KINDS
+from scal3r_ros.train.worlds.scenes import SCENE_KINDS
 from scal3r_ros.train.worlds.tour_clips import tour_clip
 
 SETS = {"N": ((1.0, 1.0), (1.0, 1.0)), "P": ((3.0, 3.0), (0.4, 0.4))}
@@ -54,17 +54,17 @@ def validation_sets(
         settings = replace(plain, parallax=parallax, turn=turn)
         clips = [
             sampler.batch(VALIDATION_SEEDS + i, count, settings, kind)
-            for i, kind in enumerate(KINDS)
+            for i, kind in enumerate(SCENE_KINDS)
         ]
         sets[name] = ValidationSet(tuple(chunks_of(clip, frames, stage) for clip in clips))
     if stage.tours:
-        clips = [_tours(sampler, kind, count, plain) for kind in KINDS]
+        clips = [_tours(sampler, kind, count, plain) for kind in SCENE_KINDS]
         sets[TOURS] = ValidationSet(tuple(chunks_of(clip, frames, stage) for clip in clips))
     return sets
 
 
 def _tours(sampler: WorldSampler, kind: str, count: int, settings: ClipSettings) -> ClipBatch:
-    first = VALIDATION_SEEDS + 100 * (1 + KINDS.index(kind))
+    first = VALIDATION_SEEDS + 100 * (1 + SCENE_KINDS.index(kind))
     return ClipBatch.concatenate(
         [tour_clip(first + i, sampler, settings, TOUR_STRIDE, kind) for i in range(count)]
     )

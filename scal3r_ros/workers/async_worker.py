@@ -20,7 +20,7 @@ from scal3r_ros.workers.deltas import DeltaLedger
 from scal3r_ros.workers.exchange import Traffic, unflatten
 from scal3r_ros.workers.group import Place
 from scal3r_ros.workers.hand_out import Result
-from scal3r_ros.workers.lockstep_worker import LockstepWorker, RoundOutcome, at_fault
+from scal3r_ros.workers.lockstep_worker import LockstepWorker, ShareOutcome, at_fault
 from scal3r_ros.workers.mailbox import Mailbox, Note, wait_until_drained
 from scal3r_ros.workers.membership import GroupBroken, Origin
 from scal3r_ros.workers.shares import Share
@@ -54,7 +54,7 @@ class AsyncWorker(LockstepWorker):
         self._store = store
         super().join(store, place, origin)
 
-    def run(self, number: int, chunks: Sequence[Chunk], share: Share) -> RoundOutcome:
+    def run(self, number: int, chunks: Sequence[Chunk], share: Share) -> ShareOutcome:
         """Reconstruct one chunk; without a chunk, declare `number` void."""
         oldest_open = number - share.offset
         self.traffic = self._present_exchange().traffic = Traffic()
@@ -62,16 +62,16 @@ class AsyncWorker(LockstepWorker):
         self.poll()
         if not chunks:
             self._set_void(number, oldest_open)
-            return RoundOutcome(True, [])
+            return ShareOutcome(True, [])
         if self.ledger.has(number):
-            return RoundOutcome(True, [self._read_again(chunks[0])])
+            return ShareOutcome(True, [self._read_again(chunks[0])])
         sync = _Merge(self, number, oldest_open)
         try:
             results = self._stage_alone(chunks[0], number, sync)
         except (ReconstructionFailed, OutOfDeviceMemory) as error:
             if not self.ledger.has(number):
                 self._set_void(number, oldest_open)
-                return RoundOutcome(False, [], at_fault(chunks, error))
+                return ShareOutcome(False, [], at_fault(chunks, error))
             # All of its deltas are out and the others fold them, so the chunk counts.
             results = [ReconstructionFailed(f"{error}; the memory has absorbed the chunk")]
         if not self.ledger.has(number):
@@ -79,7 +79,7 @@ class AsyncWorker(LockstepWorker):
         wait_until_drained(self._present_exchange(), self.poll, self.config.collective_timeout)
         self._fold()
         self.staleness = sync.staleness
-        return RoundOutcome(True, results)
+        return ShareOutcome(True, results)
 
     def _read_again(self, chunk: Chunk) -> Result:
         """The answer to a chunk that is settled already."""
@@ -95,7 +95,7 @@ class AsyncWorker(LockstepWorker):
         try:
             return self.engine.stage_round([chunk], places=[steps - 1], size=steps, sync=sync)
         finally:
-            self.engine.rollback()  # the ledger keeps what the round has staged
+            self.engine.rollback()  # the ledger keeps what was staged
             self._staging = False
 
     def poll(self) -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-T = TypeVar("T")
+Answer = TypeVar("Answer")
 _EXIT_PATIENCE = 3.0  # seconds
 _left_behind: list[threading.Thread] = []
 
@@ -22,9 +22,9 @@ class DeadlinePassed(TimeoutError):
     """A call did not return in time; the message names the call."""
 
 
-def within(seconds: float, what: str, call: Callable[[], T]) -> T:
+def within(seconds: float, what: str, call: Callable[[], Answer]) -> Answer:
     """Result of `call`, or `DeadlinePassed` after `seconds`."""
-    outcome: list[T] = []
+    outcome: list[Answer] = []
     problem: list[BaseException] = []
 
     def run() -> None:

@@ -25,7 +25,7 @@ from scal3r_ros.workers.membership import GroupBroken
 from scal3r_ros.workers.secret import group_secret
 from scal3r_ros.workers.store import HostedStore, StoreClient
 
-T = TypeVar("T")
+Answer = TypeVar("Answer")
 
 
 class Backend(Protocol):
@@ -174,7 +174,7 @@ class Group:
             raise RuntimeError("it was closed meanwhile")
         return self._backend
 
-    def _call(self, what: str, call: Callable[[], T]) -> T:
+    def _call(self, what: str, call: Callable[[], Answer]) -> Answer:
         if self._backend is None:
             raise GroupBroken(f"{what}: rank {self.rank} has left generation "
                               f"{self.place.generation}")  # fmt: skip

@@ -77,14 +77,14 @@ class RoundEngine(Protocol):
 
 
 @dataclass(frozen=True)
-class RoundOutcome:
-    """What became of a round on this process."""
+class ShareOutcome:
+    """What became of this process' share of the work: of a round, or of one chunk (async)."""
 
     committed: bool
     results: list[Result]
     """One per own chunk if committed, else empty."""
     at_fault: Mapping[int, Fault] = field(default_factory=dict)
-    """Own chunks for which the round was taken back, by index."""
+    """Own chunks for which the work was taken back, by index."""
 
 
 @dataclass
@@ -125,7 +125,7 @@ class LockstepWorker:
             self.group.close()
             self.group = None
 
-    def run(self, number: int, chunks: Sequence[Chunk], share: Share) -> RoundOutcome:
+    def run(self, number: int, chunks: Sequence[Chunk], share: Share) -> ShareOutcome:
         """Do this process' share of round `number` and commit it if every process could do its own.
 
         `GroupBroken` when a process is lost; the next `join` decides what became of the round.
@@ -142,13 +142,13 @@ class LockstepWorker:
             raise
         if isinstance(staged, Exception):
             self._forget()
-            return RoundOutcome(False, [], at_fault(chunks, staged))
+            return ShareOutcome(False, [], at_fault(chunks, staged))
         if not committed:
             self._forget()
-            return RoundOutcome(False, [])
+            return ShareOutcome(False, [])
         self.engine.commit()
         self.progress = replace(self.progress, committed=number, staged=-1)
-        return RoundOutcome(True, staged)
+        return ShareOutcome(True, staged)
 
     @property
     def idle_wait(self) -> float:

@@ -35,7 +35,7 @@ from scal3r_ros.workers.commands import (
 )
 from scal3r_ros.workers.group import Group, Place, connect, host_store, join_store
 from scal3r_ros.workers.hand_out import Attempt, Fault, Result, hand_out
-from scal3r_ros.workers.lockstep_worker import LockstepWorker, RoundEngine, RoundOutcome
+from scal3r_ros.workers.lockstep_worker import LockstepWorker, RoundEngine, ShareOutcome
 from scal3r_ros.workers.membership import GroupBroken, Origin
 from scal3r_ros.workers.packing import receive_bytes, send_bytes
 from scal3r_ros.workers.shares import Share, shares
@@ -122,7 +122,7 @@ class ShardedReconstructor:
         self._worker.leave()
         self._control.close()
 
-    def _round(self, chunks: Sequence[Chunk]) -> list[RoundOutcome]:
+    def _round(self, chunks: Sequence[Chunk]) -> list[ShareOutcome]:
         """Outcomes by rank."""
         self._number += 1
         try:
@@ -134,7 +134,7 @@ class ShardedReconstructor:
                 f"another process of this run died or hangs ({_first_words(error)})"
             ) from error
 
-    def _hand_out(self, chunks: Sequence[Chunk]) -> list[RoundOutcome]:
+    def _hand_out(self, chunks: Sequence[Chunk]) -> list[ShareOutcome]:
         parts = shares(len(chunks), self._control.size)
         for rank, part in enumerate(parts[1:], start=1):
             command = {"do": "round", "number": self._number, "share": vars(part)}
@@ -144,7 +144,7 @@ class ShardedReconstructor:
         outcomes = [self._worker.run(self._number, own, parts[0])]
         for rank in range(1, self._control.size):
             answer, results = unpack_results(receive_bytes(self._control, rank))
-            outcomes.append(RoundOutcome(answer["committed"], results, _faults(answer)))
+            outcomes.append(ShareOutcome(answer["committed"], results, _faults(answer)))
         return outcomes
 
     def _tell_all(self, command: dict) -> None:

@@ -29,10 +29,10 @@ def make(network, rule="ttt3r"):
     return RecurrentTracker(network, rule)
 
 
-KINDS = [(net, rule) for net in ("cut3r", "mem3r") for rule in RULES]
+NETWORKS_AND_RULES = [(net, rule) for net in ("cut3r", "mem3r") for rule in RULES]
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: "-".join(kind))
+@pytest.fixture(params=NETWORKS_AND_RULES, ids=lambda kind: "-".join(kind))
 def tracker(request, monkeypatch):
     network = {"cut3r": cut3r, "mem3r": mem3r}[request.param[0]]()
     return make(small(network), request.param[1])

@@ -75,7 +75,7 @@ def test_kept_worlds_are_those_that_were_rendered(sequence, tmp_path):
         assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("mode", evaluate_suite.MODES)
+@pytest.mark.parametrize("mode", evaluate_suite.MEMORY_MODES)
 def test_the_suite_maps_with_the_network_in_every_mode(mode):
     """`auto` may stand for another reconstructor."""
     parser = argparse.ArgumentParser()

@@ -17,7 +17,7 @@ from scal3r_ros.train.worlds.clips import (  # noqa: E402
 from scal3r_ros.train.worlds.dice import Dice  # noqa: E402
 from scal3r_ros.train.worlds.layouts import BOX, CYLINDER, ENCLOSURE, SPHERE, Layout  # noqa: E402
 from scal3r_ros.train.worlds.rendering import focal_length, render  # noqa: E402
-from scal3r_ros.train.worlds.scenes import KINDS, dress_layout  # noqa: E402
+from scal3r_ros.train.worlds.scenes import SCENE_KINDS, dress_layout  # noqa: E402
 from scal3r_ros.train.worlds.textures import LEVELS, SIZE, level_offsets, make_texture_pool  # noqa: E402
 
 
@@ -72,7 +72,7 @@ def test_sphere_outline_follows_the_projection(sampler):
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SCENE_KINDS)
 def test_matches_show_the_same_surface(sampler, kind):
     """Colours at true matches agree far better than colours at the same place."""
     batch = sampler.batch(3, 6, ClipSettings(photometric=0.0), kind)

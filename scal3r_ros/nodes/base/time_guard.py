@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from scal3r_ros.nodes.base.node_config import TimeConfig
+from scal3r_ros.records import SECOND_NS
 
-NANOSECONDS = 1_000_000_000
 COUNTERS = ("unstamped", "duplicate", "reordered", "late", "ignored", "jump_back")
 """What is counted, all from zero, so that diagnostics have every key from the start."""
 
@@ -81,7 +81,7 @@ class TimeGuard:
 
     def _judge_older(self, stamp_ns: int, item: Any) -> list[Released]:
         """A frame older than what has been let through: late, ignored, or the start of a jump."""
-        if self._newest - stamp_ns <= self.config.jump_threshold * NANOSECONDS:
+        if self._newest - stamp_ns <= self.config.jump_threshold * SECOND_NS:
             if not self._clock_jumped:
                 self.counts["late"] += 1
                 return []
@@ -114,7 +114,7 @@ class TimeGuard:
 
     def _hold(self, stamp_ns: int, item: Any) -> list[Released]:
         heapq.heappush(self._held, (stamp_ns, next(self._order), item))
-        window = int(self.config.reorder_window * NANOSECONDS)
+        window = int(self.config.reorder_window * SECOND_NS)
         return self._release_until(self._newest - window)
 
     def _release_until(self, stamp_ns: int) -> list[Released]:

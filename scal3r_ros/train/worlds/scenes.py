@@ -15,7 +15,7 @@ from scal3r_ros.train.worlds.dice import Dice
 from scal3r_ros.train.worlds.layouts import ENCLOSURE, LAYOUTS, TERRAIN, Layout
 from scal3r_ros.train.worlds.textures import TexturePool
 
-KINDS = tuple(LAYOUTS)
+SCENE_KINDS = tuple(LAYOUTS)
 CLEARANCE = 0.3
 """Metres kept free around every camera position."""
 
