@@ -16,11 +16,10 @@ from scal3r_ros.mapping.alignment import (
     LEAST_SIGMA,
     Alignment,
     align,
-    collect_matches,
     judge,
     least_covariance,
-    shared_positions,
 )
+from scal3r_ros.mapping.overlap import collect_matches, shared_positions
 from scal3r_ros.mapping.sim3 import Sim3
 from scal3r_ros.mapping.similarity_fit import DegenerateOverlap, SimilarityFit, distances
 from scal3r_ros.records import ChunkPrediction
