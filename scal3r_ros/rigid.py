@@ -27,6 +27,13 @@ def from_parts(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
     return T
 
 
+def orthonormal(T: np.ndarray) -> np.ndarray:
+    """The same transforms (..., 4, 4) with rounding errors of the rotation removed. A pose that is
+    guessed from the two before doubles them with every step."""
+    left, _, right = np.linalg.svd(T[..., :3, :3])
+    return from_parts(left @ right, T[..., :3, 3])
+
+
 def rotation_matrix(quaternion: np.ndarray) -> np.ndarray:
     """(..., 3, 3) of quaternions (..., 4) of any length but zero."""
     q = np.asarray(quaternion, dtype=np.float64)

@@ -34,6 +34,16 @@ def test_quaternions_agree_with_scipy_also_at_half_turns():
     np.testing.assert_allclose(rigid.rotation_matrix(3.0 * found[9]), turns[9].as_matrix())
 
 
+def test_rounding_errors_of_a_rotation_are_removed_and_nothing_else():
+    random = np.random.default_rng(4)
+    T = rigid.from_parts(Rotation.random(5, random_state=0).as_matrix(), random.normal(size=(5, 3)))
+    np.testing.assert_allclose(rigid.orthonormal(T), T, atol=1e-12)
+    spoilt = T + 1e-3 * np.pad(random.normal(size=(5, 3, 3)), ((0, 0), (0, 1), (0, 1)))
+    R = rigid.orthonormal(spoilt)[:, :3, :3]
+    np.testing.assert_allclose(R @ R.transpose(0, 2, 1), np.tile(np.eye(3), (5, 1, 1)), atol=1e-12)
+    assert np.abs(R - T[:, :3, :3]).max() < 5e-3
+
+
 def test_a_quaternion_of_length_zero_is_refused():
     with pytest.raises(ValueError, match="must not be zero"):
         rigid.rotation_matrix(np.zeros(4))

@@ -31,16 +31,29 @@ class History:
         if len(self._entries) > _LENGTH:
             del self._entries[: len(self._entries) - _LENGTH]
 
+    def replace_newest(self, observations: Observations) -> None:
+        """The newest image was understood better."""
+        self._entries[-1] = observations
+
     def at(self, stamp_ns: int) -> Observations | None:
         """Those of exactly that time, if they are still known."""
         place = bisect_left(self._entries, stamp_ns, key=lambda entry: entry.stamp_ns)
         found = place < len(self._entries) and self._entries[place].stamp_ns == stamp_ns
         return self._entries[place] if found else None
 
-    def after(self, stamp_ns: int, count: int) -> list[Observations]:
-        """The first `count` behind that time."""
+    def thinned_after(self, stamp_ns: int, count: int, most_left_out: int) -> list[Observations]:
+        """The next ones behind that time: about `count`, evenly spread up to the newest, but never
+        more than `most_left_out` between two of them."""
         place = bisect_right(self._entries, stamp_ns, key=lambda entry: entry.stamp_ns)
-        return self._entries[place : place + count]
+        left = len(self._entries) - place
+        step = min(max(1, -(-left // count)), most_left_out + 1)
+        # Counted from the newest, so that it is among them.
+        return self._entries[place + (left - 1) % step :: step][:count]
+
+    @property
+    def newest(self) -> Observations:
+        """Of the newest image; there must be one."""
+        return self._entries[-1]
 
     @property
     def newest_ns(self) -> int:

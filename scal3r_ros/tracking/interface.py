@@ -71,6 +71,11 @@ class Submap:
             raise ValueError("a submap without any depth cannot be tracked against")
         object.__setattr__(self, "typical_depth", float(np.median(known)))
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What it was made of, by name."""
+        names = ("stamps_ns", "T_map_camera", "depth", "confidence", "intrinsics")
+        return {name: getattr(self, name) for name in names}
+
 
 class LiveTracker(Tracker, Protocol):
     """A tracker whose blocks are tied to the map."""
@@ -79,9 +84,8 @@ class LiveTracker(Tracker, Protocol):
     """(4, 4) by which the submap that took over with the last step sees the map moved: the new pose
     of one image is this times its old pose. Identity when none took over."""
 
-    @property
-    def anchored_ns(self) -> int:
-        """Stamp of the mapped image that poses are counted from; -1 without one."""
+    anchored_ns: int
+    """Stamp of the mapped image that poses are counted from; -1 without one."""
 
     def leave_map(self) -> None:
         """The map is another one: poses are told again from the next anchor on."""

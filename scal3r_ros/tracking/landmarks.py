@@ -1,4 +1,4 @@
-"""Places of the corners in the map: from the depth of mapped frames, else from two bearings."""
+"""Places of corners in the map, from the depth of mapped frames."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def places_in_submap(
         if observations is None:
             continue
         rays = rays_of(observations.pixels, K)
-        depth = _depth_along(submap, frame, rays)
+        depth = depth_along(submap, frame, rays)
         local = np.concatenate([rays, np.ones((len(rays), 1))], axis=1) * depth[:, None]
         T = submap.T_map_camera[frame]
         for corner, place in zip(observations.ids.tolist(), local @ T[:3, :3].T + T[:3, 3]):
@@ -41,7 +41,7 @@ def places_in_submap(
     return {corner: place for corner, place in agreed.items() if place is not None}
 
 
-def _depth_along(submap: Submap, frame: int, rays: np.ndarray) -> np.ndarray:
+def depth_along(submap: Submap, frame: int, rays: np.ndarray) -> np.ndarray:
     """Depth (N,) of a mapped frame along bearings (N, 2): the nearest known pixel's, NaN without
     one or where neighbours contradict it."""
     K, depth = submap.intrinsics[frame], submap.depth[frame]

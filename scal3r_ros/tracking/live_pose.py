@@ -81,7 +81,7 @@ class LivePoses:
 
     def _hold_back(self) -> None:
         """A new submap took over: go on from the pose that was published."""
-        self._offset = self._offset @ rigid.inverse(self.tracker.correction)
+        self._offset = rigid.orthonormal(self._offset @ rigid.inverse(self.tracker.correction))
 
     def _give_in(self, pose: np.ndarray, seconds: float) -> None:
         """Move the published pose towards the tracker's, by what the speed limits allow."""

@@ -59,6 +59,17 @@ def resect(
     return found
 
 
+def resect_anywhere(points: np.ndarray, rays: np.ndarray, focal: float) -> Resection:
+    """The same without a guess, where most points may be wrong. Raises `TooFewPoints`."""
+    found = None
+    if len(points) >= MIN_POINTS:
+        found = _by_sampling(points, rays, np.ones(len(points)), INLIER_PIXELS / focal)
+    count = 0 if found is None else int(found.inliers.sum())
+    if found is None or count < MIN_POINTS:
+        raise TooFewPoints(f"only {count} of {len(points)} recognised points agree on a pose")
+    return found
+
+
 def misses(points: np.ndarray, rays: np.ndarray, T_map_camera: np.ndarray) -> np.ndarray:
     """Distance (N,) between `rays` and where the points appear; infinite behind the camera."""
     local = (points - T_map_camera[:3, 3]) @ T_map_camera[:3, :3]
@@ -72,7 +83,7 @@ def _polished(
     points: np.ndarray, rays: np.ndarray, trust: np.ndarray, guess: np.ndarray, inlier: float
 ) -> Resection:
     """Gauss-Newton over the camera's pose; the weights narrow from round to round."""
-    T_camera_map = rigid.inverse(guess)
+    T_camera_map = rigid.inverse(rigid.orthonormal(guess))
     for reach in np.geomspace(16.0, 1.5, _ROUNDS) * inlier:
         local = points @ T_camera_map[:3, :3].T + T_camera_map[:3, 3]
         z = np.maximum(local[:, 2], 1e-6)

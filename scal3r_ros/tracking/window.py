@@ -1,7 +1,7 @@
 """The last key images and the corners they see, adjusted together (bundle adjustment).
 
 Poses and places that are found from each other agree with each other's errors; only together, over
-many bearings, do they stay right. Mapped images and places from mapped depth are fixed.
+many bearings, do they stay right. Mapped images stay, and so do the oldest, which hold the scale.
 """
 
 from __future__ import annotations
@@ -13,18 +13,25 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from scal3r_ros import rigid
+from scal3r_ros.mapping.sim3 import Sim3
 
-_LENGTH = 9
-_FIXED = 2
-"""Oldest images that stay when none is mapped: they hold place, direction and scale."""
-_ROUNDS = 4
+_LENGTH = 10
+_FIXED = 3
+"""Oldest images that stay: they hold place, direction and scale."""
+_ROUNDS = 6
 _REACH = 2.0
 """Pixels at which a bearing counts a quarter."""
 _MIN_PARALLAX = np.radians(1.5)
+"""Angle between sightings below which a new place is put at the typical distance."""
 _FULL_PARALLAX = np.radians(6.0)
 """Angle between sightings from which on a place is trusted fully."""
-_MAX_SHIFT = 0.2
-"""Largest correction of the newest pose, relative to the typical depth."""
+_LEAST_TRUST = 0.0025
+_KNOWN = 0.25
+"""Trust from which on a place stays when the window has lost the sightings that it came from."""
+_DEPTH_SIGMA = 0.5
+"""Standard deviation of a distance before it is measured, relative to it."""
+_MAX_SHIFT, _MAX_TURN = 0.1, 0.1
+"""Largest correction of the newest pose: share of the typical depth, radians."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +55,16 @@ class Places:
     """(L,) int64, rising."""
     points: np.ndarray
     """(L, 3) in the map."""
-    mapped: np.ndarray
-    """(L,) bool: from mapped depth."""
     trust: np.ndarray
     """(L,) how much a place counts for the pose of an image outside the window, 0 to 1: one seen
     under a small angle is as uncertain along it as the poses it was found from."""
 
     def take(self, rows: np.ndarray) -> Places:
-        return Places(self.ids[rows], self.points[rows], self.mapped[rows], self.trust[rows])
+        return Places(self.ids[rows], self.points[rows], self.trust[rows])
+
+    def moved(self, S: Sim3) -> Places:
+        """The same places in another frame."""
+        return Places(self.ids, S.apply(self.points), self.trust)
 
     def of(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Positions in `ids` of corners that have a place, and positions of their places."""
@@ -86,6 +95,13 @@ class Window:
         """Append a key image; the oldest leaves."""
         self._images = [*self._images, image][-_LENGTH:]
 
+    def move(self, S: Sim3) -> None:
+        """Tell everything in another frame."""
+        self._images = [
+            KeyImage(S.move_pose(image.T_map_camera), image.ids, image.rays, image.mapped)
+            for image in self._images
+        ]
+
     def adjusted(self, places: Places) -> Places:
         """Better `places` of what the window sees, new ones included; betters the poses."""
         places = self._with_new(places)
@@ -94,21 +110,19 @@ class Window:
         points, damping = places.points, 1e-3
         cost = self._cost(poses, points, seen)
         for _ in range(_ROUNDS):
-            step = self._step(poses, points, places.mapped, seen, damping)
+            step = self._step(poses, points, seen, damping)
             moved = _moved(poses, step[0]), points + step[1]
             new_cost = self._cost(*moved, seen)
             if new_cost < cost:
                 (poses, points), cost, damping = moved, new_cost, damping / 10
             else:
                 damping *= 100
-        found = rigid.inverse(poses)
+        found = rigid.orthonormal(rigid.inverse(poses))
         if not self._plausible(found[-1], points):
             return places
         for i, (image, pose) in enumerate(zip(self._images, found)):
             self._images[i] = KeyImage(pose, image.ids, image.rays, image.mapped)
-        return self._in_front(
-            Places(places.ids, points, places.mapped, self._trust(points, places.mapped, seen))
-        )
+        return self._in_front(Places(places.ids, points, self._trust(points, places, seen)))
 
     def state(self) -> dict[str, np.ndarray]:
         return {
@@ -131,39 +145,47 @@ class Window:
         return cls([KeyImage(*row) for row in zip(*columns)], focal)
 
     def _with_new(self, places: Places) -> Places:
-        """Places of what the window sees twice; corners without one get it if they can."""
+        """Places of what the window sees; corners without one get it when they are seen twice."""
         ids, count = np.unique(
             np.concatenate([image.ids for image in self._images]), return_counts=True
         )
-        seen = ids[count > 1]
-        kept = np.isin(places.ids, seen, assume_unique=True)
-        fresh = np.setdiff1d(seen, places.ids, assume_unique=True)
-        ids, points = self._triangulated(fresh)
-        order = np.argsort(np.concatenate([places.ids[kept], ids]), kind="stable")
-        return Places(
-            np.concatenate([places.ids[kept], ids])[order],
-            np.concatenate([places.points[kept], points])[order],
-            np.concatenate([places.mapped[kept], np.zeros(len(ids), bool)])[order],
-            np.concatenate([places.trust[kept], np.zeros(len(ids))])[order],
-        )
+        # Where a corner without parallax lies is asked anew: from there it would not find its way.
+        begun = np.isin(places.ids, ids[count > 1], assume_unique=True) & (places.trust < _KNOWN)
+        kept = places.take(np.isin(places.ids, ids, assume_unique=True) & ~begun)
+        fresh = np.setdiff1d(ids[count > 1], kept.ids, assume_unique=True)
+        ids = np.concatenate([kept.ids, fresh])
+        points = np.concatenate([kept.points, self._begun(fresh, self._reach(kept))])
+        order = np.argsort(ids, kind="stable")
+        trust = np.concatenate([kept.trust, np.zeros(len(fresh))])
+        return Places(ids[order], points[order], trust[order])
 
-    def _triangulated(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Corners of `ids` seen with enough parallax, and the point nearest to their bearings."""
+    def _reach(self, places: Places) -> float:
+        """Typical depth of `places` in the newest image."""
+        local = (places.points - self.newest.T_map_camera[:3, 3]) @ self.newest.T_map_camera[:3, 2]
+        return float(np.median(local[local > 0])) if (local > 0).any() else 1.0
+
+    def _begun(self, ids: np.ndarray, reach: float) -> np.ndarray:
+        """Places (N, 3) of new corners: nearest to their bearings; without parallax, or behind a
+        camera, along the last bearing at depth `reach`."""
         normal, right = np.zeros((len(ids), 3, 3)), np.zeros((len(ids), 3))
-        first, parallax = np.zeros((len(ids), 3)), np.zeros(len(ids))
+        first, last, parallax = np.zeros((len(ids), 3)), np.zeros((len(ids), 3)), np.zeros(len(ids))
+        ahead = np.zeros((len(ids), 3))
         for image in self._images:
             _, mine, rows = np.intersect1d(image.ids, ids, assume_unique=True, return_indices=True)
             direction = _directions(image.rays[mine], image.T_map_camera)
             across = np.eye(3) - direction[:, :, None] * direction[:, None, :]
+            centre = image.T_map_camera[:3, 3]
             normal[rows] += across
-            right[rows] += across @ image.T_map_camera[:3, 3]
-            new = rows[~first[rows].any(axis=1)]
-            first[new] = direction[np.isin(rows, new)]
+            right[rows] += across @ centre
+            new = ~first[rows].any(axis=1)
+            first[rows[new]] = direction[new]
             cosine = np.einsum("ni,ni->n", first[rows], direction)
             parallax[rows] = np.arccos(np.clip(cosine, -1.0, 1.0))
-        wide = parallax > _MIN_PARALLAX
-        points = np.linalg.solve(normal[wide] + 1e-9 * np.eye(3), right[wide][..., None])[..., 0]
-        return ids[wide], points
+            along = reach / (direction @ image.T_map_camera[:3, 2])
+            ahead[rows], last[rows] = centre + along[:, None] * direction, direction
+        points = np.linalg.solve(normal + 1e-9 * np.eye(3), right[..., None])[..., 0]
+        forward = np.einsum("ni,ni->n", points - self.newest.T_map_camera[:3, 3], last) > 0
+        return np.where((forward & (parallax > _MIN_PARALLAX))[:, None], points, ahead)
 
     def _sightings(self, places: Places) -> _Sightings:
         images, rows, rays = [], [], []
@@ -191,7 +213,6 @@ class Window:
         self,
         poses: np.ndarray,
         points: np.ndarray,
-        mapped: np.ndarray,
         seen: _Sightings,
         damping: float,
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -208,12 +229,17 @@ class Window:
         h = _sums(np.einsum("mri,mr->mi", weighted_point, error), seen.place, count[1])
         cross = np.zeros((*count, 6, 3))
         cross[seen.image, seen.place] = np.einsum("mri,mrj->mij", weighted_pose, of_point)
-        cross[:, mapped] = 0.0
         V[:, np.arange(3), np.arange(3)] *= 1.0 + damping
-        V += 1e-9 * np.eye(3)
+        V += self._stiffness(local, seen, count[1])[:, None, None] * np.eye(3)
         H[:, np.arange(6), np.arange(6)] *= 1.0 + damping
         inverse = np.linalg.inv(V)
-        return self._solved(H, g, cross, inverse, np.where(mapped[:, None], 0.0, h))
+        return self._solved(H, g, cross, inverse, h)
+
+    def _stiffness(self, local: np.ndarray, seen: _Sightings, count: int) -> np.ndarray:
+        """(L,) what holds a place where bearings leave its distance open."""
+        depth = np.ones(count)
+        depth[seen.place] = np.maximum(local[:, 2], 1e-6)
+        return np.square(1.0 / (self._focal * _DEPTH_SIGMA * depth))
 
     def _solved(
         self,
@@ -241,11 +267,11 @@ class Window:
     def _fixed(self) -> np.ndarray:
         """(P,) bool."""
         fixed = np.array([image.mapped for image in self._images])
-        fixed[: max(0, _FIXED)] = True
+        fixed[:_FIXED] = True
         return fixed
 
-    def _trust(self, points: np.ndarray, mapped: np.ndarray, seen: _Sightings) -> np.ndarray:
-        """(L,) by the angle between the first and the last sighting."""
+    def _trust(self, points: np.ndarray, places: Places, seen: _Sightings) -> np.ndarray:
+        """(L,) by the angle between the first and the last sighting; what was known stays so."""
         first = np.full(len(points), len(self._images))
         last = np.zeros(len(points), int)
         np.minimum.at(first, seen.place, seen.image)
@@ -256,14 +282,17 @@ class Window:
         length = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
         cosine = np.einsum("ni,ni->n", a, b) / np.maximum(length, 1e-12)
         angle = np.arccos(np.clip(cosine, -1.0, 1.0))
-        return np.where(mapped, 1.0, np.square(np.minimum(angle / _FULL_PARALLAX, 1.0)))
+        least = np.where(places.trust < _KNOWN, _LEAST_TRUST, _KNOWN)
+        return np.maximum(np.square(np.minimum(angle / _FULL_PARALLAX, 1.0)), least)
 
     def _plausible(self, pose: np.ndarray, points: np.ndarray) -> bool:
         """Whether the newest pose stays near where it was: a thin geometry may collapse."""
         before = self.newest.T_map_camera
         depth = np.median((points - pose[:3, 3]) @ pose[:3, 2])
         shift = float(np.linalg.norm(pose[:3, 3] - before[:3, 3]))
-        return depth > 0 and shift < _MAX_SHIFT * depth
+        cosine = (np.trace(before[:3, :3].T @ pose[:3, :3]) - 1) / 2
+        turned = float(np.arccos(np.clip(cosine, -1, 1)))
+        return depth > 0 and shift < _MAX_SHIFT * depth and turned < _MAX_TURN
 
     def _in_front(self, places: Places) -> Places:
         """Without what went behind the newest camera that is to see it."""
