@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _sentence(error: Exception) -> str:
-    """What the user is told of an error; ours say what to do, those of libraries say no more."""
+    """One line for the user. Our own errors say what to do; a library's text stays as it is."""
     told = " ".join(str(error).split())
     if isinstance(error, MemoryError):
         return "there is not enough memory; scale the images down, or lower chunk.size"

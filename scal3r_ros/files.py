@@ -184,7 +184,7 @@ def _read_array(member: IO[bytes], size: int) -> np.ndarray:
 
 @contextmanager
 def _damage_named(path: Path) -> Iterator[None]:
-    """What the readers of zip and npy files say about bytes that nobody wrote."""
+    """Raise `BadArchive` for any error that damaged bytes cause in the readers of zip and npy."""
     try:
         yield
     except BadArchive:

@@ -35,7 +35,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Row:
-    """What one window costs that follows another."""
+    """The cost of a window that has one before it."""
 
     case: Case
     tokens: int

@@ -27,7 +27,7 @@ def read_index(path: Path, folder: Path | None = None) -> ImageIndex:
     """Read an index whose files are relative to `folder`, or to where it lies; raises `BadInput`.
 
     Words are apart by white space or commas; names may hold spaces and backslashes. Lines out of
-    order are sorted, which is told.
+    order are sorted, with a warning.
     """
     lines, folder = _lines(path), folder or path.parent
     if not lines:

@@ -21,8 +21,8 @@ _Item = TypeVar("_Item")
 
 
 def sorted_closely(stamped: Iterable[tuple[int, _Item]], name: str) -> Iterator[tuple[int, _Item]]:
-    """Images by their stamps (nanoseconds), where they come at most `HELD` places too late, which
-    is told of the source called `name`.
+    """Images by their stamps (nanoseconds), where they come at most `HELD` places too late; a
+    warning names the source by `name`.
 
     A step back by more than `JUMP_NS` is no disorder: what came before it comes out first.
     """

@@ -117,8 +117,7 @@ class LoopDetector:
     def _search(self, ids: np.ndarray, descriptors: np.ndarray) -> list[LoopCandidate]:
         """Best earlier match of each frame by cosine after subtracting the mean of all frames.
 
-        What all frames of a session share says nothing about the place, and would make all of them
-        look alike.
+        What all frames of a session share, such as the light, would make all places look alike.
         """
         best, match = self._store.nearest(descriptors, ids - self.config.min_gap)
         return [

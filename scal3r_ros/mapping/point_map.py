@@ -85,8 +85,8 @@ class PointMap:
         they have already.
 
         `tied(chunk, error, reach)` names the chunks whose place relative to `chunk` is known so
-        well that a point at a distance of `reach` is off by less than `error`, both in map units:
-        of others nobody knows whether they show the same place.
+        well that a point at a distance of `reach` is off by less than `error`, both in map units;
+        points of other chunks may show another place and are left alone.
         """
         while len(self._alone) > 2:  # the newest is growing; loops of the one before are tried
             newer = self._submaps.get(self._alone.pop(0))

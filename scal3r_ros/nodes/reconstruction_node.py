@@ -152,7 +152,7 @@ class ReconstructionNode(ManagedNode):
             self._predictions.publish(answer_message(answer, self.loop.status.rank))
 
     def _beat(self) -> None:
-        """Silent until the weights are loaded: before that nobody can count on this worker."""
+        """Sent once the weights are loaded; a worker without weights must not be given chunks."""
         if self.loop is not None and self.loop.fingerprint:
             self._heartbeats.publish(self._heartbeat(self.loop, leaving=not self._active))
 

@@ -176,7 +176,7 @@ def _files_of(folder: Path, facts: Mapping[str, Any]) -> Path:
 
 @contextmanager
 def _named_damage(path: Path) -> Iterator[None]:
-    """What reading says about values that nobody wrote is that the file is damaged."""
+    """Raise `BadMapFile` for any error that wrong values in the file cause while it is read."""
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:

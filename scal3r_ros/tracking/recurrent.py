@@ -1,6 +1,6 @@
 """`Tracker` around a recurrent network: one image against a state of tokens and a memory of poses.
 
-A block begins with the first image, and with every `new_block`. What is told is in the frame of the
+A block begins with the first image, and with every `new_block`. Poses are in the frame of the
 block's first camera and in the network's scale.
 """
 

@@ -210,8 +210,8 @@ class Coordinator:
         operation.finish(True, f"memory of {snapshot.chunks} chunks saved")
 
     def _sweep(self, present: int) -> None:
-        """Drop what groups before the `present` one have left in the store: it stands, so nobody
-        looks there any more."""
+        """Drop what groups before the `present` one have left in the store. Once the present one
+        has formed, no process reads it."""
 
         def is_old(key: str) -> bool:
             kind, _, rest = key.partition("/")

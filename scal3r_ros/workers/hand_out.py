@@ -48,8 +48,8 @@ class Hands(Protocol):
         """Hand out chunks and wait for what becomes of them. Raises `WorkersUnavailable`."""
 
     def has_absorbed(self) -> bool:
-        """Whether the memory has the last attempt, of which no answer told; as those agree who are
-        left, so nobody can change it any more."""
+        """Whether the memory absorbed the last attempt, whose answer never came. The processes that
+        are left have agreed on it, so the result is final."""
 
     def read(self, chunk: Chunk) -> Result:
         """A prediction from the memory as it is."""
@@ -96,14 +96,15 @@ def _settle_all(
 
 
 def _is_committed(hands: Hands, attempt: Attempt) -> bool:
-    """One answer speaks for all; without any, those who are left know."""
+    """Any answer tells for the whole round; without one, the processes that are left are asked."""
     if attempt.absorbed or attempt.at_fault:
         return bool(attempt.absorbed)
     return hands.has_absorbed()
 
 
 def _read(hands: Hands, chunk: Chunk) -> Result:
-    """The memory has the chunk, so nobody may be told to send a smaller one."""
+    """Only read a chunk that the memory has. If it is too large for the device it fails: cut
+    shorter, its parts would be absorbed again."""
     try:
         return hands.read(chunk)
     except OutOfDeviceMemory as error:

@@ -1,7 +1,7 @@
 """Weights of the CUT3R family: found by the user, read safely, loaded strictly.
 
-The public weights may not be used commercially: they are never bundled or downloaded, and whoever
-loads them is told.
+The public weights may not be used commercially: they are never bundled or downloaded, and
+loading them logs a warning.
 """
 
 from __future__ import annotations

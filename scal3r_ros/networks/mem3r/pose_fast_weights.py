@@ -51,7 +51,7 @@ class Rates(NamedTuple):
 
 class PoseFastWeights(nn.Module):
     """What a mean image feature recalls of earlier poses. The memory is handed in and out as
-    `PoseWeights`; a rate of `lr_base` results from a rate head that says nothing."""
+    `PoseWeights`; a rate head whose output is zero gives the rate `lr_base`."""
 
     def __init__(self, a: Architecture):
         super().__init__()

@@ -1,7 +1,5 @@
-"""The border between messages and the node: what is wrong with a message costs that message.
-
-It is counted by kind, logged now and then, and shown in the diagnostics.
-"""
+"""Keeps the node running when a message is bad: that message is left out, counted by kind, logged
+now and then, and shown in the diagnostics."""
 
 from __future__ import annotations
 

@@ -152,8 +152,8 @@ class ImageInput:
         """The stream's present time: its newest stamp and what the ROS clock has counted since.
 
         Follows images rather than the clock, so that a bag played without simulated time works too.
-        Of such a bag nobody knows whether it is paused or over, so its time stops soon after the
-        last image; where stamps are those of the clock, time goes on whatever the camera does.
+        Such a bag may be paused or over, which cannot be told apart, so its time stops soon after
+        the last image; where stamps are those of the clock, time goes on whatever the camera does.
         """
         stamp_ns, heard_ns = self._newest
         elapsed = max(self._node.get_clock().now().nanoseconds - heard_ns, 0)

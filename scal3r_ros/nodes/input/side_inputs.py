@@ -71,8 +71,8 @@ class SideInputs:
         self._worker.observe(lambda mapper: mapper.observe_odometry(stamp_ns, T_odom_base))
 
     def _tell_mount(self, stamp_ns: int) -> None:
-        """Where the camera sits on the base, once TF knows it: without that the odometry says
-        nothing about the camera."""
+        """Give the mapper the camera's place on the base once TF knows it. Odometry is of the base
+        and cannot be used for the camera before."""
         camera_frame = self._camera_frame()
         if self._mount_told or not camera_frame:
             return

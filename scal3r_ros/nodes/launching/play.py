@@ -34,7 +34,7 @@ from scal3r_ros.nodes.output.pace import Pace
 
 
 class Stopped(Exception):
-    """The user, or whoever started this process, wants it to end."""
+    """The user, or the process that started this one, asked it to end."""
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ class LiveTracking:
                 self._submap = submap
 
     def _leave_map(self) -> None:
-        """The map is another one, or in other units: what was tied to it tells no more poses."""
+        """Forget the submap that live poses refer to: the map is another one, or in other units."""
         with self._changed:
             self._submap, self._left_map = None, True
 

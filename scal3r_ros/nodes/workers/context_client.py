@@ -133,7 +133,7 @@ class ContextClient:
 
     def call(self, name: str, request: Any, of_group: bool = False) -> Any:
         """Answer of a service of `context_sync_node`; it waits for the service to appear. With
-        `of_group` only as long as `check_group` finds one: without, nobody would answer."""
+        `of_group` only as long as `check_group` finds one, because a group has to answer."""
         client = self._clients[name]
         if of_group:
             self.check_group()

@@ -1,4 +1,5 @@
-"""Chunks to workers as messages, and their answers: one question is what is sent under one number.
+"""Sends chunks to workers as messages and waits for their answers; a question is everything that is
+sent under one number.
 
 What the answers mean for the memory is decided in `workers/hand_out.py`.
 """

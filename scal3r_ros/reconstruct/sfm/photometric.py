@@ -92,7 +92,7 @@ class _Measure:
 
     @property
     def texture(self) -> np.ndarray:
-        """The curvature without that of noise, which says nothing about depth."""
+        """The curvature minus what image noise alone would cause."""
         return np.maximum(self.curvature - (_NOISE_SLOPE * self.speed) ** 2, 0)
 
 
