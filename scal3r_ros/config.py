@@ -241,13 +241,67 @@ class MapConfig(Section):
 
 
 @dataclass(frozen=True)
+class GridConfig(Section):
+    """Occupancy of the floor, for planners; needs a level map in metres."""
+
+    enabled: bool = option(False, "Make `~/grid` and `~/obstacles`.")
+    resolution: float = option(0.05, "Edge of a cell.", unit="m", minimum=0.01)
+    min_height: float = option(
+        0.15, "What stands less above the floor can be driven over.", unit="m", minimum=0.0
+    )
+    max_height: float = option(
+        1.5, "What is higher above the floor can be driven under.", unit="m", minimum=0.05
+    )
+    max_drop: float = option(
+        0.2, "Where the ground is deeper below the floor is a hole.", unit="m", minimum=0.02
+    )
+    max_slope: float = option(
+        0.25, "Rise over distance up to which a ramp is floor.", minimum=0.0, maximum=1.0
+    )
+    max_step: float = option(
+        0.06, "Largest step of the floor beside its slope.", unit="m", minimum=0.0
+    )
+    max_range: float = option(
+        5.0, "Depth beyond this is too vague for a place in the grid.", unit="m", minimum=0.5
+    )
+    max_size: float = option(
+        200.0, "Largest extent; beyond it only what is near the newest pose.", unit="m", minimum=1.0
+    )
+    max_megabytes: float = option(
+        128.0, "Budget of the local grids; beyond it the oldest go.", unit="MB", minimum=0.5
+    )
+    obstacle_range: float = option(
+        5.0, "Obstacles are published within this distance of the newest pose.", unit="m",
+        minimum=0.5,
+    )  # fmt: skip
+    obstacle_chunks: int = option(4, "Newest chunks that obstacles are taken from.", minimum=1)
+
+    def check(self) -> None:
+        if self.min_height >= self.max_height:
+            raise ValueError(
+                f"grid.min_height ({self.min_height}) must be below grid.max_height "
+                f"({self.max_height}); lower it"
+            )
+
+
+SCALE_SOURCES = (
+    "odometry", "imu", "camera_height", "known_distance", "depth", "gnss",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
 class ScaleConfig(Section):
     """Where metres come from; monocular images alone do not tell."""
 
     source: str = option(
         "none",
         "none: map units, reported as unknown. Others give metres.",
-        choices=("none", "odometry", "camera_height", "known_distance", "depth"),
+        choices=("none", *SCALE_SOURCES),
+    )
+    also: str = option(
+        "",
+        "Further sources, separated by commas, combined with `scale.source` by what each one is "
+        "uncertain of; where they contradict each other there is an event.",
     )
     camera_height: float = option(
         1.0,
@@ -269,6 +323,21 @@ class ScaleConfig(Section):
         minimum=0.0,
     )
 
+    def check(self) -> None:
+        for name in self.sources:
+            if name not in SCALE_SOURCES:
+                raise ValueError(
+                    f"scale.also names {name!r}; choose from {', '.join(SCALE_SOURCES)}"
+                )
+        if self.also and self.source == "none":
+            raise ValueError("scale.also adds to scale.source, which is none; set that first")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """All that are wanted, each once."""
+        words = [self.source, *(word.strip() for word in self.also.split(","))]
+        return tuple(dict.fromkeys(word for word in words if word and word != "none"))
+
 
 @dataclass(frozen=True)
 class Config(Section):
@@ -285,6 +354,7 @@ class Config(Section):
     graph: GraphConfig = field(default_factory=GraphConfig)
     map: MapConfig = field(default_factory=MapConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
+    grid: GridConfig = field(default_factory=GridConfig)
     sfm: SfmConfig = field(default_factory=SfmConfig)
     distributed: DistributedConfig = field(default_factory=DistributedConfig)
 
