@@ -199,7 +199,7 @@ class ScaleEstimate:
     """How long a map unit is, how that is known, and whether the map is in metres yet."""
 
     source: str = "none"
-    """`none`, `odometry`, `camera_height`, `known_distance` or `depth`."""
+    """`none`, or names of `scale.source` joined by `+`."""
     value: float = 1.0
     """Metres per map unit as the map is now: 1 once it was rescaled."""
     variance: float = float("inf")

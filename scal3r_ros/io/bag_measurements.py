@@ -1,4 +1,4 @@
-"""Odometry, gravity and depth topics of a rosbag2."""
+"""Odometry, IMU, satellite and depth topics of a rosbag2."""
 
 from __future__ import annotations
 
@@ -18,10 +18,17 @@ from scal3r_ros.io.static_transforms import StaticTransforms, pose_matrix
 ODOMETRY = "nav_msgs/msg/Odometry"
 POSE = "geometry_msgs/msg/PoseStamped"
 IMU = "sensor_msgs/msg/Imu"
-TYPES = {"odometry": (ODOMETRY, POSE), "gravity": (IMU,), "depth": (RAW, COMPRESSED)}
+FIX = "sensor_msgs/msg/NavSatFix"
+TYPES = {
+    "odometry": (ODOMETRY, POSE),
+    "imu": (IMU,),
+    "gnss": (FIX,),
+    "depth": (RAW, COMPRESSED),
+}
 OPTIONS = {
     "odometry": "--odometry-topic",
-    "gravity": "--imu-topic",
+    "imu": "--imu-topic",
+    "gnss": "--fix-topic",
     "depth": "--depth-topic",
 }
 
@@ -49,15 +56,14 @@ class BagMeasurements:
             static = StaticTransforms.of_bag(reader)
             image = _first(reader, image_topic)
             camera = getattr(image, "header", image).frame_id  # foxglove's have no header
-            self.T_base_camera, self._turn = T_base_camera, np.eye(3)
+            self.T_base_camera, self._T_camera_imu = T_base_camera, np.eye(4)
             if "odometry" in wanted and T_base_camera is None:
                 message = _first(reader, self._topics["odometry"])
                 body = getattr(message, "child_frame_id", "")
                 self.T_base_camera = _mount(static, body, camera, wanted["odometry"], path)
-            if "gravity" in wanted:
-                sensor = _first(reader, self._topics["gravity"]).header.frame_id
-                T = _known(static, camera, sensor, wanted["gravity"], path)
-                self._turn = T[:3, :3]
+            if "imu" in wanted:
+                sensor = _first(reader, self._topics["imu"]).header.frame_id
+                self._T_camera_imu = _known(static, camera, sensor, wanted["imu"], path)
         self.description = ", ".join(f"{kind} {topic}" for kind, topic in self._topics.items())
 
     def __iter__(self) -> Iterator[Measurement]:
@@ -69,16 +75,30 @@ class BagMeasurements:
                 stamp = message.header.stamp
                 stamp_ns = stamp.sec * 1_000_000_000 + stamp.nanosec
                 kind = kinds[connection.topic]
+                if kind == "gnss" and not has_fix(message):
+                    continue
                 yield Measurement(stamp_ns, kind, partial(self._read, kind, message))
 
     def _read(self, kind: str, message: Any) -> np.ndarray:
         if kind == "odometry":
             inner = message.pose
             return pose_matrix(getattr(inner, "pose", inner), f"{self._topics[kind]}")
-        if kind == "gravity":
-            reading = message.linear_acceleration
-            return self._turn @ np.array([reading.x, reading.y, reading.z])
+        if kind == "imu":
+            turn, place = self._T_camera_imu[:3, :3], self._T_camera_imu[:3, 3]
+            force, rate = (
+                turn @ np.array([vector.x, vector.y, vector.z])
+                for vector in (message.linear_acceleration, message.angular_velocity)
+            )
+            return np.concatenate([force, rate, place])
+        if kind == "gnss":
+            return np.array([message.latitude, message.longitude, message.altitude])
         return depth_in_metres(message, f"{self._path}: {self._topics[kind]}")
+
+
+def has_fix(message: Any) -> bool:
+    """Whether a NavSatFix tells a place: the status of one without a fix is negative."""
+    values = (message.latitude, message.longitude, message.altitude)
+    return message.status.status >= 0 and bool(np.isfinite(values).all())
 
 
 def _choose(reader: Any, kind: str, option: str, named: str, image_topic: str, path: Path) -> str:

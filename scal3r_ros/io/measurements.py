@@ -1,4 +1,4 @@
-"""What a recording measures beside images: odometry, gravity, depth. For scale and a level map."""
+"""What a recording measures beside images: odometry, IMU, fixes, depth. For metres and level."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ class Measurement:
 
     stamp_ns: int
     kind: str
-    """`odometry`: T_odom_base (4, 4) in metres. `gravity`: accelerometer (3,) in the camera's
-    optical axes. `depth`: (H, W) in metres, 0 or not finite where unknown."""
+    """`odometry`: T_odom_base (4, 4) in metres. `imu`: specific force, turn rate and place of the
+    sensor (9,) in the camera's optical axes.
+    `gnss`: latitude, longitude, altitude (3,). `depth`: (H, W) in metres, 0 or not finite where
+    unknown."""
     read: Callable[[], np.ndarray]
 
 
@@ -42,7 +44,9 @@ class Observer(Protocol):
 
     def observe_odometry(self, stamp_ns: int, T_odom_base: np.ndarray) -> None: ...
 
-    def observe_gravity(self, stamp_ns: int, up_camera: np.ndarray) -> None: ...
+    def observe_imu(self, stamp_ns: int, reading: np.ndarray) -> None: ...
+
+    def observe_fix(self, stamp_ns: int, fix: np.ndarray) -> None: ...
 
     def observe_depth(self, stamp_ns: int, metres: np.ndarray) -> None: ...
 
@@ -72,26 +76,30 @@ class MeasurementFeed:
             self._depth.append(measurement)
         elif measurement.kind == "odometry":
             observer.observe_odometry(measurement.stamp_ns, measurement.read())
+        elif measurement.kind == "gnss":
+            observer.observe_fix(measurement.stamp_ns, measurement.read())
         else:
-            observer.observe_gravity(measurement.stamp_ns, measurement.read())
+            observer.observe_imu(measurement.stamp_ns, measurement.read())
 
 
 ALTERNATIVES = {
     "odometry": "take scale.source camera_height or known_distance, or none for unknown scale",
     "depth": "take scale.source camera_height or known_distance, or none for unknown scale",
-    "gravity": "take map.alignment first_camera, floor or none",
+    "imu": "take another scale.source, and map.alignment first_camera, floor or none",
+    "gnss": "take another scale.source, or none for unknown scale",
 }
 """What a user can do if something is not measured."""
 
 
 def wanted_measurements(
-    scale_source: str, map_alignment: str, named: Collection[str] = ()
+    scale_sources: Collection[str], map_alignment: str, named: Collection[str] = ()
 ) -> dict[str, str]:
     """Kinds that the configuration needs and the option that says so; `named`: kinds whose topic
     was given."""
     wanted = {"odometry": "--odometry-topic"} if "odometry" in named else {}
-    if scale_source in ("odometry", "depth"):
-        wanted[scale_source] = f"scale.source {scale_source}"
+    for source in ("odometry", "depth", "imu", "gnss"):
+        if source in scale_sources:
+            wanted[source] = f"scale.source {source}"
     if map_alignment == "imu":
-        wanted["gravity"] = "map.alignment imu"
+        wanted.setdefault("imu", "map.alignment imu")
     return wanted

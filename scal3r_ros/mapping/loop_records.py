@@ -79,6 +79,7 @@ class LoopRecords:
             "stamps_ns": np.array([frames[f].stamp_ns for f in prediction.frame_ids], np.int64),
             "T_chunk_camera": reduced.T_chunk_camera,
             "intrinsics": reduced.intrinsics,
+            "size": np.array(prediction.depth.shape[1:], np.int64),
             "unit": np.array(unit, np.float64),
             **_pack_maps(reduced.depth / unit, np.minimum(reduced.confidence, 6e4)),
             "image_ends": np.cumsum([len(image) for image in images]),
@@ -134,6 +135,20 @@ class LoopRecords:
             write_arrays(path, arrays)
             self._know(path)
         self._drop_oldest()
+
+    def image_intrinsics(self, chunk_index: int, frame_ids: Sequence[int]) -> np.ndarray:
+        """Pinhole matrices (N, 3, 3) of the recorded images: those that came with them, else what
+        the reconstructor found."""
+        images = self.frames(chunk_index, frame_ids)
+        positions = self._positions(chunk_index, frame_ids)
+        with self._open(chunk_index) as record:
+            grid, shape = record["intrinsics"][positions], record["shape"][1:]
+            # Maps of older versions do not tell the size; it is a few pixels off then.
+            size = record["size"] if "size" in record else shape * STEP
+        full = grid if tuple(size) == tuple(shape) else _full_grid(grid)
+        found = [_of_image(K, size, image.rgb.shape[:2]) for K, image in zip(full, images)]
+        known = [image.intrinsics for image in images]
+        return np.array([f if k is None else k for f, k in zip(found, known)]).reshape(-1, 3, 3)
 
     def _positions(self, chunk_index: int, frame_ids: Sequence[int]) -> list[int]:
         place = {frame_id: i for i, frame_id in enumerate(self.frame_ids(chunk_index))}
@@ -196,6 +211,25 @@ def reduce_prediction(
         confidence=prediction.confidence[positions][grid],
         rgb=prediction.rgb[positions][grid],
     )
+
+
+def _full_grid(intrinsics: np.ndarray) -> np.ndarray:
+    """Undo what `reduce_prediction` does to intrinsics (N, 3, 3)."""
+    full = np.array(intrinsics, dtype=np.float64)
+    full[:, :2, 2] -= 0.5
+    full[:, :2] *= STEP
+    full[:, :2, 2] += STEP // 2 + 0.5
+    return full
+
+
+def _of_image(K: np.ndarray, size: np.ndarray, image: tuple[int, ...]) -> np.ndarray:
+    """Intrinsics of the image, of which depth of `size` is the middle part, resized."""
+    ratio = max(size[0] / image[0], size[1] / image[1])
+    found = np.array(K, dtype=np.float64)
+    found[0, 2] += (ratio * image[1] - size[1]) / 2.0
+    found[1, 2] += (ratio * image[0] - size[0]) / 2.0
+    found[:2] /= ratio
+    return found
 
 
 def _pack_maps(depth: np.ndarray, confidence: np.ndarray) -> dict[str, np.ndarray]:

@@ -36,7 +36,7 @@ def join(live_map: LiveMap, summary: ChunkSummary, prediction: ChunkPrediction) 
         events = _start_part(live_map, summary, prediction, alignment)
     own = _take(live_map, summary, prediction, alignment)
     events += live_map.scale_and_level.missed_mount(summary)
-    _observe_scale(live_map, summary, prediction)
+    events += _observe_scale(live_map, summary, prediction)
     return merged(before, own, MapChange(events=tuple(events)))
 
 
@@ -175,18 +175,24 @@ def _take(
     return replace(own, frame_ids=free)
 
 
-def _observe_scale(live_map: LiveMap, summary: ChunkSummary, prediction: ChunkPrediction) -> None:
+def _observe_scale(
+    live_map: LiveMap, summary: ChunkSummary, prediction: ChunkPrediction
+) -> list[Event]:
     """Only in the first part: how long a map unit is in another one is unknown."""
-    outside = live_map.scale_and_level
+    outside, parts = live_map.scale_and_level, live_map.graph.components()
+    if parts[summary.index] != next(iter(live_map.graph.nodes)):
+        return []
+    outside.fixes.meet(summary, prediction)
     if not outside.wanted:
-        return
-    if live_map.graph.components()[summary.index] != next(iter(live_map.graph.nodes)):
-        return
+        return []
     outside.observe(summary, prediction, live_map.graph.nodes[summary.index])
+    outside.compare_fixes(live_map.graph.nodes)
+    outside.scale.count_chunk()
     last = outside.known_frame
     if last is not None and last in live_map.trajectory:
         first = live_map.trajectory.frame_ids[0]
         outside.scale.observe_path(live_map.path_length(first, last))
+    return outside.contradictions(summary.index)
 
 
 def _settle(live_map: LiveMap, prediction: ChunkPrediction, frame_ids: Iterable[int]) -> MapChange:
@@ -195,6 +201,7 @@ def _settle(live_map: LiveMap, prediction: ChunkPrediction, frame_ids: Iterable[
     S_map_chunk = live_map.graph.nodes[prediction.chunk_index]
     cloud = live_map.points.integrate(prediction, ids, S_map_chunk, live_map.part)
     live_map.quality.observe(prediction, ids, live_map.config.map)
+    live_map.floor.note(prediction, ids)
     fused = FusedPoints(prediction.chunk_index, S_map_chunk, cloud)
     return MapChange(ids, ((prediction, ids),), (fused,)) if ids else MapChange()
 

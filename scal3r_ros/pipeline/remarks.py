@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from scal3r_ros.mapping.frame_gate import FrameGate
-from scal3r_ros.pipeline.export import connected_parts, nearest_surface
+from scal3r_ros.pipeline.export import nearest_surface
+from scal3r_ros.pipeline.map_view import connected_parts
 from scal3r_ros.pipeline.mapper import Mapper
 from scal3r_ros.records import Event
 
@@ -22,6 +23,8 @@ _SCALE_HINTS = {
     "camera_height": "no floor was seen in any chunk",
     "known_distance": "the frame scale.known_frame was not mapped",
     "depth": "no depth image lies within 20 ms of an image",
+    "imu": "its readings do not cover the images' time",
+    "gnss": "there are too few fixes, or they cover too short a way",
 }
 
 
@@ -33,20 +36,24 @@ def remarks(mapper: Mapper, gate: FrameGate) -> list[Event]:
 def _missing_scale(mapper: Mapper) -> Iterator[Event]:
     """A source of scale that was asked for and gave no metres must not pass in silence."""
     wanted, scale = mapper.config.scale, mapper.scale
-    if wanted.source == "none" or scale.frozen:
+    if not wanted.sources or scale.frozen:
         return
-    why = f"could not measure the scale: {_SCALE_HINTS[wanted.source]}"
+    refusals = mapper.live_map.scale_and_level.scale.refusals
+    hints = [refusals.get(name) or _SCALE_HINTS[name] for name in wanted.sources]
+    why = f"could not measure the scale: {'; '.join(hints)}"
     if scale.known:
         why = (
             f"measured {scale.value:.4g} m per unit +- {np.sqrt(scale.variance):.2g}, which is not "
             f"good enough; map more of the recording, or raise scale.max_relative_sigma"
         )
-    yield Event("scale_unknown", f"the map has no metres: scale.source {wanted.source} {why}")
+    yield Event(
+        "scale_unknown", f"the map has no metres: scale.source {' and '.join(wanted.sources)} {why}"
+    )
 
 
 def _absurd_scale(mapper: Mapper) -> Iterator[Event]:
     """Metres that contradict common sense are most often another unit."""
-    parts = connected_parts(mapper) if mapper.scale.frozen else []
+    parts = connected_parts(mapper.live_map) if mapper.scale.frozen else []
     near = nearest_surface(parts[0]) if parts else None
     if near is None or _NEAR[0] <= near <= _NEAR[1]:
         return

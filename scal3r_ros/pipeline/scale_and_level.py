@@ -10,6 +10,7 @@ import numpy as np
 
 from scal3r_ros.config import MapConfig, ScaleConfig
 from scal3r_ros.io.depth_image import thinned
+from scal3r_ros.mapping.imu_scale import Readings
 from scal3r_ros.mapping.leveling import (
     LevelUnknown,
     fit_floor,
@@ -19,14 +20,18 @@ from scal3r_ros.mapping.leveling import (
 )
 from scal3r_ros.mapping.scale import ScaleEstimator, depth_ratio
 from scal3r_ros.mapping.sim3 import Sim3
+from scal3r_ros.pipeline.satellite_fixes import SatelliteFixes
 from scal3r_ros.records import ChunkPrediction, ChunkSummary, Event
 from scal3r_ros.rigid import PoseBuffer
 
 _GRAVITY_WINDOW_NS = 200_000_000
 _KEPT_GRAVITY = 5000
 _KEPT_DEPTH = 512
+_KEPT_IMU = 40_000
+"""Readings: more than a minute of the fastest sensors."""
 _DEPTH_WINDOW_NS = 20_000_000
 """Largest time between an image and its depth."""
+_AXES = {"none": "optical", "first_camera": "assumed"}
 _MOUNT_UNKNOWN = (
     "there is odometry, but where the camera is mounted on its body is unknown: no scale and no "
     "bridge comes from it; publish the transform from the base to the camera on /tf_static"
@@ -41,17 +46,23 @@ class ScaleAndLevel:
         self.T_base_camera: np.ndarray | None = None
         """Where the camera is mounted on the body whose odometry is observed; None until somebody
         has said so, and odometry says nothing about the camera without it."""
+        self.axes = "unknown"
+        """What the map's third axis is: `optical` (the first camera's forward axis), `assumed` up
+        (the first camera held level) or `measured` up; unknown before the first chunk."""
         self._scale_config, self._map_config = scale, map_config
         self._odometry = PoseBuffer()
         self._mount_missed = False
         self._gravity: deque[tuple[int, np.ndarray]] = deque(maxlen=_KEPT_GRAVITY)
         self._depth: deque[tuple[int, np.ndarray]] = deque(maxlen=_KEPT_DEPTH)
+        self._imu: deque[tuple[int, np.ndarray]] = deque(maxlen=_KEPT_IMU)
+        self.fixes = SatelliteFixes()
 
     def restarted(self) -> ScaleAndLevel:
         """The same measurements for a map that is built anew."""
         fresh = ScaleAndLevel(self._scale_config, self._map_config)
         fresh.T_base_camera, fresh._odometry = self.T_base_camera, self._odometry
         fresh._gravity, fresh._depth = self._gravity, self._depth
+        fresh._imu, fresh.fixes = self._imu, self.fixes.restarted()
         return fresh
 
     def observe_odometry(self, stamp_ns: int, T_odom_base: np.ndarray) -> None:
@@ -61,6 +72,18 @@ class ScaleAndLevel:
     def observe_gravity(self, stamp_ns: int, up_camera: np.ndarray) -> None:
         """Accelerometer reading (3,) at rest (pointing up) in the camera's optical frame."""
         self._gravity.append((stamp_ns, np.asarray(up_camera, dtype=np.float64)))
+
+    def observe_imu(self, stamp_ns: int, reading: np.ndarray) -> None:
+        """Specific force, turn rate and place of an inertial sensor (9,), in the camera's optical
+        axes; stamps increase."""
+        reading = np.asarray(reading, dtype=np.float64)
+        self.observe_gravity(stamp_ns, reading[:3])
+        if not self._imu or stamp_ns > self._imu[-1][0]:
+            self._imu.append((stamp_ns, reading))
+
+    def observe_fix(self, stamp_ns: int, fix: np.ndarray) -> None:
+        """Latitude, longitude (degrees) and altitude (m) of a satellite receiver (3,)."""
+        self.fixes.add(stamp_ns, fix)
 
     def observe_depth(self, stamp_ns: int, metres: np.ndarray) -> None:
         """Measured depth (H, W) in metres, of the camera's image nearest in time."""
@@ -89,7 +112,9 @@ class ScaleAndLevel:
         first, events = prediction.T_chunk_camera[0], []
         try:
             up = self._up(summary, prediction)
+            self.axes = _AXES.get(self._map_config.alignment, "measured")
         except LevelUnknown as unknown:
+            self.axes = "assumed"
             wanted = self._map_config.alignment
             text = f"map.alignment {wanted}: {unknown}; a level first camera is assumed"
             events.append(Event("level_unknown", text, summary.index))
@@ -99,26 +124,37 @@ class ScaleAndLevel:
     @property
     def wanted(self) -> bool:
         """Whether what measures metres is still to be compared with the map."""
-        return self._scale_config.source != "none" and not self.scale.estimate.frozen
+        return bool(self._scale_config.sources) and not self.scale.estimate.frozen
 
     @property
     def known_frame(self) -> int | None:
         """The frame that ends a distance known to the user; None if that is not the source."""
-        known = self._scale_config.source == "known_distance"
+        known = "known_distance" in self._scale_config.sources
         return self._scale_config.known_frame if known else None
 
     def observe(
         self, summary: ChunkSummary, prediction: ChunkPrediction, S_map_chunk: Sim3
     ) -> None:
         """Compare a chunk that was just placed with what measures metres."""
-        source = self._scale_config.source
+        sources = self._scale_config.sources
         stamp = dict(zip(summary.frame_ids, summary.stamps_ns))
-        if source == "odometry":
+        if "odometry" in sources:
             self._compare_odometry(summary, prediction, S_map_chunk)
-        elif source == "camera_height":
+        if "imu" in sources:
+            self._compare_imu(stamp, prediction, S_map_chunk)
+        if "camera_height" in sources:
             self._observe_floor(prediction, float(S_map_chunk.scale))
-        elif source == "depth":
+        if "depth" in sources:
             self._compare_depth(stamp, prediction, float(S_map_chunk.scale))
+
+    def compare_fixes(self, S_map_chunk: Mapping[int, Sim3]) -> None:
+        """Compare all satellite fixes with where a level map has their frames now."""
+        if "gnss" in self._scale_config.sources and self.axes != "optical":
+            self.scale.observe_gnss(*self.fixes.pairs(S_map_chunk))
+
+    def contradictions(self, chunk: int) -> list[Event]:
+        """Sources of the scale that contradict each other, each pair once."""
+        return [Event("scale_contradiction", t, chunk) for t in self.scale.contradictions()]
 
     def _up(self, summary: ChunkSummary, prediction: ChunkPrediction) -> np.ndarray | None:
         if self._map_config.alignment == "none":
@@ -151,6 +187,20 @@ class ScaleAndLevel:
         metres = np.array([by_odometry[i][:3, 3] for i in ids]).reshape(-1, 3)
         units = S_map_chunk.move_pose(prediction.T_chunk_camera)[rows, :3, 3]
         self.scale.observe_odometry(ids, [stamp[i] for i in ids], metres, units)
+
+    def _compare_imu(
+        self, stamp: Mapping[int, int], prediction: ChunkPrediction, S_map_chunk: Sim3
+    ) -> None:
+        if len(self._imu) < 2:
+            return
+        table = np.array([reading for _, reading in self._imu])
+        readings = Readings(
+            np.array([ns for ns, _ in self._imu], np.int64),
+            table[:, :3], table[:, 3:6], table[-1, 6:],
+        )  # fmt: skip
+        stamps = [stamp[i] for i in prediction.frame_ids]
+        poses = S_map_chunk.move_pose(prediction.T_chunk_camera)
+        self.scale.observe_imu(prediction.frame_ids, stamps, poses, readings)
 
     def _measured_apart(self, frame_ids: Iterable[int], stamp: Mapping[int, int]) -> list[int]:
         """Frames of which no two were interpolated from the same pose of the odometry, whose noise

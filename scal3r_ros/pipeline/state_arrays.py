@@ -76,7 +76,7 @@ def pack_live_map(live_map: LiveMap) -> tuple[Arrays, dict[str, Any]]:
         arrays |= _prefixed("points", live_map.points.state())
     arrays |= _prefixed("quality", live_map.quality.state())
     facts: dict[str, Any] = {"part": live_map.part, "revision": live_map.revision}
-    facts["scale"] = asdict(live_map.scale)
+    facts["scale"], facts["axes"] = asdict(live_map.scale), live_map.scale_and_level.axes
     arrays |= _prefixed("scale", live_map.scale_and_level.scale.state())
     facts["open"] = None
     if live_map.open is not None:
@@ -102,6 +102,7 @@ def unpack_live_map(
         live_map.points = PointMap.restore(live_map.points.config, points)
     live_map.quality = MapQuality.restore(_group("quality", arrays))
     live_map.scale_and_level.scale.restore(facts["scale"], _group("scale", arrays))
+    live_map.scale_and_level.axes = facts.get("axes", "assumed")  # absent from older maps
     if facts["open"] is not None:
         summary = ChunkSummary.read(facts["open"]["outline"])
         known = {

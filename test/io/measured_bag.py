@@ -28,8 +28,10 @@ def write_measured_bag(
     second_odometry: bool = False,
     depth_encoding: str = "16UC1",
     late_ns: int = 0,
+    fixes: bool = False,
 ) -> Path:
-    """`leave_out` names topics without slash; `late_ns`: odometry is recorded so much later."""
+    """`fixes`: a satellite receiver too, every fifth time without a fix. `leave_out` names topics
+    without slash; `late_ns`: odometry is recorded so much later."""
     store = get_typestore(Stores.ROS2_HUMBLE)
     bag = _Bag(store.types)
     T_world_base = city.T_world_camera @ np.linalg.inv(T_BASE_CAMERA)
@@ -45,6 +47,9 @@ def write_measured_bag(
             (stamp, "/imu", bag.acceleration(stamp, up)),
             (stamp + 4_000_000, "/camera/depth/image", bag.depth(stamp, depth[0], depth_encoding)),
         ]
+        if fixes:
+            place = city.T_world_camera[i, :3, 3] if i % 5 else np.full(3, np.nan)
+            messages.append((stamp, "/fix", bag.fix(stamp, place, -1 if i % 5 == 0 else 0)))
         if second_odometry:
             messages.append((stamp, "/other_odom", bag.odometry(stamp, pose)))
     kept = [item for item in messages if item[1].strip("/").split("/")[-1] not in leave_out]
@@ -110,6 +115,16 @@ class _Bag:
         header, unknown = self._header(stamp_ns, "imu_link"), np.zeros(9)
         name = "sensor_msgs/msg/Imu"
         return self._make(name, header, turn, unknown, zero, unknown, found, unknown)
+
+    def fix(self, stamp_ns: int, place: np.ndarray, status: int):
+        """East, north, up as degrees at the equator, where they are alike but for one per cent."""
+        per_radian = np.array([6378137.0, 6335439.3])
+        longitude, latitude = np.degrees(place[:2] / per_radian)
+        state = self._make("sensor_msgs/msg/NavSatStatus", status, 1)
+        return self._make(
+            "sensor_msgs/msg/NavSatFix", self._header(stamp_ns, "gnss"), state, latitude, longitude,
+            place[2], np.zeros(9), 0,
+        )  # fmt: skip
 
     def static_transforms(self):
         T_base_imu = np.eye(4)

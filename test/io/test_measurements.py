@@ -33,7 +33,7 @@ def bag(street, tmp_path_factory):
 
 def map_bag(path, street, out, topics=None, mount=None, **options):
     config = from_dict(Config, OPTIONS | {k.replace("__", "."): v for k, v in options.items()})
-    wanted = wanted_measurements(config.scale.source, config.map.alignment, topics or {})
+    wanted = wanted_measurements(config.scale.sources, config.map.alignment, topics or {})
     source = open_source(path, topic=IMAGES)
     measurements = open_measurements(source, path, wanted, topics, mount)
     run(config, source, OracleReconstructor(street), out, measurements=measurements)
@@ -69,6 +69,15 @@ def test_the_accelerometer_levels_the_map_through_its_mount(bag, street, tmp_pat
     np.testing.assert_allclose(found, true, atol=1e-3)
 
 
+def test_satellite_fixes_of_a_bag_make_the_map_metric_and_earthly(street, tmp_path):
+    path = write_measured_bag(tmp_path / "bag", street, FRAMES, fixes=True)
+    report, trajectory = map_bag(
+        path, street, tmp_path / "out", scale__source="gnss", scale__also="odometry"
+    )
+    assert report["scale"]["source"] == "odometry+gnss"
+    assert length(trajectory) == pytest.approx(street.path_length(), rel=0.02)
+
+
 def test_a_bag_without_mounts_needs_them_said(street, tmp_path):
     path = write_measured_bag(tmp_path / "bag", street, FRAMES, static=False)
     with pytest.raises(BadInput, match="--camera-mount"):
@@ -96,14 +105,15 @@ def test_several_topics_want_a_choice(street, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
-        ("odometry", ("odometry", "first_camera")),
-        ("depth", ("depth", "first_camera")),
-        ("gravity", ("none", "imu")),
+        ("odometry", (("odometry",), "first_camera")),
+        ("depth", (("depth",), "first_camera")),
+        ("imu", ((), "imu")),
+        ("gnss", (("camera_height", "gnss"), "first_camera")),
     ],
 )
 def test_what_the_input_does_not_offer_is_one_clear_error(street, tmp_path, kind, options):
     wanted = wanted_measurements(*options)
-    left_out = {"odometry": "odom", "depth": "image", "gravity": "imu"}[kind]
+    left_out = {"odometry": "odom", "depth": "image", "imu": "imu", "gnss": "fix"}[kind]
     path = write_measured_bag(tmp_path / "bag", street, 5, leave_out=(left_out,))
     with pytest.raises(BadInput, match=f"holds no {kind} topic; topics: .*; take"):
         open_measurements(open_source(path, topic=IMAGES), path, wanted)
@@ -117,7 +127,7 @@ def test_what_the_input_does_not_offer_is_one_clear_error(street, tmp_path, kind
 
 def test_nothing_is_opened_that_nobody_wants(tmp_path):
     source = open_source(write_folder(tmp_path, scene(3)))
-    assert open_measurements(source, tmp_path, wanted_measurements("none", "floor")) is None
+    assert open_measurements(source, tmp_path, wanted_measurements((), "floor")) is None
 
 
 def test_a_source_that_stays_silent_is_reported(street, tmp_path):
@@ -154,7 +164,7 @@ def test_depth_beside_the_images_of_a_folder(street, tmp_path):
         lines.append(f"{stamp // 10**9}.{stamp % 10**9:09d} depth/{image.id}.png")
     (tmp_path / "run" / "depth.txt").write_text("\n".join(lines))
     config = from_dict(Config, OPTIONS | {"scale.source": "depth"})
-    wanted = wanted_measurements("depth", "none")
+    wanted = wanted_measurements(("depth",), "none")
     source = open_source(tmp_path / "run")
     with pytest.raises(BadInput, match="--depth-unit mm"):
         open_measurements(source, tmp_path / "run", wanted)

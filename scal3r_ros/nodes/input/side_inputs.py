@@ -1,4 +1,4 @@
-"""Optional inputs beside the camera: wheel odometry, gravity and measured depth."""
+"""Optional inputs beside the camera: wheel odometry, IMU, satellite fixes and measured depth."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from nav_msgs.msg import Odometry
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from sensor_msgs.msg import Image, Imu
+from sensor_msgs.msg import Image, Imu, NavSatFix
 
+from scal3r_ros.io.bag_measurements import has_fix
 from scal3r_ros.io.depth_image import depth_in_metres, thinned
 from scal3r_ros.nodes.base.conversions import frame_name, pose_to_matrix, required_stamp_ns
 from scal3r_ros.nodes.base.node_config import NodeConfig, TopicQosConfig
@@ -20,7 +21,7 @@ from scal3r_ros.nodes.output.transforms import NotKnownYet, Transforms
 
 
 class SideInputs:
-    """Subscribes to `odom`, `imu` and `depth` where the configuration uses them."""
+    """Subscribes to `odom`, `imu`, `fix` and `depth` where the configuration uses them."""
 
     def __init__(
         self,
@@ -36,12 +37,15 @@ class SideInputs:
         self._mount_told = False
         self._subscriptions: list[AdaptiveSubscription] = []
         self.trouble = InputTrouble(node.get_logger())
-        if config.input.odometry or config.scale.source == "odometry":
+        sources = config.scale.sources
+        if config.input.odometry or "odometry" in sources:
             self._subscribe(Odometry, "odom", self._on_odometry, "odometry")
-        if config.map.alignment == "imu":
+        if config.map.alignment == "imu" or "imu" in sources:
             self._subscribe(Imu, "imu", self._on_imu, "imu")
-        if config.scale.source == "depth":
+        if "depth" in sources:
             self._subscribe(Image, "depth", self._on_depth, "depth_image")
+        if "gnss" in sources:
+            self._subscribe(NavSatFix, "fix", self._on_fix, "gnss")
 
     def destroy(self) -> None:
         """From the executor's thread, or when it has ended."""
@@ -85,22 +89,32 @@ class SideInputs:
         self._worker.submit(lambda mapper: mapper.set_camera_mount(T_base_camera))
 
     def _on_imu(self, message: Imu) -> None:
-        """Acceleration at rest, in the camera's axes; dropped while TF does not tell how."""
+        """Acceleration and turn rate in the camera's axes; dropped while TF does not tell how."""
         stamp_ns = required_stamp_ns(message.header.stamp)
-        reading = message.linear_acceleration
-        vector = np.array([reading.x, reading.y, reading.z])
-        if not np.isfinite(vector).all():
-            raise ValueError(f"acceleration {vector} is not finite")
+        force, rate = (
+            np.array([reading.x, reading.y, reading.z])
+            for reading in (message.linear_acceleration, message.angular_velocity)
+        )
+        if not np.isfinite([force, rate]).all():
+            raise ValueError(f"acceleration {force} or turn rate {rate} is not finite")
         try:
             T_camera_imu = self._transforms.sensor_to_camera(
                 frame_name(message.header.frame_id), self._camera_frame(), stamp_ns
             )
         except NotKnownYet as missing:
-            self._node.get_logger().warning(f"gravity: {missing}", throttle_duration_sec=5.0)
+            self._node.get_logger().warning(f"imu: {missing}", throttle_duration_sec=5.0)
             return
-        turned = T_camera_imu[:3, :3] @ vector
-        if np.any(turned):
-            self._worker.observe(lambda mapper: mapper.observe_gravity(stamp_ns, turned))
+        turn = T_camera_imu[:3, :3]
+        reading = np.concatenate([turn @ force, turn @ rate, T_camera_imu[:3, 3]])
+        if np.any(force):
+            self._worker.observe(lambda mapper: mapper.observe_imu(stamp_ns, reading))
+
+    def _on_fix(self, message: NavSatFix) -> None:
+        """A place on earth; a receiver without a fix tells none."""
+        stamp_ns = required_stamp_ns(message.header.stamp)
+        if has_fix(message):
+            fix = np.array([message.latitude, message.longitude, message.altitude])
+            self._worker.observe(lambda mapper: mapper.observe_fix(stamp_ns, fix))
 
     def _on_depth(self, message: Image) -> None:
         """Depth of the colour camera's image with the same stamp; of no use once the map is in

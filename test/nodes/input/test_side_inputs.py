@@ -34,13 +34,16 @@ def test_nothing_is_subscribed_to_that_nobody_wants(node):
 
 def test_every_input_has_a_quality_of_service_of_its_own(node):
     wanted = {"scale.source": "depth", "input.odometry": True, "map.alignment": "imu"}
+    wanted["scale.also"] = "gnss"
     qos = {
         "qos.odometry.reliability": "reliable", "qos.odometry.depth": 7,
         "qos.imu.reliability": "best_effort", "qos.imu.depth": 3,
         "qos.depth_image.reliability": "reliable", "qos.depth_image.depth": 2,
+        "qos.gnss.reliability": "best_effort", "qos.gnss.depth": 4,
     }  # fmt: skip
     assert subscribed(node, **wanted, **qos) == {
         "/odom": (RELIABLE, 7),
         "/imu": (BEST_EFFORT, 3),
         "/depth": (RELIABLE, 2),
+        "/fix": (BEST_EFFORT, 4),
     }
