@@ -14,6 +14,7 @@ from scal3r_ros.threads import wait_passively
 COMMANDS = {
     "reconstruct": ("scal3r_ros.cli_reconstruct", "map a folder of images, a video or a bag"),
     "merge": ("scal3r_ros.cli_merge", "join saved maps of one world into one"),
+    "export": ("scal3r_ros.cli_export", "write a saved map for other programs"),
     "evaluate": ("scal3r_ros.cli_evaluate", "compare a trajectory or a map with ground truth"),
     "download": ("scal3r_ros.io.download", "fetch the official checkpoint"),
     "train": ("scal3r_ros.train.command", "train a small network on made-up worlds"),

@@ -28,6 +28,7 @@ from typing import Any
 from scal3r_ros.config import Config, read_options
 from scal3r_ros.io.bag import BagSource
 from scal3r_ros.io.bag_measurements import OPTIONS
+from scal3r_ros.io.exports.formats import FORMATS
 from scal3r_ros.io.inputs import open_measurements, open_source
 from scal3r_ros.io.measurements import Measurements, wanted_measurements
 from scal3r_ros.io.source import BadInput, FrameSource
@@ -89,6 +90,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rate", type=float, default=10.0, help="Hz, for images without stamps (default: 10)"
     )
+    parser.add_argument(
+        "--export",
+        nargs="+",
+        default=[],
+        metavar="FORMAT",
+        choices=list(FORMATS),
+        help=f"also write the map as: {', '.join(FORMATS)} (docs/exports.md)",
+    )
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -139,6 +148,7 @@ def _run(args: argparse.Namespace) -> int:
                 args.resume,
                 bar.show,
                 measurements=measurements,
+                formats=args.export,
             )
         except KeyboardInterrupt as interrupt:
             reason = str(interrupt) or "interrupted"
@@ -183,7 +193,7 @@ def _measurements(
     named = {kind: name for kind, name in named.items() if name}
     if named and not isinstance(source, BagSource):
         raise BadInput(f"{args.input} is no bag, so it has no topic {next(iter(named.values()))}")
-    wanted = wanted_measurements(config.scale.source, config.map.alignment, named)
+    wanted = wanted_measurements(config.scale.sources, config.map.alignment, named)
     if unused := sorted(set(named) - set(wanted)):
         raise BadInput(
             f"{OPTIONS[unused[0]]} is given, but neither scale.source nor map.alignment uses "

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +21,16 @@ from scal3r_ros.io.report import versions, write_report
 from scal3r_ros.io.tum import write_trajectory
 from scal3r_ros.mapping.submap import PointCloud
 from scal3r_ros.options import to_dict
+from scal3r_ros.pipeline.map_view import Part, connected_parts
 from scal3r_ros.pipeline.mapper import Mapper
 from scal3r_ros.pipeline.progress import Progress
 from scal3r_ros.reconstruct.choice import choose
 from scal3r_ros.reconstruct.interface import known_memory
-from scal3r_ros.records import TrajectoryPose
 
 REPORT = "report.json"
 """The last file of a result that is written."""
 _OPTICAL_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 """Turns optical axes (y down, z forward) so that z is up, for pictures."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """What is connected with each other."""
-
-    poses: tuple[TrajectoryPose, ...]
-    cloud: PointCloud
-
-    @property
-    def positions(self) -> np.ndarray:
-        """(N, 3) of the cameras."""
-        return np.array([p.T_map_camera[:3, 3] for p in self.poses]).reshape(-1, 3)
 
 
 def export(
@@ -59,7 +45,7 @@ def export(
     """
     folder, progress = Path(folder), progress or Progress()
     progress.at("collecting points")
-    parts = connected_parts(mapper)
+    parts = connected_parts(mapper.live_map)
     files = []
     for number, part in enumerate(parts or [Part((), PointCloud.empty())]):
         suffix = "" if number == 0 else f"_part{number + 1}"
@@ -73,18 +59,6 @@ def export(
     files += _draw(mapper, parts, folder)
     write_report(folder / REPORT, {**report(mapper, parts), **(facts or {})})
     return [*files, folder / REPORT]
-
-
-def connected_parts(mapper: Mapper) -> list[Part]:
-    """All connected parts with at least one pose, the one with most frames first."""
-    graph = mapper.graph()
-    part_of = dict(zip(graph.chunks, graph.parts))
-    poses: dict[int, list[TrajectoryPose]] = {}
-    for pose in mapper.trajectory():
-        poses.setdefault(part_of[pose.chunk_index], []).append(pose)
-    clouds = mapper.live_map.part_clouds()
-    order = sorted(poses, key=lambda part: (-len(poses[part]), part))
-    return [Part(tuple(poses[p]), clouds.get(p, PointCloud.empty())) for p in order]
 
 
 def nearest_surface(part: Part) -> float | None:

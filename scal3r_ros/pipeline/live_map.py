@@ -9,14 +9,16 @@ import numpy as np
 
 from scal3r_ros.config import Config
 from scal3r_ros.mapping.map_quality import MapQuality
+from scal3r_ros.mapping.occupancy import OccupancyGrid
 from scal3r_ros.mapping.point_map import PointMap
 from scal3r_ros.mapping.pose_graph import PoseGraph
 from scal3r_ros.mapping.sim3 import Sim3
 from scal3r_ros.mapping.submap import PointCloud, joined_cloud
 from scal3r_ros.mapping.trajectory import Trajectory
+from scal3r_ros.pipeline.floor_grid import FloorGrid
 from scal3r_ros.pipeline.map_change import GraphView, MapChange, OpenChunk
 from scal3r_ros.pipeline.scale_and_level import ScaleAndLevel
-from scal3r_ros.records import ScaleEstimate, TrajectoryPose
+from scal3r_ros.records import Event, ScaleEstimate, TrajectoryPose
 
 
 class LiveMap:
@@ -29,6 +31,7 @@ class LiveMap:
         self.points = PointMap(config.map)
         self.quality = MapQuality()
         self.scale_and_level = ScaleAndLevel(config.scale, config.map)
+        self.floor = FloorGrid(config.grid, config.map)
         self.part = 0
         """Number of the chain of aligned chunks that is being built."""
         self.revision = 0
@@ -130,6 +133,44 @@ class LiveMap:
     @property
     def scale(self) -> ScaleEstimate:
         return self.scale_and_level.scale.estimate
+
+    def take_floor(self, floor: FloorGrid | None = None) -> list[Event]:
+        """Put what was seen of the floor into the grid (the map's own, or another one), once that
+        is possible."""
+        taker = self.floor if floor is None else floor
+        return taker.take(self.graph.nodes, self.scale_and_level.axes, self.scale)
+
+    def floor_grid(self, floor: FloorGrid | None = None) -> OccupancyGrid:
+        """Where a robot can drive, in the part of the map that holds its origin; raises
+        `GridRefused`."""
+        asked = self.floor if floor is None else floor
+        axes, scale = self.scale_and_level.axes, self.scale
+        return asked.grid(self._connected_chunks(), axes, scale, self._newest_place())
+
+    def obstacles(self) -> np.ndarray:
+        """Points (N, 3) float32 near the newest pose that stand on the floor; raises
+        `GridRefused`."""
+        self.floor.require(self.scale_and_level.axes, self.scale)
+        return self.floor.occupancy.obstacles(self._connected_chunks(), self._newest_place())
+
+    def map_in_earth(self) -> np.ndarray | None:
+        """T_earth_map (4, 4) from satellite fixes, earth-centred; None if they do not tell, or the
+        map is not level."""
+        outside = self.scale_and_level
+        if outside.axes not in ("assumed", "measured"):
+            return None
+        return outside.fixes.map_in_earth(self._connected_chunks())
+
+    def _connected_chunks(self) -> dict[int, Sim3]:
+        """Chunks that hang together with the map's origin."""
+        parts = self.graph.components() if self.graph.nodes else {}
+        origin = next(iter(parts.values()), None)
+        return {c: S for c, S in self.graph.nodes.items() if parts[c] == origin}
+
+    def _newest_place(self) -> np.ndarray:
+        """(2,) of the newest camera."""
+        newest = self.trajectory.matrices(self.graph.nodes, self.trajectory.newest(1))
+        return newest[0, :2, 3] if len(newest) else np.zeros(2)
 
     def chunk_scale(self, chunk_index: int) -> float:
         """Map units per unit of the chunk's own coordinates."""

@@ -12,12 +12,15 @@ from typing import Any, cast
 import numpy as np
 
 from scal3r_ros.config import Config, LoopConfig
+from scal3r_ros.io.exports.map_view import MapView
 from scal3r_ros.mapping.submap import PointCloud
 from scal3r_ros.pipeline import save
 from scal3r_ros.pipeline.live_map import LiveMap
 from scal3r_ros.pipeline.map_change import GraphView, MapChange
+from scal3r_ros.pipeline.map_view import map_view
 from scal3r_ros.pipeline.mapping_state import MappingState
 from scal3r_ros.pipeline.progress import Cancelled, Progress
+from scal3r_ros.pipeline.refilled_floor import refilled_floor
 from scal3r_ros.pipeline.steps import MappingSteps
 from scal3r_ros.reconstruct.interface import Finalizes, Reconstructor
 from scal3r_ros.records import (
@@ -142,6 +145,8 @@ class Mapper:
         except BaseException:
             shutil.rmtree(records, ignore_errors=True)
             raise
+        if self.config.grid.enabled:
+            loaded.state.live_map.floor = refilled_floor(loaded.state, self.config.grid)
         self._replace(loaded.state)
         self.counters.update(event.name for event in loaded.events)
         return list(loaded.events)
@@ -153,6 +158,15 @@ class Mapper:
     def observe_gravity(self, stamp_ns: int, up_camera: np.ndarray) -> None:
         """Accelerometer at rest (3,), in the camera's optical frame, for map.alignment imu."""
         self.live_map.scale_and_level.observe_gravity(stamp_ns, up_camera)
+
+    def observe_imu(self, stamp_ns: int, reading: np.ndarray) -> None:
+        """Specific force (m/s^2), turn rate (rad/s) and place (m) of an inertial sensor (9,), in
+        the camera's optical axes, for scale.source imu."""
+        self.live_map.scale_and_level.observe_imu(stamp_ns, reading)
+
+    def observe_fix(self, stamp_ns: int, fix: np.ndarray) -> None:
+        """Latitude, longitude (degrees) and altitude (m) (3,), for scale.source gnss."""
+        self.live_map.scale_and_level.observe_fix(stamp_ns, fix)
 
     def observe_depth(self, stamp_ns: int, metres: np.ndarray) -> None:
         """Measured depth (H, W) of the frame with this stamp, for scale.source depth."""
@@ -241,6 +255,10 @@ class Mapper:
     def cloud(self, max_points: int | None = None) -> PointCloud:
         """All points at the present revision."""
         return self.live_map.points.export(max_points)
+
+    def view(self) -> MapView:
+        """The largest connected part with its images, for exporters; of the present revision."""
+        return map_view(self._state)
 
     def chunk_scale(self, chunk_index: int) -> float:
         """Map units per unit of the chunk's own coordinates, at the present revision."""

@@ -15,6 +15,7 @@ from typing import Any
 from scal3r_ros.config import Config
 from scal3r_ros.files import explained, write_text
 from scal3r_ros.io.bad_images import BadImages
+from scal3r_ros.io.exports.formats import write as write_formats
 from scal3r_ros.io.image_files import IMAGE_SUFFIXES
 from scal3r_ros.io.measurements import MeasurementFeed, Measurements
 from scal3r_ros.io.pictures import draw_depth
@@ -83,8 +84,10 @@ def run(
     progress: OnImage | None = None,
     save_every: float = 30.0,
     measurements: Measurements | None = None,
+    formats: Sequence[str] = (),
 ) -> RunResult:
-    """Map `source` and write the results to the folder `out`; `measurements` tell scale and level.
+    """Map `source` and write the results to the folder `out`; `measurements` tell scale and level,
+    `formats` are written as well.
 
     With `resume` an interrupted run into the same folder goes on. On an interrupt the state is
     saved and the exception passes through. Raises `BadInput`, `SaveFailed`.
@@ -98,7 +101,7 @@ def run(
     except KeyboardInterrupt:
         session.save_for_resume()
         raise
-    return session.finish(error)
+    return session.finish(error, formats)
 
 
 class _Session:
@@ -212,7 +215,7 @@ class _Session:
                     last = (prediction.rgb[-1], prediction.depth[-1], prediction.confidence[-1])
                     draw_depth(path, *last)
 
-    def finish(self, input_error: str) -> RunResult:
+    def finish(self, input_error: str, formats: Sequence[str] = ()) -> RunResult:
         """Write the results, then forget what resuming needed.
 
         A run without a single pose leaves the results of an earlier one, and reports beside them.
@@ -234,6 +237,7 @@ class _Session:
             shutil.rmtree(self._work, ignore_errors=True)
             return RunResult(0, (failed,), tuple(self._journal.events), input_error)
         files = export(self.mapper, self._out, facts)
+        files += write_formats(self.mapper.view(), self._out, formats)
         replace_pictures(self._work, self._out)
         failed.unlink(missing_ok=True)
         shutil.rmtree(self._work, ignore_errors=True)

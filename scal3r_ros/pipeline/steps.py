@@ -176,7 +176,9 @@ class MappingSteps:
             with timed(self.state.seconds, "fuse_repeats"):
                 self.live_map.fuse_repeats()
             frozen = self._fix_scale()
-            told, corrected = [*told, *frozen], corrected or bool(frozen)
+            with timed(self.state.seconds, "grid"):
+                told += [*frozen, *self.live_map.take_floor()]
+            corrected = corrected or bool(frozen)
         finally:  # what has changed is told, whatever failed after it
             self.tell(summary, change, told, corrected, loops, timings)
 
