@@ -12,6 +12,7 @@ BENCHMARKS = {
     "loger": "scal3r_ros.bench.loger",
     "mapping": "scal3r_ros.bench.mapping",
     "fusion": "scal3r_ros.bench.fusion",
+    "floor": "scal3r_ros.bench.floor",
     "places": "scal3r_ros.bench.places",
     "localisation": "scal3r_ros.bench.localisation",
     "shortcuts": "scal3r_ros.bench.shortcuts",

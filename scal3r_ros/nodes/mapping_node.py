@@ -121,8 +121,8 @@ class MappingNode(ManagedNode):
     def load_map(self, path: str) -> Future:
         return self._commands().load(path)
 
-    def export(self, path: str) -> Future:
-        return self._commands().export(path)
+    def export(self, path: str, formats: Sequence[str] = ()) -> Future:
+        return self._commands().export(path, formats)
 
     def _commands(self) -> MapCommands:
         return self._configured().commands

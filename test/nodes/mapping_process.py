@@ -48,6 +48,7 @@ OUTPUTS = {
     "cloud": (PointCloud2, 200),
     "map": (PointCloud2, LATCHED),
     "depth": (Image, 50),
+    "confidence": (Image, 50),
     "camera_info": (CameraInfo, 50),
     "graph": (MarkerArray, LATCHED),
 }

@@ -1,6 +1,7 @@
 """The running node offers the topics and services of its page, and no others; RViz, set up
 by the shipped file, would hear it."""
 
+import json
 import re
 import time
 from pathlib import Path
@@ -67,12 +68,28 @@ def check_displays(node, inputs: set[str]) -> None:
         assert latched == (policy(topic, "Durability") == "TRANSIENT_LOCAL"), display["Name"]
 
 
+def check_foxglove(expected: dict) -> None:
+    """Every topic of the Foxglove layout is one of the interface."""
+    layout = json.loads((ROOT / "config" / "foxglove.json").read_text())
+    panels = layout["configById"].values()
+    named = {topic for panel in panels for topic in panel.get("topics", {})}
+    for panel in panels:
+        mode = panel.get("imageMode", {})
+        named |= {mode[key] for key in ("imageTopic", "calibrationTopic") if key in mode}
+    assert len(named) >= 8 and named <= expected["publishers"].keys()
+
+
 def policy(topic: dict, name: str) -> str:
     return topic[f"{name} Policy"].upper().replace(" ", "_")
 
 
 def test_the_interface_is_that_of_its_page_and_of_rviz(start_mapping, make_robot):
-    options = {"input.odometry": True, "map.alignment": "imu", "scale.source": "depth"}
+    options = {
+        "input.odometry": True,
+        "map.alignment": "imu",
+        "scale.source": "depth",
+        "scale.also": "gnss",
+    }
     start_mapping({}, **options)
     node = make_robot({}, listen=False).node
     inputs, outputs = tables("Topics")
@@ -100,4 +117,5 @@ def test_the_interface_is_that_of_its_page_and_of_rviz(start_mapping, make_robot
             },
         }
     assert found == expected
+    check_foxglove(expected)
     check_displays(node, set(expected["subscribers"]))

@@ -22,6 +22,7 @@ _CLOUD_FIELDS = [
     for i, name in enumerate(("x", "y", "z", "rgb", "confidence"))
 ]
 _CLOUD_DTYPE = np.dtype([(field.name, "<f4") for field in _CLOUD_FIELDS])
+_POINT_DTYPE = np.dtype([(field.name, "<f4") for field in _CLOUD_FIELDS[:3]])
 
 
 def fill(values: np.ndarray, typecode: str) -> array.array:
@@ -76,6 +77,16 @@ def cloud_message(
     cloud["rgb"] = (red << 16 | green << 8 | blue).view("<f4")
     cloud["confidence"] = confidence
     message = point_cloud2.create_cloud(header(frame_id, stamp_ns), _CLOUD_FIELDS, cloud)
+    message.is_dense = True
+    return message
+
+
+def points_message(points: np.ndarray, frame_id: str, stamp_ns: int) -> PointCloud2:
+    """PointCloud2 of finite points (N, 3), nothing but x, y and z."""
+    cloud = np.empty(len(points), _POINT_DTYPE)
+    for i, name in enumerate("xyz"):
+        cloud[name] = points[:, i]
+    message = point_cloud2.create_cloud(header(frame_id, stamp_ns), _CLOUD_FIELDS[:3], cloud)
     message.is_dense = True
     return message
 

@@ -49,6 +49,7 @@ class QosConfig(Section):
     odometry: TopicQosConfig = field(default_factory=lambda: TopicQosConfig(depth=50))
     imu: TopicQosConfig = field(default_factory=lambda: TopicQosConfig(depth=50))
     depth_image: TopicQosConfig = field(default_factory=TopicQosConfig)
+    gnss: TopicQosConfig = field(default_factory=TopicQosConfig)
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,15 @@ class PublishConfig(Section):
         "and `~/load_map` it holds all of them once.",
         minimum=2,
     )
-    depth: bool = option(True, "Publish `~/depth` of the newest frame of each chunk.")
+    depth: bool = option(
+        True, "Publish `~/depth` and `~/confidence` of the newest frame of each chunk."
+    )
+    obstacles_rate: float = option(
+        10.0,
+        "With grid.enabled: how often `~/obstacles` is sent, also between chunks.",
+        unit="Hz",
+        minimum=0.5,
+    )
     graph: bool = option(True, "Publish `~/graph` markers.")
 
 
@@ -264,9 +273,19 @@ class AutosaveConfig(Section):
 
 @dataclass(frozen=True)
 class ViewerConfig(Section):
-    """Live view in a web browser on this machine (needs the Python package viser)."""
+    """Live view: a page in a web browser on this machine, or a rerun viewer."""
 
-    enabled: bool = option(False, "Serve the page on localhost.")
+    enabled: bool = option(False, "Show the map while it grows.")
+    kind: str = option(
+        "page",
+        "page serves one on localhost (needs the Python package viser), rerun sends to a viewer "
+        "that runs at rerun_url (needs rerun-sdk).",
+        choices=("page", "rerun"),
+    )
+    rerun_url: str = option(
+        "rerun+http://127.0.0.1:9876/proxy",
+        "With kind rerun: where the viewer listens, or file: and a path to record.",
+    )
     port: int = option(
         8080, "Port to listen on; the next free one if it is taken.", minimum=1, maximum=65535
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
+from pathlib import Path
 
 from launch.actions import DeclareLaunchArgument
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
@@ -100,6 +102,13 @@ def needed(what):
             raise RuntimeError(f"{what} ended too early (exit code {event.returncode}); see above")
 
     return on_exit
+
+
+def installed(package):
+    """Whether a ROS package is installed, by the index of its resources in every prefix."""
+    marker = Path("share", "ament_index", "resource_index", "packages", package)
+    prefixes = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    return any((Path(prefix) / marker).exists() for prefix in prefixes if prefix)
 
 
 def shared_file(*parts):

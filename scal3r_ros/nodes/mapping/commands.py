@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from scal3r_ros.io.exports.formats import check_names, write
 from scal3r_ros.nodes.mapping.services import NotPossible
 from scal3r_ros.pipeline.save import EXPORTS, check_target
 
@@ -92,14 +93,16 @@ class MapCommands:
 
         return self._submit("load_map", run)
 
-    def export(self, path: str) -> Future:
-        """Write trajectory, cloud and report for other programs."""
+    def export(self, path: str, formats: Sequence[str] = ()) -> Future:
+        """Write the map for other programs, by default trajectory, cloud and report."""
         folder = self.folder(path) if path else self.folder("") / EXPORTS
+        check_names(formats)
 
         def run(mapper: Any) -> dict:
             from scal3r_ros.pipeline.export import export
 
-            files = [str(file) for file in export(mapper, folder)]
+            written = write(mapper.view(), folder, formats) if formats else export(mapper, folder)
+            files = [str(file) for file in written]
             return {"message": f"{len(files)} files in {folder}", "files": files}
 
         return self._submit("export", run, reads=True)

@@ -279,6 +279,15 @@ def tracking_concern(
     return Concern("tracking", findings, values)
 
 
+def grid_concern(refusal: str, dropped: int) -> Concern:
+    """Whether there is an occupancy grid, and whether it holds the whole map."""
+    findings = [(WARN, refusal)] if refusal else []
+    if dropped:
+        findings.append((WARN, f"{dropped} chunks were left out of the grid to keep "
+                         "grid.max_megabytes; raise it"))  # fmt: skip
+    return Concern("grid", findings, {"chunks left out": dropped})
+
+
 def status_name(node) -> str:
     """Name of a node in statuses, with its namespace: of two robots or workers each has its own."""
     return node.get_fully_qualified_name().lstrip("/")

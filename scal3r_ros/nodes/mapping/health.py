@@ -63,6 +63,7 @@ class HealthReport:
                 session.config.tf.buffer,
             ),
             *self._tracking(session, active),
+            *self._floor(session),
         ]  # fmt: skip
 
     def _tracking(self, session, active: bool) -> list[Concern]:
@@ -72,6 +73,14 @@ class HealthReport:
             return []
         counts, latency = snapshot(tracking.counts), list(tracking.latency)
         return [diagnostics.tracking_concern(tracking.lost, active, counts, latency)]
+
+    def _floor(self, session) -> list[Concern]:
+        """One status where a grid is asked for."""
+        if not session.config.grid.enabled:
+            return []
+        mapper = session.worker.mapper
+        dropped = mapper.live_map.floor.occupancy.dropped if mapper else 0
+        return [diagnostics.grid_concern(session.floor.refusal, dropped)]
 
     def _unseen(self, session) -> float:
         """Seconds for which map to odom has been repeated without an image; 0 if it is not."""

@@ -62,7 +62,9 @@ class Services:
         return await self._answer(response, lambda: self._node.load_map(request.path))
 
     async def _export(self, request, response):
-        return await self._answer(response, lambda: self._node.export(request.path))
+        return await self._answer(
+            response, lambda: self._node.export(request.path, request.formats)
+        )
 
     async def _answer(self, response, request: Callable[[], Future]) -> Any:
         """Fill `response` from the dictionary of fields that the worker returns."""

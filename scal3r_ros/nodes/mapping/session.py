@@ -15,6 +15,8 @@ from scal3r_ros.nodes.input.image_input import ImageInput
 from scal3r_ros.nodes.input.side_inputs import SideInputs
 from scal3r_ros.nodes.mapping.commands import MapCommands
 from scal3r_ros.nodes.mapping.worker import MappingWorker, Output
+from scal3r_ros.nodes.output.earth_frame import EarthFrame
+from scal3r_ros.nodes.output.floor_output import FloorOutput
 from scal3r_ros.nodes.output.live_view import open_view
 from scal3r_ros.nodes.output.output_planner import OutputPlanner
 from scal3r_ros.nodes.output.publisher import MapPublisher
@@ -35,9 +37,13 @@ class MappingSession:
         self.tracking = open_tracking(self)
         watch = None if self.tracking is None else self.tracking.put
         self.input = ImageInput(node, config, self.frames, watch)
+        self.floor = FloorOutput(
+            self.publishers, config.tf.map, self.input.stream_now, node.get_logger()
+        )
+        self.earth = EarthFrame(node, config.tf.map, "gnss" in config.scale.sources)
         self.publisher = MapPublisher(
             config, run_id, self.publishers, self.transforms, self.input.stream_now,
-            node.get_logger(),
+            node.get_logger(), self.floor,
         )  # fmt: skip
         self.planner = OutputPlanner(
             config,
@@ -45,6 +51,7 @@ class MappingSession:
             camera_frame=lambda: self.input.camera_frame or config.tf.camera_frame,
             last_prediction=self.last_prediction,
             map_listeners=lambda: self.publishers.map.get_subscription_count(),
+            look_at_floor=self.floor.look,
         )
         self.worker = MappingWorker(
             config,
@@ -68,6 +75,12 @@ class MappingSession:
         self._tf_timer = node.create_timer(
             1.0 / config.tf.rate,
             self._rebroadcast,
+            MutuallyExclusiveCallbackGroup(),
+            clock=node.steady_clock,
+        )
+        self._floor_timer = node.create_timer(
+            1.0 / config.publish.obstacles_rate,
+            self.floor.repeat,
             MutuallyExclusiveCallbackGroup(),
             clock=node.steady_clock,
         )
@@ -121,10 +134,12 @@ class MappingSession:
             self.view.close()
         self._jump_handle.unregister()
         self.node.destroy_timer(self._tf_timer)
+        self.node.destroy_timer(self._floor_timer)
         self.side_inputs.destroy()
         self.input.destroy()
         self.transforms.destroy()
         self.publishers.destroy(self.node)
+        self.earth.destroy()
         return left_behind
 
     def _tell_unmapped(self) -> None:
@@ -148,6 +163,8 @@ class MappingSession:
         if self.tracking is not None:
             self.tracking.deliver(output, self.last_prediction())
         self.planner(output)
+        if output.updates:
+            self.earth.follow(output.mapper, self.input.stream_now())
         if self.view is not None:
             self.view.show(output)
 

@@ -1,4 +1,4 @@
-"""Feeds the page in the web browser from the node (parameter `viewer.enabled`)."""
+"""Feeds the page in the web browser, or the rerun viewer, from the node (`viewer.enabled`)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from scal3r_ros.io.rerun_view import RerunView
 from scal3r_ros.io.view_geometry import MAX_TRAJECTORY, ViewSnapshot
 from scal3r_ros.io.viewer import LiveView, ViewerMissing
 from scal3r_ros.nodes.base.node_config import NodeConfig
@@ -22,7 +23,7 @@ IMAGE_PERIOD = 0.5
 class NodeView:
     """`show` from the worker's thread, `show_status` from the executor's."""
 
-    def __init__(self, view: LiveView, config: NodeConfig) -> None:
+    def __init__(self, view: LiveView | RerunView, config: NodeConfig) -> None:
         self._view, self._config = view, config
         self._shown_at = self._image_at = 0.0
         self._due = False
@@ -92,14 +93,18 @@ def scale_in_words(scale: ScaleEstimate) -> str:
 
 
 def open_view(config: NodeConfig, logger: Any) -> NodeView | None:
-    """Serve the page if asked to; without the library viser the node goes on without it."""
-    if not config.viewer.enabled:
+    """Show the map if asked to; without the library for it the node goes on without."""
+    wanted = config.viewer
+    if not wanted.enabled:
         return None
-    up = (0.0, -1.0, 0.0) if config.map.alignment == "none" else (0.0, 0.0, 1.0)
+    z_up = config.map.alignment != "none"
+    view: LiveView | RerunView
     try:
-        view = LiveView(
-            config.viewer.port, config.viewer.max_points, config.viewer.max_frusta, up=up
-        )
+        if wanted.kind == "rerun":
+            view = RerunView(wanted.rerun_url, wanted.max_points, z_up)
+        else:
+            up = (0.0, 0.0, 1.0) if z_up else (0.0, -1.0, 0.0)
+            view = LiveView(wanted.port, wanted.max_points, wanted.max_frusta, up=up)
     except ViewerMissing as missing:
         logger.warning(f"no live view: {missing}")
         return None

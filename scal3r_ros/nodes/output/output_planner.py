@@ -14,6 +14,7 @@ import numpy as np
 
 from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.nodes.mapping.worker import Output
+from scal3r_ros.nodes.output.floor_output import FloorView
 from scal3r_ros.nodes.output.publisher import DepthView, MapPublisher, Publication
 from scal3r_ros.records import ChunkPrediction, MapUpdate, TrajectoryPose
 
@@ -31,15 +32,17 @@ class OutputPlanner:
         camera_frame: Callable[[], str],
         last_prediction: Callable[[], ChunkPrediction | None],
         map_listeners: Callable[[], int],
+        look_at_floor: Callable[[Any], FloorView | None],
     ) -> None:
         self.config = config
         self._publisher = publisher
         self._camera_frame = camera_frame
         self._last_prediction = last_prediction
         self._map_listeners = map_listeners
+        self._look_at_floor = look_at_floor
         self._published = (-1, 0)
         """Revision and size of the map last published."""
-        self._published_at = self._graph_at = 0.0
+        self._published_at = self._graph_at = self._floor_at = 0.0
 
     def __call__(self, output: Output) -> None:
         mapper = output.mapper
@@ -59,6 +62,7 @@ class OutputPlanner:
                 trajectory=self._path(output),
                 cloud=None if cloud is None else (cloud.points, cloud.colors, cloud.confidence),
                 graph=graph_arrays(mapper) if self._graph_due(output) else None,
+                floor=self._floor_view(output),
                 depth=self._depth(mapper, output.updates),
                 replaced=output.replaced,
                 connected=mapper.connected,
@@ -82,6 +86,17 @@ class OutputPlanner:
             return False
         self._graph_at = now
         return True
+
+    def _floor_view(self, output: Output) -> FloorView | None:
+        """With every correction, otherwise no more often than the map."""
+        if not (self.config.grid.enabled and (output.updates or output.replaced)):
+            return None
+        at_once = output.final or output.replaced or any(u.corrected for u in output.updates)
+        now = time.monotonic()
+        if not at_once and now - self._floor_at < self.config.publish.map_interval:
+            return None
+        self._floor_at = now
+        return self._look_at_floor(output.mapper)
 
     def _map_due(self, output: Output) -> bool:
         revision, size = self._published
@@ -108,7 +123,13 @@ class OutputPlanner:
             return None
         scale = mapper.chunk_scale(prediction.chunk_index)
         depth = np.where(prediction.depth[-1] > 0, prediction.depth[-1] * scale, np.nan)
-        return DepthView(stamps[newest], depth.astype(np.float32), prediction.intrinsics[-1])
+        confidence = np.where(np.isnan(depth), 0.0, prediction.confidence[-1])
+        return DepthView(
+            stamps[newest],
+            depth.astype(np.float32),
+            confidence.astype(np.float32),
+            prediction.intrinsics[-1],
+        )
 
 
 def graph_arrays(mapper: Any) -> tuple[np.ndarray, list, list]:

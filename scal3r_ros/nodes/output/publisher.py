@@ -21,6 +21,7 @@ from scal3r_ros.nodes.base.conversions import (
 )
 from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.nodes.input.image_conversions import depth_to_image, pinhole_camera_info
+from scal3r_ros.nodes.output.floor_output import FloorOutput, FloorView
 from scal3r_ros.nodes.output.markers import graph_markers
 from scal3r_ros.nodes.output.path_bytes import path_bytes
 from scal3r_ros.nodes.output.publishers import Publishers
@@ -45,6 +46,8 @@ class DepthView:
     stamp_ns: int
     depth: np.ndarray
     """(H, W) float32, NaN where unknown."""
+    confidence: np.ndarray
+    """(H, W) float32, larger is better, 0 where depth is unknown."""
     intrinsics: np.ndarray
     """(3, 3), our pixel rule."""
 
@@ -63,6 +66,7 @@ class Publication:
     graph: tuple[np.ndarray, list, list] | None = None
     """Node positions, chain edges, loop edges."""
     depth: DepthView | None = None
+    floor: FloorView | None = None
     replaced: bool = False
     """The map is another one, so relations to the old one end."""
     connected: bool = True
@@ -88,7 +92,9 @@ class MapPublisher:
         transforms: Transforms,
         stream_now: Callable[[], int],
         logger,
+        floor: FloorOutput,
     ) -> None:
+        self._floor = floor
         self.config, self.run_id = config, run_id
         self.publishers, self.transforms = publishers, transforms
         self.odometry = VisualOdometry()
@@ -138,6 +144,7 @@ class MapPublisher:
         if item.replaced:
             self.odometry.reset()
             self.transforms.reset()
+            self._floor.forget()
         for update in item.updates:
             self._publish_update(update, item)
         if item.trajectory is not None:
@@ -147,6 +154,9 @@ class MapPublisher:
             self.publishers.graph.publish(graph_markers(*item.graph, self.config.tf.map, newest))
         if item.depth is not None:
             self._publish_depth(item.depth, item.camera_frame)
+        if item.floor is not None:
+            newest = item.trajectory[-1].stamp_ns if item.trajectory else 0
+            self._floor.publish(item.floor, newest)
         if item.cloud is not None:
             self._publish_map(item.cloud, item.trajectory or ())
 
@@ -237,6 +247,9 @@ class MapPublisher:
         K = np.array(view.intrinsics, dtype=np.float64)
         K[:2, 2] -= 0.5
         self.publishers.depth.publish(depth_to_image(view.depth, camera_frame, view.stamp_ns))
+        self.publishers.confidence.publish(
+            depth_to_image(view.confidence, camera_frame, view.stamp_ns)
+        )
         self.publishers.depth_info.publish(
             pinhole_camera_info(K, width, height, camera_frame, view.stamp_ns)
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from geometry_msgs.msg import PoseWithCovarianceStamped
-from nav_msgs.msg import Odometry, Path
+from nav_msgs.msg import OccupancyGrid, Odometry, Path
 from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
@@ -32,8 +32,11 @@ class Publishers:
     cloud: Publisher
     map: Publisher
     depth: Publisher
+    confidence: Publisher
     depth_info: Publisher
     graph: Publisher
+    grid: Publisher
+    obstacles: Publisher
 
     @staticmethod
     def create(node) -> Publishers:
@@ -47,8 +50,11 @@ class Publishers:
             cloud=make(PointCloud2, "~/cloud", CLOUD_SLICES),
             map=make(PointCloud2, "~/map", LATCHED),
             depth=make(Image, "~/depth", STREAM),
+            confidence=make(Image, "~/confidence", STREAM),
             depth_info=make(CameraInfo, "~/camera_info", STREAM),
             graph=make(MarkerArray, "~/graph", LATCHED),
+            grid=make(OccupancyGrid, "~/grid", LATCHED),
+            obstacles=make(PointCloud2, "~/obstacles", STREAM),
         )
 
     def destroy(self, node) -> None:

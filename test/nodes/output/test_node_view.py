@@ -1,6 +1,7 @@
 """The live view of the real node, in a real browser without a display."""
 
 import importlib.util
+import sys
 
 import pytest
 from PIL import Image
@@ -40,3 +41,18 @@ def test_the_page_shows_the_map_that_the_node_builds(start_mapping, make_robot, 
     assert shown, f"no points in {tmp_path / 'page.png'}: {coloured(picture)} after {empty}"
     assert "unknown" in text and "revision" in text
     assert process.stop() == 0 and "Traceback" not in process.output
+
+
+def test_a_view_without_its_library_is_told_and_left_out(monkeypatch):
+    from types import SimpleNamespace
+
+    from scal3r_ros.nodes.base.node_config import NodeConfig
+    from scal3r_ros.nodes.output.live_view import open_view
+    from scal3r_ros.options import from_dict
+
+    monkeypatch.setitem(sys.modules, "rerun", None)
+    options = {"viewer.enabled": True, "viewer.kind": "rerun", "viewer.rerun_url": "file:/nowhere"}
+    said: list[str] = []
+    logger = SimpleNamespace(warning=said.append, info=said.append)
+    assert open_view(from_dict(NodeConfig, options), logger) is None
+    assert len(said) == 1 and "rerun-sdk is absent" in said[0] and "viewer.kind to page" in said[0]

@@ -23,7 +23,12 @@ def test_the_path_holds_the_newest_poses_and_all_when_nothing_follows_soon():
     config, city = from_dict(NodeConfig, OPTIONS), drive(width=32, height=12)
     said = []
     planner = OutputPlanner(
-        config, SimpleNamespace(put=said.append), lambda: "camera", lambda: None, lambda: 0
+        config,
+        SimpleNamespace(put=said.append),
+        lambda: "camera",
+        lambda: None,
+        lambda: 0,
+        lambda mapper: None,
     )
     mapper = Mapper(config, OracleReconstructor(city))
     for i in range(36):
@@ -48,7 +53,12 @@ def test_a_map_that_nobody_hears_is_renewed_when_it_has_grown_by_so_much(growth,
     config, city = from_dict(NodeConfig, options), drive(width=32, height=12)
     said = []
     planner = OutputPlanner(
-        config, SimpleNamespace(put=said.append), lambda: "camera", lambda: None, lambda: 0
+        config,
+        SimpleNamespace(put=said.append),
+        lambda: "camera",
+        lambda: None,
+        lambda: 0,
+        lambda mapper: None,
     )
     mapper = Mapper(config, OracleReconstructor(city))
     for i in range(30):
