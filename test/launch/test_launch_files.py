@@ -66,9 +66,9 @@ def overrides(node: Recorded) -> dict:
     return {k: v for part in node.parameters if isinstance(part, dict) for k, v in part.items()}
 
 
-def test_there_are_four():
+def test_there_are_five():
     names = [file.name.split(".")[0] for file in FILES]
-    assert names == ["demo", "mapping", "multi_gpu", "offline"]
+    assert names == ["demo", "mapping", "multi_gpu", "nav2_demo", "offline"]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -312,7 +312,7 @@ def test_rviz_asks_for_what_is_latched():
     assert config["Visualization Manager"]["Global Options"]["Fixed Frame"] == "map"
 
 
-@pytest.mark.parametrize("name", ["mapping", "demo"])
+@pytest.mark.parametrize("name", ["mapping", "demo", "nav2"])
 def test_shipped_parameter_files_hold_valid_options(name):
     from scal3r_ros.config import load
 
@@ -323,6 +323,19 @@ def test_the_commented_file_shows_the_defaults():
     from scal3r_ros.config import load
 
     assert load(ROOT / "config" / "mapping.yaml", NodeConfig) == NodeConfig()
+
+
+def test_navigation_is_started_where_it_is_installed(tmp_path, monkeypatch):
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path))
+    mapping, told = launched("nav2_demo", odom_topic="/wheels")
+    assert dict(mapping.launch_arguments)["odom_topic"] == "/wheels"
+    assert told.kind == "LogInfo" and "nav2_bringup is not installed" in told.msg
+    packages = tmp_path / "share" / "ament_index" / "resource_index" / "packages"
+    packages.mkdir(parents=True)
+    (packages / "nav2_bringup").touch()
+    _, started = launched("nav2_demo")
+    assert started.kind == "IncludeLaunchDescription"
+    assert [item.kind for item in launched("nav2_demo", navigation="false")] == [mapping.kind]
 
 
 @pytest.mark.skipif(not shutil.which("ros2"), reason="the ros2 command is absent")
