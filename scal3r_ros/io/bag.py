@@ -23,7 +23,7 @@ from scal3r_ros.io.image_header import shown_size
 from scal3r_ros.io.source import BadInput, SizeCheck, SourceImage, most_common
 from scal3r_ros.io.stamp_order import sorted_closely
 from scal3r_ros.io.stretch import Stretch
-from scal3r_ros.io.video_packets import PacketDecoder, video_codec
+from scal3r_ros.io.video_packets import PacketDecoder, codec_name, video_codec
 from scal3r_ros.records import Frame
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,8 @@ class BagSource:
             counts = {name: info.msgcount for name, info in reader.topics.items()}
             self.topic = choose_topic(types, counts, topic, path)
             self._count = counts[self.topic]
+            coded = (m for m in self._first(reader, 1) if not hasattr(m, "encoding"))
+            self._codec = next(map(video_codec, coded), "")
             self._calibration = (
                 load_calibration(camera_info)
                 if camera_info
@@ -70,8 +72,9 @@ class BagSource:
         parts = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
         self.files = tuple(parts)
         known = f"intrinsics from {self._calibration.name}" if self._calibration else ""
+        kind = f"packets of {codec_name(self._codec)} video" if self._codec else "images"
         self.description = (
-            f"bag topic {self.topic}, {self._count} images, {known or 'no intrinsics'}"
+            f"bag topic {self.topic}, {self._count} {kind}, {known or 'no intrinsics'}"
         )
 
     def __len__(self) -> int:
@@ -86,31 +89,37 @@ class BagSource:
                 load = partial(self._load, number, stamp_ns, rgb, check)
                 yield SourceImage(number, stamp_ns, load)
                 number += 1
-        if self._cut or number < self._count:
+        if self._cut or (number < self._count and not self._codec):
             cure = "; `mcap recover` repairs what is left" if self._cut else ""
             raise BadInput(
                 f"{self._path} is cut off: {number} images on {self.topic} can be read{cure}"
             )
 
     def _images(self, reader: Any) -> Iterator[tuple[int, _Decode]]:
-        """Stamps, and what decodes the image of each; packets of video are decoded on the way."""
-        name = f"{self._path}: {self.topic}"
-        packets: PacketDecoder[int] | None = None
+        """Stamps, and what decodes the image of each."""
+        if self._codec:
+            yield from self._video(reader)
+            return
         for number, (stamp_ns, message) in enumerate(self._messages(reader)):
-            codec = "" if hasattr(message, "encoding") else video_codec(message)
-            if packets is None and codec:
-                packets = PacketDecoder(codec, name, self._max_pixels)
-            if packets is None:
-                where = f"{self._path}: image {number} on {self.topic}"
-                yield (
-                    stamp_ns,
-                    partial(decode_message, message, where, self._max_pixels, self.stretch),
-                )
-                continue
+            name = f"{self._path}: image {number} on {self.topic}"
+            yield stamp_ns, partial(decode_message, message, name, self._max_pixels, self.stretch)
+
+    def _video(self, reader: Any) -> Iterator[tuple[int, _Decode]]:
+        """The same of packets of video, which are decoded on the way."""
+        name, found = f"{self._path}: {self.topic}", 0
+        packets: PacketDecoder[int] = PacketDecoder(self._codec, name, self._max_pixels)
+        for stamp_ns, message in self._messages(reader):
             for decoded in packets.feed(bytes(message.data), stamp_ns, stamp_ns):
+                found += 1
                 yield decoded.item, decoded.rgb
-        for decoded in packets.flush() if packets is not None else []:
+        for decoded in packets.flush():
+            found += 1
             yield decoded.item, decoded.rgb
+        if not found:
+            raise BadInput(
+                f"{name} has {self._count} packets of {codec_name(self._codec)} video, but none of "
+                f"them holds an image"
+            )
 
     def _messages(self, reader: Any) -> Iterator[tuple[int, Any]]:
         """Stamps and messages; without stamps of the camera, the times of recording are taken."""

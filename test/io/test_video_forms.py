@@ -83,6 +83,14 @@ def test_no_image_is_made_of_what_a_lost_packet_leaves(tmp_path, codec, said, be
         assert {FRAMES[i].stamp_ns for i in untouched} <= {stamp for stamp, _ in good}
 
 
+def test_packets_without_any_image_are_named(tmp_path):
+    made = [(i, b"\0\0\0\1\x67" + bytes(range(200))) for i in range(4)]
+    source = open_source(write_packets(tmp_path / "bag", made))
+    assert "4 packets of H.264 video" in source.description
+    with pytest.raises(BadInput, match=r"4 packets of H\.264 video, but none of them holds an im"):
+        list(source)
+
+
 def test_without_the_library_packets_are_named(tmp_path, monkeypatch):
     bag = write_packets(tmp_path / "bag", h264(FRAMES[:3]))
     monkeypatch.setitem(sys.modules, "av", None)
