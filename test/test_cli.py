@@ -83,6 +83,19 @@ def test_an_error_of_a_library_is_one_sentence(tmp_path, monkeypatch, capsys, er
         cli.main(["spoilt", "--debug"])
 
 
+@pytest.mark.parametrize("older", [True, False])
+def test_a_failed_run_says_that_the_results_there_are_older(tmp_path, capsys, older):
+    (tmp_path / "out").mkdir()
+    if older:
+        (tmp_path / "out" / "report.json").write_text("{}")
+    words = ["reconstruct", str(tmp_path / "absent.mp4"), "--out", str(tmp_path / "out")]
+    assert cli.main(words) == cli.BAD_INPUT
+    told = capsys.readouterr().err
+    assert "absent.mp4 does not exist" in told
+    assert (f"{tmp_path / 'out'} holds the results of an earlier run, unchanged" in told) == older
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.json"] * older
+
+
 def test_a_command_whose_library_is_missing_says_so(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "rclpy", None)
     monkeypatch.delitem(sys.modules, cli.COMMANDS["play"][0], raising=False)
