@@ -40,7 +40,7 @@ class Measurements(Protocol):
 
 
 class Observer(Protocol):
-    """Whoever takes measurements; the mapper does."""
+    """What takes measurements: the mapper."""
 
     def observe_odometry(self, stamp_ns: int, T_odom_base: np.ndarray) -> None: ...
 

@@ -54,7 +54,7 @@ def video_codec(message: Any) -> str:
 
 
 def codec_name(codec: str) -> str:
-    """As people write it."""
+    """The usual spelling, for messages."""
     return _NAMES[codec]
 
 

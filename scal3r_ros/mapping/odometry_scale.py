@@ -106,8 +106,8 @@ def _noise(stamps_ns: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 
 def _typical(metres: np.ndarray, units: np.ndarray) -> float:
-    """Median of the ratios of energies (K,), each as heavy as its energy: where outliers are far
-    from. 1 if there is no energy."""
+    """Median of the ratios of energies (K,), weighted by energy so that outliers do not move it;
+    1 if nothing moved."""
     moved = units > 0
     if not moved.any():
         return 1.0

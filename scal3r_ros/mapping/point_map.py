@@ -209,7 +209,7 @@ class PointMap:
         )
 
     def _put(self, submap: Submap) -> None:
-        """Keep a submap as it is now; one whose points all went over to others is no more."""
+        """Keep a submap as it is now, or remove it if all of its points went over to others."""
         before = self._submaps.get(submap.anchor)
         self._size += len(submap.voxels) - (len(before.voxels) if before else 0)
         self._holders.update(dict.fromkeys(submap.chunks, submap.anchor))

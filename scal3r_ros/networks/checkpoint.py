@@ -188,7 +188,7 @@ def fill(
 
 
 def first_line(error: Exception) -> str:
-    """Of what a library says, which may be pages."""
+    """The first line of a library's error message, which may be pages long."""
     return next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
 
 

@@ -17,7 +17,7 @@ from scal3r_ros.pipeline.loops import LoopSearch
 
 @dataclass
 class MappingState:
-    """Of one map; what the reconstructor remembers is its own."""
+    """Everything about one map except the reconstructor's memory."""
 
     parallax: ParallaxGate
     chunks: ChunkQueue

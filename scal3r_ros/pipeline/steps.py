@@ -66,7 +66,7 @@ class MappingSteps:
         self.state.counters["session_started"] += 1
 
     def confirm(self) -> None:
-        """Nothing more is to come soon: provisional poses stand, and no loop waits on."""
+        """Before a pause or the end: make provisional poses final and close the loops that wait."""
         last = self.live_map.open
         if last is not None and (last.waiting or self.live_map.graph.pending):
             self._finish(last.summary, joining.confirm(self.live_map), last=True)

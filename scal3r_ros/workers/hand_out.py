@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class WorkersUnavailable(RuntimeError):
-    """Nobody is there to hand a chunk to."""
+    """There is no worker that could take a chunk."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""Who is in the group: signs of life in, one plan per generation out. No I/O, no clock of its own.
+"""Decides who is in the group: it is given signs of life and the time, and returns one plan for each
+generation. It does no I/O.
 
 A new generation is planned when a worker comes, leaves, falls silent, hangs in a round, or reports
 that its group broke. Workers change generation between rounds; the plan waits until all of them

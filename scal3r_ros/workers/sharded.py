@@ -234,7 +234,8 @@ def _meet(launcher: dist.Store, rank: int, config: DistributedConfig) -> StoreCl
 
 
 def _port(told: bytes) -> int:
-    """Whoever can reach the launcher's store may have written it."""
+    """Read a port from the launcher's store, which any process that reaches it may have written.
+    Raises `GroupBroken`."""
     if not (told.isdigit() and 0 < int(told[:6]) < 65536):
         raise GroupBroken(f"the launcher's store names {told[:20]!r} as a port")
     return int(told)

@@ -184,8 +184,8 @@ class MapPublisher:
             self._publish_cloud(update, newest.stamp_ns)
 
     def _publish_pose(self, pose: TrajectoryPose, camera_frame: str, scale: ScaleEstimate) -> None:
-        """Of the robot's base in modes that have one, else of the camera. Without what the base's
-        place depends on there is none: the camera's is not the base's."""
+        """The pose of the robot's base in modes that have one, else of the camera. While the
+        camera's place on the base or the scale is unknown, no pose is published."""
         T, covariance = pose.T_map_camera, pose.covariance
         if self.config.tf.mode in ROBOT_MODES:
             try:

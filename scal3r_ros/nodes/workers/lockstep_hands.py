@@ -53,4 +53,4 @@ class LockstepHands:
         return self._questions.read(chunk)
 
     def give_up(self, chunks: Sequence[Chunk]) -> None:
-        """Nothing is kept of a round that was not committed."""
+        """Do nothing: a round that was not committed leaves no state here."""
