@@ -1,5 +1,5 @@
-"""Decides who is in the group: it is given signs of life and the time, and returns one plan for each
-generation. It does no I/O.
+"""Decides who is in the group: it is given signs of life and the time, and returns one plan for
+each generation. It does no I/O.
 
 A new generation is planned when a worker comes, leaves, falls silent, hangs in a round, or reports
 that its group broke. Workers change generation between rounds; the plan waits until all of them

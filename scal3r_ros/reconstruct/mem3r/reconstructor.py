@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
-from scal3r_ros.networks.checkpoint import check_fingerprint
 from scal3r_ros.networks.mem3r.network import Mem3R
 from scal3r_ros.networks.mem3r.recurrence import State, begin, step
 from scal3r_ros.networks.mem3r.state_arrays import state_arrays, state_from_arrays
@@ -110,12 +109,9 @@ class Mem3RReconstructor:
 
     def restore(self, state: MemoryState) -> None:
         """Replace the memory; an unfit `state` raises `ValueError` and changes nothing."""
-        if state.kind != self.name or "numbers" not in state.arrays:
-            raise ValueError(
-                f"the memory belongs to reconstructor {state.kind!r}, this is {self.name!r}; "
-                f"reset it instead"
-            )
-        check_fingerprint(state.fingerprint, self.fingerprint, "the memory")
+        state.require(self.name, self.fingerprint)
+        if "numbers" not in state.arrays:
+            raise ValueError("the memory holds no recurrent state; reset it instead")
         if str(state.arrays["rule"]) != self._settings.rule:
             raise ValueError(
                 f"the memory was written by state rule {state.arrays['rule']}, model.state_rule is "
