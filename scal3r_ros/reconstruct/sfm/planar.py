@@ -14,8 +14,10 @@ from scal3r_ros.reconstruct.sfm.photometric import DepthEstimate
 
 _REACH = 5
 """Half the edge of a window, px."""
-_ROUGHNESS = 0.015
-"""Largest RMS distance from the plane, relative to the depth."""
+_ROUGHNESS = 0.015, 0.06
+"""Largest RMS distance from the plane, relative to the depth: of precise pixels, and of any."""
+_NOISIER = 3.0
+"""How much larger it may be than what is known of the pixels' own errors."""
 _LEAST_KNOWN = 0.4
 """Smallest share of a window with a depth."""
 _BEST = 0.004
@@ -34,7 +36,9 @@ def smoothed(estimate: DepthEstimate) -> DepthEstimate:
     window = (2 * _REACH + 1, 2 * _REACH + 1)
     share = cv2.blur(known.astype(np.float32), window)
     rough = np.sqrt(left) / np.maximum(value, 1e-12)
-    good = (value > 0) & (share > _LEAST_KNOWN) & (rough < _ROUGHNESS)
+    expected = np.sqrt(share * _BEST**2 / np.maximum(cv2.blur(weight, window), 1e-12))
+    allowed = np.clip(_NOISIER * expected, *_ROUGHNESS)
+    good = (value > 0) & (share > _LEAST_KNOWN) & (rough < allowed)
     independent = np.maximum(share * window[0] * window[1] / _INDEPENDENT, 1.0)
     precision = cv2.blur(weight, window) / _BEST**2 * independent
     error = np.sqrt(rough**2 / independent + 1.0 / np.maximum(precision, 1e-12))

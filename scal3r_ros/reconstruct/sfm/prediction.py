@@ -87,14 +87,18 @@ def spread(sparse: DepthMaps) -> DepthMaps:
 def filled(
     sparse: DepthMaps, model: Model, rows: Sequence[int], wanted: Sequence[int], neighbours: int
 ) -> DepthMaps:
-    """The same maps with dense depth in place of the features' for the frames `wanted`, counted
-    among `rows`."""
+    """The same maps with dense depth around the features' for the frames `wanted`, counted among
+    `rows`; the others as `spread`. Where two chunks share a frame they have its features in
+    common, however little of it is dense."""
     images = [cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY) for rgb in sparse.rgb]
     found = dense_depth(images, rows, wanted, model, sparse.intrinsics, neighbours)
-    depth, confidence = sparse.depth.copy(), sparse.confidence.copy()
-    depth[list(wanted)] = found.depth
-    confidence[list(wanted)] = np.minimum(found.certainty, FULL_CONFIDENCE)
-    return DepthMaps(depth, confidence, sparse.rgb, sparse.intrinsics)
+    maps = spread(sparse)
+    for number, row in enumerate(wanted):
+        dense = np.isfinite(found.depth[number])
+        certainty = np.minimum(found.certainty[number], FULL_CONFIDENCE)
+        maps.depth[row] = np.where(dense, found.depth[number], sparse.depth[row])
+        maps.confidence[row] = np.where(dense, certainty, sparse.confidence[row])
+    return maps
 
 
 def to_record(

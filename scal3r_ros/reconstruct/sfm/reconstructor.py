@@ -219,9 +219,8 @@ class SfmReconstructor:
         maps = depth_maps(kept, seen, solved.model, solved.rows, _intrinsics(frames[0]), width)
         if not self._config.dense:
             return maps
-        maps = spread(maps)
         if chunk.kind == "loop":
-            return maps
+            return spread(maps)
         given_away = chunk.overlap_ids[: len(chunk.overlap_ids) // 2]
         wanted = [i for i, frame in enumerate(kept) if frame.id not in given_away]
         return filled(maps, solved.model, solved.rows, wanted, self._config.dense_neighbours)
