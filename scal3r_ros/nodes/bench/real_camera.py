@@ -78,12 +78,11 @@ def real_run(reconstructor: str, seconds: float, log: Path) -> RealResult:
     settings = {"model.reconstructor": reconstructor, "input.camera_info": "false"}
     images, result = list(_pictures()), RealResult(reconstructor)
     with DrivenNode(log, settings, executable=[str(executable)]) as driven:
-        listener = _Listener(driven, result)
         publisher = driven.node.create_publisher(Image, "image", 10)
         driven.until(publisher.get_subscription_count, "the camera is heard")
         driven.until(lambda: driven.values("inference").get("state") == "ready", "it is loaded")
         driven.spin(2.0)
-        watch = _Watch()
+        listener, watch = _Listener(driven, result), _Watch()
         due = time.monotonic()
         for index in range(round(seconds * RATE)):
             driven.spin(max(due - time.monotonic(), 0.0))
