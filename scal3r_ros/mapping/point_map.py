@@ -21,6 +21,10 @@ from scal3r_ros.mapping.submap import PointCloud, Submap
 from scal3r_ros.mapping.voxels import VOXEL_BYTES, Voxels
 from scal3r_ros.records import ChunkPrediction
 
+RELATED = 0.05
+"""Submaps are related if what is seen from one is off by less than this share of its distance: then
+points that coincide are of one surface, and not of two places that drift has put together."""
+
 
 class PointMap:
     """All submaps, under one byte budget."""
@@ -180,8 +184,8 @@ class PointMap:
         return restored
 
     def _fuse(self, newer: Submap, tied: Callable[[int, float, float], Iterable[int]]) -> None:
-        edge, tried = newer.voxel_size * float(newer.S_map_anchor.scale), {newer.anchor}
-        for chunk in tied(newer.anchor, edge, reach(newer)):
+        far, tried = reach(newer), {newer.anchor}
+        for chunk in tied(newer.anchor, RELATED * far, far):
             older = self._submaps.get(self._holders.get(chunk, newer.anchor), newer)
             if older.anchor > newer.anchor or older.anchor in tried:
                 continue
