@@ -7,6 +7,7 @@ outside a ROS installation. Nothing else in the package knows which one it uses;
 from __future__ import annotations
 
 import importlib
+import inspect
 from types import ModuleType
 
 SOURCES: dict[str, str] = {}
@@ -19,11 +20,19 @@ def _library(name: str, submodule: str = "") -> ModuleType:
         module = importlib.import_module(full_name)
         if name == "cv_bridge":
             importlib.import_module("cv_bridge.boost.cv_bridge_boost")
+            _check_generation(module)
         SOURCES[name] = "library"
     except (ImportError, AttributeError):
         module = importlib.import_module(f"scal3r_ros.nodes.base.stand_ins.{submodule or name}")
         SOURCES[name] = "stand-in"
     return module
+
+
+def _check_generation(cv_bridge: ModuleType) -> None:
+    """Raise `ImportError` for the library of ROS 1, which package indexes offer under this name: it
+    takes no header."""
+    if "header" not in inspect.signature(cv_bridge.CvBridge.cv2_to_imgmsg).parameters:
+        raise ImportError("cv_bridge is that of ROS 1")
 
 
 _cv_bridge = _library("cv_bridge")

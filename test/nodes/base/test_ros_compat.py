@@ -1,5 +1,9 @@
 """The contract of the four ROS libraries, checked against whichever implementation is in use."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -28,6 +32,31 @@ def test_every_library_has_a_source():
 
 
 # cv_bridge
+
+
+@pytest.mark.parametrize(
+    ("arguments", "source"),
+    [("image, encoding='passthrough'", "stand-in"),
+     ("image, encoding='passthrough', header=None", "library")],
+    ids=["ros1", "ros2"],
+)  # fmt: skip
+def test_the_bridge_of_ros_1_is_not_taken_for_ours(tmp_path, arguments, source):
+    """Package indexes offer it under the same name."""
+    boost = tmp_path / "cv_bridge" / "boost"
+    boost.mkdir(parents=True)
+    (boost / "__init__.py").touch()
+    (boost / "cv_bridge_boost.py").touch()
+    (tmp_path / "cv_bridge" / "__init__.py").write_text(
+        f"class CvBridge:\n    def cv2_to_imgmsg(self, {arguments}): ...\n"
+        "class CvBridgeError(Exception): ...\n"
+    )
+    program = "from scal3r_ros.nodes.base.ros_compat import SOURCES; print(SOURCES['cv_bridge'])"
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    told = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": path},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert told.stdout.strip() == source
 
 
 def test_bridge_round_trips_and_converts():
