@@ -27,7 +27,7 @@ from scal3r_ros.workers.group import Group, Place, connect, join_store
 from scal3r_ros.workers.hand_out import Fault, Result
 from scal3r_ros.workers.membership import GroupBroken, Origin
 from scal3r_ros.workers.packing import broadcast_bytes, checksum, download, seal, unseal, upload
-from scal3r_ros.workers.rounds import Progress, agree, exchange_progress, vote
+from scal3r_ros.workers.rounds import Reached, agree, exchange_progress, vote
 from scal3r_ros.workers.shares import Share
 from scal3r_ros.workers.snapshots import snapshot_key
 from scal3r_ros.workers.tasks import Assignment, MemorySummary
@@ -96,7 +96,7 @@ class LockstepWorker:
     device: torch.device
     """Where the engine computes; decides the backend."""
     group: Group | None = None
-    progress: Progress = Progress(epoch=0, committed=-1)
+    progress: Reached = Reached(epoch=0, committed=-1)
     traffic: Traffic = field(default_factory=Traffic)
     """Of the last round."""
     staleness: int = 0
@@ -213,14 +213,14 @@ class LockstepWorker:
         if origin.kind == "zero":
             self._forget()
             self.engine.reset()
-            self.progress = Progress(origin.epoch, 0)
+            self.progress = Reached(origin.epoch, 0)
         elif origin.kind == "stored" and self._present_group().rank == 0:
             self._forget()
             try:
                 self.restore(download(store, origin.key, self.config.connect_timeout))
             except ValueError as error:
                 raise GroupBroken(f"the stored memory is refused: {error}") from error
-            self.progress = Progress(origin.epoch, 0)
+            self.progress = Reached(origin.epoch, 0)
 
     def _take_common_memory(self) -> None:
         group = self._present_group()
@@ -234,7 +234,7 @@ class LockstepWorker:
             data = broadcast_bytes(group, own, agreement.source)
             if own is None:
                 self.restore(data)
-        self.progress = Progress(agreement.epoch, max(agreement.committed, 0))
+        self.progress = Reached(agreement.epoch, max(agreement.committed, 0))
 
     def restore(self, data: bytes) -> None:
         header, arrays = unseal(data)

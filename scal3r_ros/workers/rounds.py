@@ -19,7 +19,7 @@ from scal3r_ros.workers.group import Group
 
 
 @dataclass(frozen=True)
-class Progress:
+class Reached:
     """How far one process' memory has come. Ordered: a larger one has seen more."""
 
     epoch: int
@@ -44,7 +44,7 @@ class Agreement:
     """Whether any rank needs the source's memory."""
 
 
-def agree(reports: list[Progress], rank: int) -> Agreement:
+def agree(reports: list[Reached], rank: int) -> Agreement:
     """The common memory of processes that have `reports` (by rank), as seen by `rank`.
 
     The furthest committed memory wins. Processes that have staged exactly that round commit it;
@@ -52,7 +52,7 @@ def agree(reports: list[Progress], rank: int) -> Agreement:
     """
     epoch, committed = max((r.epoch, r.committed) for r in reports)
 
-    def reaches(r: Progress) -> bool:
+    def reaches(r: Reached) -> bool:
         return r.epoch == epoch and committed in (r.committed, r.staged)
 
     source = next(i for i, r in enumerate(reports) if (r.epoch, r.committed) == (epoch, committed))
@@ -61,10 +61,10 @@ def agree(reports: list[Progress], rank: int) -> Agreement:
     return Agreement(source, epoch, committed, finishes, not all(map(reaches, reports)))
 
 
-def exchange_progress(group: Group, own: Progress) -> list[Progress]:
+def exchange_progress(group: Group, own: Reached) -> list[Reached]:
     """Every rank's progress, on every rank."""
     table = group.gather(torch.tensor([own.epoch, own.committed, own.staged], dtype=torch.int64))
-    return [Progress(*row) for row in table.tolist()]
+    return [Reached(*row) for row in table.tolist()]
 
 
 def vote(group: Group, round_number: int, failed: bool) -> bool:

@@ -9,7 +9,7 @@ from agreement import assert_predictions_equal, assert_same_bits, assert_states_
 from crew import PATIENCE, Crew, Hazard, make_chunk, tiny_engine
 
 from scal3r_ros.workers.membership import GroupBroken
-from scal3r_ros.workers.rounds import Progress
+from scal3r_ros.workers.rounds import Reached
 
 FIRST_LAYER = tuple(f"bucket0.layer1.{name}" for name in ("w0", "w1", "w2"))
 
@@ -163,7 +163,7 @@ def test_newcomer_and_reset(hire):
         assert crew.answer(name).committed
     crew.hire("c")
     progress = crew.form("c", "a", "b")
-    assert set(progress.values()) == {Progress(0, 4)}
+    assert set(progress.values()) == {Reached(0, 4)}
     states = crew.states()
     assert_same_bits(states)
     crew.form("a", "b", "c", kind="zero")

@@ -12,7 +12,7 @@ from agreement import (
 from crew import Crew, Hazard, make_chunk, tiny_engine
 
 from scal3r_ros.workers.membership import GroupBroken
-from scal3r_ros.workers.rounds import Progress
+from scal3r_ros.workers.rounds import Reached
 
 CHUNKS = [make_chunk(0), make_chunk(1), make_chunk(2)]
 NEXT = [make_chunk(3), make_chunk(4)]
@@ -76,9 +76,9 @@ def test_a_round_that_anybody_committed_is_committed_by_all(crew, undisturbed):
     """A process that staged the round but never heard the vote commits when the group re-forms."""
     answers = crew.round(1, CHUNKS, b=Hazard("lost vote", 3))
     assert answers["a"].committed and isinstance(answers["b"], GroupBroken)
-    assert crew.ask("b", "progress") == Progress(0, 0, staged=1)
+    assert crew.ask("b", "progress") == Reached(0, 0, staged=1)
     progress = crew.form("b", "a")
-    assert progress["a"] == progress["b"] == Progress(0, 1)
+    assert progress["a"] == progress["b"] == Reached(0, 1)
     assert_same_bits(crew.states())
     found = predictions(crew.round(2, NEXT))
     assert_predictions_equal(found, undisturbed[0][3:])
@@ -91,7 +91,7 @@ def test_a_newcomer_and_a_returning_worker_get_the_common_memory(crew, undisturb
     crew.round(2, NEXT)
     crew.hire("d")
     progress = crew.form("d", "c", "a", "b")
-    assert all(p == Progress(0, 2) for p in progress.values())
+    assert all(p == Reached(0, 2) for p in progress.values())
     assert_same_bits(crew.states())
     assert_states_equal(crew.ask("d", "state"), undisturbed[1])
 
@@ -106,7 +106,7 @@ def test_a_group_that_does_not_form_says_so(crew):
         answer = crew.answer(name)
         assert isinstance(answer, GroupBroken)
         assert "did not form within 10 s" in str(answer)
-    assert all(isinstance(p, Progress) for p in crew.form("a", "b").values())
+    assert all(isinstance(p, Reached) for p in crew.form("a", "b").values())
 
 
 def test_one_process_that_fails_its_chunk_takes_the_round_back_everywhere(crew, undisturbed):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from scal3r_ros.workers.rounds import Progress, agree
+from scal3r_ros.workers.rounds import Reached, agree
 from scal3r_ros.workers.shares import shares
 
 
@@ -21,27 +21,27 @@ def decisions(*reports):
 
 
 def test_new_processes_have_nothing_to_send():
-    assert not any(d.send or d.commit_staged for d in decisions(Progress(0, -1), Progress(0, -1)))
+    assert not any(d.send or d.commit_staged for d in decisions(Reached(0, -1), Reached(0, -1)))
 
 
 def test_what_nobody_committed_is_dropped():
-    found = decisions(Progress(0, 4, staged=5), Progress(0, 4, staged=5), Progress(0, 4))
+    found = decisions(Reached(0, 4, staged=5), Reached(0, 4, staged=5), Reached(0, 4))
     assert {(d.committed, d.commit_staged, d.send) for d in found} == {(4, False, False)}
 
 
 def test_what_one_committed_is_committed_by_all():
-    found = decisions(Progress(0, 4, staged=5), Progress(0, 5), Progress(0, 4, staged=5))
+    found = decisions(Reached(0, 4, staged=5), Reached(0, 5), Reached(0, 4, staged=5))
     assert [d.commit_staged for d in found] == [True, False, True]
     assert {(d.source, d.committed, d.send) for d in found} == {(1, 5, False)}
 
 
 def test_a_straggler_gets_a_copy():
-    found = decisions(Progress(0, 3, staged=4), Progress(0, 5), Progress(0, 4, staged=5))
+    found = decisions(Reached(0, 3, staged=4), Reached(0, 5), Reached(0, 4, staged=5))
     assert [d.commit_staged for d in found] == [False, False, True]
     assert all(d.send and d.source == 1 for d in found)
 
 
 def test_a_reset_counts_more_than_any_round_before():
-    found = decisions(Progress(7, 0), Progress(0, 57, staged=58), Progress(0, -1))
+    found = decisions(Reached(7, 0), Reached(0, 57, staged=58), Reached(0, -1))
     assert {(d.source, d.epoch, d.committed, d.commit_staged) for d in found} == {(0, 7, 0, False)}
     assert all(d.send for d in found)
