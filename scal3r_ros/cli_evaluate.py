@@ -25,9 +25,11 @@ from scal3r_ros.pipeline.evaluation import (
     CloudScore,
     TrajectoryScore,
     draw_comparison,
+    jump,
     score_cloud,
     score_trajectory,
 )
+from scal3r_ros.pipeline.export import LIVE_TRAJECTORY
 from scal3r_ros.pipeline.live_score import LiveScore, score_live
 
 
@@ -36,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trajectory", type=_path, help="TUM file to judge")
     parser.add_argument(
         "--tracked", type=_path, help="tracked.csv of the node's export: live poses of all images"
+    )
+    parser.add_argument(
+        "--live",
+        type=_path,
+        help="TUM file of what was published before corrections; default: the trajectory_live.txt "
+        "beside --trajectory, if there is one",
     )
     parser.add_argument("--groundtruth", type=_path, help="TUM file with the truth")
     parser.add_argument(
@@ -74,6 +82,9 @@ def run(args: argparse.Namespace) -> int:
         )
         facts["trajectory"] = _facts(score)
         print(_describe(score))
+        if live := _live_facts(args, score):
+            facts["live"] = live
+            print(_describe_live(live))
         if args.out:
             draw_comparison(args.out / "evaluation.png", reference, estimate, score)
     if args.tracked:
@@ -89,6 +100,16 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         write_report(args.out / "evaluation.json", facts)
     return 0
+
+
+def _live_facts(args: argparse.Namespace, final: TrajectoryScore) -> dict[str, Any]:
+    """Scores of what was published when it was published, and how far it was moved since."""
+    path = args.live or args.trajectory.with_name(LIVE_TRAJECTORY)
+    if not path.is_file() and args.live is None:
+        return {}
+    score, _, _ = score_trajectory(path, args.groundtruth, args.max_difference, args.fixed_scale)
+    moved = jump(path, args.trajectory, float(final.S_truth_map.scale))
+    return _facts(score) | {"jump": asdict(moved)}
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -130,6 +151,15 @@ def _describe_tracked(live: LiveScore) -> str:
         f"{1e3 * live.latency_p95:.0f} ms)\n"
         f"       ATE {live.ate_rmse:.4g} ({live.ate_percent:.3g} % of the path), RPE over 1 s "
         f"{live.rpe_translation:.4g}, {live.rpe_rotation_deg:.3g} deg"
+    )
+
+
+def _describe_live(live: dict[str, Any]) -> str:
+    moved = live["jump"]
+    return (
+        f"live   ATE {live['ate_rmse']:.4g}, RPE {live['rpe_translation']:.4g}, "
+        f"{live['rpe_rotation_deg']:.3g} deg: each pose as published first; corrections moved it "
+        f"by {moved['rms']:.4g} (RMS), at most {moved['largest']:.4g}"
     )
 
 

@@ -1,8 +1,8 @@
 """Map a folder of images, a video file or a rosbag2 and write the result to a folder.
 
-Written: trajectory.txt (TUM format, camera to map), map.ply (colour, confidence), report.json,
-trajectory.png, map_top.png, map_view.png and a few depth_*.png. A file appears only when it is
-complete.
+Written: trajectory.txt (TUM format, camera to map), trajectory_live.txt (each pose as it was first,
+before corrections), map.ply (colour, confidence), report.json, trajectory.png, map_top.png,
+map_view.png and a few depth_*.png. A file appears only when it is complete.
 
   scal3r reconstruct drive.mp4 --out result
   scal3r reconstruct bag/ --topic /camera/color/image_raw --out result
@@ -137,7 +137,7 @@ def _run(args: argparse.Namespace) -> int:
     with (
         _saved_when_terminated(),
         opened_reconstructor(config, work) as reconstructor,
-        _Bar(total, args.quiet) as bar,
+        ProgressBar(total, args.quiet) as bar,
     ):
         try:
             outcome = map_recording(
@@ -252,7 +252,7 @@ def _conclude(outcome: RunResult, out: Path) -> int:
     return 0
 
 
-class _Bar:
+class ProgressBar:
     """A progress bar on standard error, none where that is no terminal or `quiet`."""
 
     def __init__(self, total: int, quiet: bool) -> None:
@@ -261,7 +261,7 @@ class _Bar:
         hidden = True if quiet else None
         self._bar = tqdm(total=total or None, unit="frame", disable=hidden, dynamic_ncols=True)
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> ProgressBar:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -160,6 +160,28 @@ class LoopConfig(Section):
     max_candidates: int = option(
         2, "Loop chunks tried per new chunk; bounds the extra load.", minimum=0
     )
+    answers: int = option(
+        2, "Places that one frame may look like; each is a candidate.", unit="places", minimum=1
+    )
+    anchor_search: int = option(
+        1,
+        "Other placements tried around a pair whose loop chunk did not fit, those that look most "
+        "alike first; each costs a pass of the network.",
+        minimum=0,
+    )
+    min_overlap: float = option(
+        0.1,
+        "Smallest share of one place's points that must lie where the other has some, inside the "
+        "loop chunk.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    max_sigmas: float = option(
+        10.0,
+        "Largest correction, in standard deviations as this run's own edges tell them; times the "
+        "median of those accepted so far, if that is more than one.",
+        minimum=0.0,
+    )
     max_megabytes: float = option(
         4096.0,
         "Disk space for images and depth of past chunks, which loops need; beyond it the oldest "
@@ -199,8 +221,37 @@ class GraphConfig(Section):
         " once; 0 lets every loop do so.",
         minimum=0.0,
     )
+    span_edges: bool = option(
+        True,
+        "Align each chunk also with the last but one, where chunk.overlap is more than half of "
+        "chunk.size, so that they share frames.",
+    )
     solve_every: int = option(
         10, "Longest wait of any other loop for its correction.", unit="chunks", minimum=1
+    )
+
+
+@dataclass(frozen=True)
+class LongContextConfig(Section):
+    """Windows of frames picked evenly over many chunks: edges with less drift than the chain's."""
+
+    every: int = option(
+        0,
+        "Chunks from one window to the next; each costs one more pass of the network. 0: none.",
+        unit="chunks",
+        minimum=0,
+    )
+    span: int = option(8, "Chunks that a window reaches back.", unit="chunks", minimum=4)
+    views: int = option(48, "Frames in a window.", unit="frames", minimum=4)
+    min_confidence: float = option(
+        0.7,
+        "Smallest accepted confidence of a window, as a share of that of the chunks it spans.",
+        minimum=0.0,
+    )
+    max_residual: float = option(
+        0.15,
+        "Largest accepted residual of a window against a chunk, relative to the scene distance.",
+        minimum=0.0,
     )
 
 
@@ -230,6 +281,11 @@ class MapConfig(Section):
     )
     max_megabytes: float = option(
         512.0, "Budget of the points in memory; beyond it voxels grow.", unit="MB", minimum=1.0
+    )
+    blend_poses: bool = option(
+        True,
+        "Blend the poses of a frame that lies in several chunks, so that the trajectory has no step"
+        " where chunks meet; otherwise it has that of the chunk that owns it.",
     )
     alignment: str = option(
         "first_camera",
@@ -352,6 +408,7 @@ class Config(Section):
     loop: LoopConfig = field(default_factory=LoopConfig)
     localisation: LocalisationConfig = field(default_factory=LocalisationConfig)
     graph: GraphConfig = field(default_factory=GraphConfig)
+    long_context: LongContextConfig = field(default_factory=LongContextConfig)
     map: MapConfig = field(default_factory=MapConfig)
     scale: ScaleConfig = field(default_factory=ScaleConfig)
     grid: GridConfig = field(default_factory=GridConfig)

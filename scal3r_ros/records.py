@@ -54,7 +54,8 @@ class Chunk:
     """Frame ids shared with the previous chunk of the chain; empty for the first one and for
     loop chunks."""
     kind: str = "sequence"
-    """`sequence` or `loop`."""
+    """`sequence`; `loop`, two places that may be one; `context`, frames picked evenly over many
+    chunks."""
     first_size: tuple[int, int] | None = None
     """Height and width of the first image of the sequence: it decides what all images are resized
     to, whoever reconstructs the chunk. None: of the first one that the reconstructor sees."""
@@ -225,7 +226,7 @@ class Event:
     chunk_index: int | None = None
 
 
-GOOD_NEWS = ("loop_closed", "scale_frozen", "refinement")
+GOOD_NEWS = ("loop_closed", "scale_frozen", "refinement", "context_tied")
 """Events that are logged as information, all others as warnings; a few per chunk at most."""
 
 

@@ -13,6 +13,7 @@ BENCHMARKS = {
     "mapping": "scal3r_ros.bench.mapping",
     "fusion": "scal3r_ros.bench.fusion",
     "floor": "scal3r_ros.bench.floor",
+    "loops": "scal3r_ros.bench.false_loops",
     "places": "scal3r_ros.bench.places",
     "localisation": "scal3r_ros.bench.localisation",
     "shortcuts": "scal3r_ros.bench.shortcuts",

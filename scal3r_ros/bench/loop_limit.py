@@ -12,7 +12,7 @@ import numpy as np
 
 from scal3r_ros.bench.city import City
 from scal3r_ros.config import GraphConfig
-from scal3r_ros.mapping.pose_graph import PoseGraph
+from scal3r_ros.mapping.pose_graph import CHAIN, PoseGraph
 from scal3r_ros.mapping.sim3 import Sim3
 from scal3r_ros.mapping.similarity_fit import weighted_similarity
 from scal3r_ros.mapping.trajectory import Trajectory
@@ -42,7 +42,7 @@ def loop_limit(
 
     units: metres per unit of each chunk. Frame ids index the city's poses.
     """
-    true = _true_places(graph, trajectory, city, units)
+    true = true_places(graph, trajectory, city, units)
     ideal = _chained(graph)
     without = _error(ideal, trajectory, city)
     pairs = _revisits(true)
@@ -69,7 +69,7 @@ def _chained(graph: PoseGraph) -> PoseGraph:
     """The chunks where the sequence constraints alone put them."""
     chained = PoseGraph()
     for edge in graph.edges:
-        if edge.kind == "loop":
+        if edge.kind not in CHAIN:
             continue
         if edge.a not in chained.nodes:
             chained.add_node(edge.a, Sim3.identity())
@@ -78,7 +78,7 @@ def _chained(graph: PoseGraph) -> PoseGraph:
     return chained
 
 
-def _true_places(graph, trajectory: Trajectory, city: City, units) -> dict[int, Sim3]:
+def true_places(graph, trajectory: Trajectory, city: City, units) -> dict[int, Sim3]:
     """S_world_chunk: a chunk's frame is that of a camera, found by the pose of any of its
     frames."""
     rows = trajectory.state()

@@ -26,10 +26,12 @@ import numpy as np
 from scal3r_ros.bench.city import ROUTE, City, drive
 from scal3r_ros.bench.loop_limit import loop_limit, position_error
 from scal3r_ros.bench.oracle import RANDOM, REALISTIC, OracleReconstructor
-from scal3r_ros.config import Config, LoopConfig
+from scal3r_ros.config import Config, LongContextConfig, LoopConfig
 from scal3r_ros.pipeline.mapper import Mapper
 from scal3r_ros.records import Frame, MapUpdate, TrajectoryPose
 
+NEVER_AGAIN = "EENEENEEEN" * 4
+"""As many blocks, none of them twice."""
 FRAMES, METRES = 4541, 3724.0
 """The length of KITTI odometry sequence 00."""
 DRIFTS = {"steady": REALISTIC, "random": RANDOM}
@@ -47,6 +49,10 @@ class DriveCase:
     seed: int = 0
     width: int = 96
     height: int = 30
+    context: int = 0
+    """`long_context.every`: chunks from one window over many chunks to the next; 0 for none."""
+    returns: bool = True
+    """Whether the route comes back to where it was."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +108,15 @@ def run(args: argparse.Namespace) -> list[DriveResult]:
 
 
 def cases(seeds: int, quick: bool) -> Iterator[DriveCase]:
-    """Both kinds of drift for every seed, then lengths from a quarter to twice the route."""
+    """Windows over many chunks, without and with loops; both kinds of drift for every seed; then
+    lengths from a quarter to twice the route."""
     whole = FRAMES // 10 if quick else FRAMES
     yield DriveCase(whole, loops=False)
+    for seed in range(seeds):
+        yield DriveCase(whole, loops=False, seed=seed, context=4)
+        yield DriveCase(whole, loops=False, seed=seed, context=4, returns=False)
+        for drift in DRIFTS:
+            yield DriveCase(whole, drift=drift, seed=seed, context=4)
     for drift in DRIFTS:
         for seed in range(seeds):
             yield DriveCase(whole, drift=drift, seed=seed)
@@ -124,9 +136,11 @@ def in_own_process(case: DriveCase) -> DriveResult:
 def run_case(case: DriveCase) -> DriveResult:
     """Drive, map and measure."""
     city = drive(case.laps * FRAMES, case.laps * METRES, case.width, case.height,
-                 case.laps * ROUTE)  # fmt: skip
+                 case.laps * (ROUTE if case.returns else NEVER_AGAIN))  # fmt: skip
     reconstructor = OracleReconstructor(city, replace(DRIFTS[case.drift], seed=case.seed))
-    mapper = Mapper(Config(loop=LoopConfig(enabled=case.loops)), reconstructor)
+    windows = LongContextConfig(every=case.context)
+    config = Config(loop=LoopConfig(enabled=case.loops), long_context=windows)
+    mapper = Mapper(config, reconstructor)
     spent, planned, loops, clock = [], [], [], _Clock(reconstructor)
     plan = node_planner(mapper) if importlib.util.find_spec("rclpy") else None
     for index in range(case.frames):
@@ -197,9 +211,10 @@ def trajectory_error(poses: tuple[TrajectoryPose, ...], city: City) -> float:
 
 
 def table(results: list[DriveResult], heading: bool = True) -> str:
-    """Aligned rows for people. `chain`, `best`: ATE without loops and with perfect ones."""
+    """Aligned rows for people. `chain`, `best`: ATE without loops and with perfect ones; `context`:
+    chunks from window to window, `-once` on a route that never returns."""
     names = "frames km drift seed chunks loops chain_m ATE_m best_m ATE/chain mapper_s ms/chunk "
-    names += "ms/loop growth_% ms/plan plan_% peak_MB map_MB points"
+    names += "ms/loop growth_% ms/plan plan_% peak_MB map_MB points context"
     rows = [names.split()] if heading else []
     for r in results:
         loops = str(r.loops_closed) if r.case.loops else "off"
@@ -211,7 +226,9 @@ def table(results: list[DriveResult], heading: bool = True) -> str:
             numbers += "- - "
         else:
             numbers += f"{1e3 * r.planned_seconds:.1f} {100 * r.planned_growth:.0f} "
-        rows.append((numbers + f"{r.peak_megabytes:.0f} {r.map_megabytes:.0f} {r.points}").split())
+        numbers += f"{r.peak_megabytes:.0f} {r.map_megabytes:.0f} {r.points} "
+        numbers += f"{r.case.context}{'' if r.case.returns else '-once'}"
+        rows.append(numbers.split())
     return "\n".join("".join(f"{cell:>10}" for cell in row) for row in rows)
 
 

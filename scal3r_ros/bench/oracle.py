@@ -23,6 +23,10 @@ PLACE_SIZE = 6.0
 """Length over which descriptors change, metres."""
 
 
+KINDS = {"sequence": 0, "loop": 1, "context": 2}
+"""Each errs differently, though they may begin with the same frame."""
+
+
 @dataclass(frozen=True)
 class Spoil:
     """What the oracle does wrong. Zero everywhere is a perfect reconstructor."""
@@ -87,7 +91,7 @@ class OracleReconstructor:
     def reconstruct(self, chunk: Chunk, contribute: bool = True) -> ChunkPrediction:
         if chunk.index in self.spoil.dropped:
             raise ReconstructionFailed(f"chunk {chunk.index} is dropped by the simulation")
-        random = np.random.default_rng([self.spoil.seed, chunk.frame_ids[0], chunk.kind == "loop"])
+        random = np.random.default_rng([self.spoil.seed, chunk.frame_ids[0], KINDS[chunk.kind]])
         indices = np.array(chunk.frame_ids)
         depth, rgb = self._look(indices)
         poses, stretch = self._poses(chunk, random)

@@ -102,7 +102,7 @@ def answers(vectors: np.ndarray, places: Places) -> Iterator[Retrieval]:
         if newest >= 0:
             best, match = store.nearest(vector[None], np.array([newest]))
             seen = places.shared[frame, : newest + 1] >= SEEN_AGAIN
-            yield Retrieval(float(best[0]), bool(seen[match[0]]), bool(seen.any()))
+            yield Retrieval(float(best[0, 0]), bool(seen[match[0, 0]]), bool(seen.any()))
         store.add(np.array([frame]), vector[None])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -46,17 +46,20 @@ class DescriptorStore:
         """(D,) mean of all; the sums are exact, whatever the order in which they were made."""
         return (self._sum / max(self._count, 1)).astype(np.float32)
 
-    def nearest(self, vectors: np.ndarray, newest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Largest cosine (n,) with the stored vectors, their mean subtracted from both sides, and
-        the frame ids (n,) where it is found; -inf where nothing is stored.
+    def nearest(
+        self, vectors: np.ndarray, newest: np.ndarray, answers: int = 1, apart: int = 0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The `answers` (k) largest cosines (n, k) with the stored vectors, their mean subtracted
+        from both sides, and the frame ids (n, k) where they are found; -inf where nothing is.
 
-        newest: (n,) the last frame id that each vector may be matched with.
+        newest: (n,) the last frame id that each vector may be matched with. Answers to one vector
+        are frames more than `apart` from each other: places, not views of one place.
         """
         mean = self.mean()
         centred = vectors - mean
         centred /= np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
-        best = np.full(len(vectors), -np.inf)
-        match = np.full(len(vectors), -1, np.int64)
+        values = [np.full((len(vectors), 0), -np.inf)]
+        matches = [np.full((len(vectors), 0), -1, np.int64)]
         for ids, past in self._filled():
             if ids[0] > newest.max():
                 break
@@ -65,11 +68,22 @@ class DescriptorStore:
             squares = np.einsum("nd,nd->n", past, past) - 2.0 * (past @ mean) + mean @ mean
             cosine = product / np.sqrt(np.maximum(squares, 1e-12))
             cosine[ids[None] > newest[:, None]] = -np.inf
-            top = cosine.argmax(axis=1)
-            value = cosine[np.arange(len(vectors)), top]
-            better = value > best
-            best[better], match[better] = value[better], ids[top[better]]
-        return best, match
+            found = _best_places(cosine, np.broadcast_to(ids, cosine.shape), answers, apart)
+            values.append(found[0])
+            matches.append(found[1])
+        values.append(np.full((len(vectors), answers), -np.inf))
+        matches.append(np.full((len(vectors), answers), -1, np.int64))
+        everything = np.concatenate(values, axis=1), np.concatenate(matches, axis=1)
+        return _best_places(*everything, answers, apart)
+
+    def centred(self, frame_ids: Sequence[int]) -> dict[int, np.ndarray]:
+        """Unit vectors of those frames that are stored, the mean of all subtracted first."""
+        mean, found = self.mean(), {}
+        for ids, vectors in self._filled():
+            for row in np.flatnonzero(np.isin(ids, frame_ids)).tolist():
+                vector = vectors[row] - mean
+                found[int(ids[row])] = vector / max(float(np.linalg.norm(vector)), 1e-6)
+        return found
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything as arrays, to save and restore."""
@@ -116,3 +130,19 @@ class DescriptorStore:
         half = self._count // 2
         keep = np.concatenate([np.arange(0, half, 2), np.arange(half, self._count)])
         self.restore(saved["ids"][keep], saved["descriptors"][keep])
+
+
+def _best_places(
+    cosine: np.ndarray, ids: np.ndarray, answers: int, apart: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The largest of each row (n, m), then the largest away from it, and so on: (n, answers)."""
+    rows, left = np.arange(len(cosine)), cosine.copy()
+    values, matches = [], []
+    for _ in range(min(answers, cosine.shape[1])):
+        top = left.argmax(axis=1)
+        values.append(left[rows, top])
+        matches.append(np.where(np.isfinite(values[-1]), ids[rows, top], -1))
+        if len(values) < answers:
+            left[np.abs(ids - matches[-1][:, None]) <= apart] = -np.inf
+            left[rows, top] = -np.inf
+    return np.stack(values, axis=1), np.stack(matches, axis=1)

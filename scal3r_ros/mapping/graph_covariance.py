@@ -12,8 +12,11 @@ DISCONNECTED = 1e6
 """Variance reported for a chunk whose place relative to the map's first chunk is unknown."""
 
 
-def placement_covariances(nodes: Sim3, ends: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    """(K, 7, 7) covariance of each S_map_chunk (K,) for right perturbations.
+def placement_covariances(
+    nodes: Sim3, ends: np.ndarray, sigma: np.ndarray, origin: int = 0
+) -> np.ndarray:
+    """(K, 7, 7) covariance of each S_map_chunk (K,) relative to the node at position `origin`, for
+    right perturbations.
 
     Summed along the most certain path through the graph: an upper bound of the marginal that costs
     one Dijkstra run. Edges: `ends` (M, 2) positions of nodes, `sigma` (M, 3) in frames of the
@@ -21,7 +24,7 @@ def placement_covariances(nodes: Sim3, ends: np.ndarray, sigma: np.ndarray) -> n
     """
     count = len(nodes.scale)
     variance = (np.repeat(sigma**2, (3, 3, 1), axis=1)).sum(axis=1)
-    edges, distance, before = _most_certain_paths(ends, variance, count)
+    edges, distance, before = _most_certain_paths(ends, variance, count, origin)
     covariance = np.zeros((count, 7, 7))
     order = np.argsort(distance, kind="stable")
     for i in order[np.isfinite(distance[order])][1:].tolist():
@@ -52,7 +55,7 @@ def _placed_before(of_b: np.ndarray, S_map_b: Sim3, S_map_a: Sim3, sigma: np.nda
 
 
 def _most_certain_paths(
-    ends: np.ndarray, variance: np.ndarray, count: int
+    ends: np.ndarray, variance: np.ndarray, count: int, origin: int
 ) -> tuple[dict[tuple[int, int], int], np.ndarray, np.ndarray]:
     """The most certain edge of each pair of nodes, summed variance and predecessor of each node."""
     pairs = np.sort(ends, axis=1)
@@ -62,5 +65,5 @@ def _most_certain_paths(
     rows = np.array(list(best), dtype=np.int64).reshape(-1, 2)
     weights = variance[list(best.values())]
     adjacency = csr_matrix((weights, (rows[:, 0], rows[:, 1])), shape=(count, count))
-    distance, before = dijkstra(adjacency, directed=False, indices=0, return_predecessors=True)
+    distance, before = dijkstra(adjacency, directed=False, indices=origin, return_predecessors=True)
     return best, distance, before

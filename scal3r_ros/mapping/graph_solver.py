@@ -8,6 +8,7 @@ import numpy as np
 from scipy.sparse import coo_matrix, csr_matrix, diags
 from scipy.sparse.linalg import splu
 
+from scal3r_ros.mapping.normal_equations import NormalEquations
 from scal3r_ros.mapping.sim3 import Sim3, right_jacobian_inverse
 
 STAGE_ITERATIONS = 4
@@ -99,15 +100,16 @@ def _kernel_widths(squares: np.ndarray, loop: np.ndarray, final: float) -> list[
 def _minimise(nodes, problem, whitening, width, free, max_iterations) -> tuple[Sim3, int]:
     """Levenberg-Marquardt for one kernel width; returns nodes and iterations used."""
     damping, cost = 1e-6, _cost(_squares(nodes, problem, whitening), problem.loop, width)
-    columns = (7 * free[:, None] + np.arange(7)).ravel()
+    equations = NormalEquations(problem.ends, problem.held, len(nodes.scale))
     for iteration in range(max_iterations):
         residuals, by_a, by_b = edge_jacobians(nodes, problem)
         squares = ((residuals * whitening) ** 2).sum(axis=1)
         rows = whitening * np.sqrt(_kernel_weights(squares, problem.loop, width))[:, None]
-        jacobian = sparse_jacobian(problem, by_a, by_b, rows)[:, columns]
+        weighed = (by_a * rows[..., None], by_b * rows[..., None], residuals * rows)
+        system = equations.step(*weighed)
         step, trial = np.zeros((len(nodes.scale), 7)), np.inf
         while not trial <= cost and damping < 1e8:
-            step[free] = solve_damped(jacobian, (residuals * rows).ravel(), damping).reshape(-1, 7)
+            step[free] = system.solve(damping)
             moved = nodes @ Sim3.exp(step)
             trial = _cost(_squares(moved, problem, whitening), problem.loop, width)
             damping *= 0.1 if trial <= cost else 10.0

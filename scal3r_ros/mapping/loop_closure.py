@@ -18,6 +18,8 @@ from scal3r_ros.mapping.alignment import Alignment
 from scal3r_ros.mapping.descriptor_store import DESCRIPTOR_WIDTH, DescriptorStore
 from scal3r_ros.mapping.sim3 import Sim3
 
+LEAST_LEARNED = 3
+"""Accepted loops after which the spread of their corrections counts."""
 MARGIN = 2.0
 """Correction always allowed, in scene distances: short paths have little drift to correct."""
 MAX_CORRECTED_TURN = np.radians(60.0)
@@ -42,8 +44,8 @@ class LoopVerdict:
 
     accepted: bool
     reason: str
-    """`consistent`, `confirmed` by a second loop, or why not: `alignment_failed`,
-    `scale_change`, `rotation`, `drift`."""
+    """`consistent`, `confirmed` by a second loop, or why not: `alignment_failed`, `no_overlap`,
+    `scale_change`, `rotation`, `drift`, `improbable`, `ambiguous`."""
     a: int
     """Chunk index of the earlier place."""
     b: int
@@ -90,7 +92,7 @@ class LoopDetector:
         vectors = compacted(np.asarray(descriptors, dtype=np.float32))
         anywhere = np.full(len(vectors), np.iinfo(np.int64).max)
         best, match = self._store.nearest(vectors, anywhere)
-        found = zip(frame_ids, match.tolist(), best.tolist())
+        found = zip(frame_ids, match[:, 0].tolist(), best[:, 0].tolist())
         return [LoopCandidate(int(i), m, value) for i, m, value in found if m >= 0]
 
     def of(self, frame_ids: Sequence[int]) -> tuple[list[int], np.ndarray]:
@@ -99,6 +101,18 @@ class LoopDetector:
         row = {frame_id: i for i, frame_id in enumerate(kept["ids"].tolist())}
         known = [i for i in frame_ids if i in row]
         return known, kept["descriptors"][[row[i] for i in known]].astype(np.float32)
+
+    def similarities(self, pairs: Sequence[tuple[int, int]]) -> list[LoopCandidate]:
+        """Candidates of given pairs (frame, earlier frame) that are known and far enough apart."""
+        wanted = sorted({frame_id for pair in pairs for frame_id in pair})
+        vectors = self._store.centred(wanted)
+        return [
+            LoopCandidate(frame_id, match_id, float(vectors[frame_id] @ vectors[match_id]))
+            for frame_id, match_id in pairs
+            if frame_id in vectors
+            and match_id in vectors
+            and frame_id - match_id >= self.config.min_gap
+        ]
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything as arrays, to save and restore."""
@@ -115,14 +129,16 @@ class LoopDetector:
         return detector
 
     def _search(self, ids: np.ndarray, descriptors: np.ndarray) -> list[LoopCandidate]:
-        """Best earlier match of each frame by cosine after subtracting the mean of all frames.
+        """Best earlier places of each frame by cosine after subtracting the mean of all frames.
 
         What all frames of a session share, such as the light, would make all places look alike.
         """
-        best, match = self._store.nearest(descriptors, ids - self.config.min_gap)
+        best, match = self._store.nearest(
+            descriptors, ids - self.config.min_gap, self.config.answers, self.config.nms_window
+        )
         return [
-            LoopCandidate(int(ids[i]), int(match[i]), float(best[i]))
-            for i in np.flatnonzero(best > self.config.threshold)
+            LoopCandidate(int(ids[i]), int(match[i, k]), float(best[i, k]))
+            for i, k in np.argwhere(best > self.config.threshold).tolist()
         ]
 
     def _suppressed(self, candidate: LoopCandidate) -> bool:
@@ -142,6 +158,8 @@ class LoopVerifier:
         self.config = config
         self._waiting: list[tuple[LoopVerdict, Sim3]] = []
         """Each with the correction of the map, in map coordinates, that it implies."""
+        self._corrections: list[float] = []
+        """Of loops accepted lately, in standard deviations."""
 
     def state(self) -> dict[str, np.ndarray]:
         """The verdicts that wait for confirmation as arrays, to save and restore."""
@@ -152,6 +170,7 @@ class LoopVerifier:
             "ends": np.array([(v.a, v.b) for v in verdicts], np.int64).reshape(-1, 2),
             "reason": np.array([v.reason for v in verdicts], dtype="U32"),
             "sigma": np.array([v.sigma for v in verdicts]).reshape(-1, 3),
+            "corrections": np.array(self._corrections, np.float64),
             "scale": np.asarray(poses.scale),
             "rotation": poses.rotation,
             "translation": poses.translation,
@@ -160,6 +179,7 @@ class LoopVerifier:
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Wait for confirmation of what a saved verifier waited for."""
         poses = Sim3(arrays["scale"], arrays["rotation"], arrays["translation"])
+        self._corrections = np.asarray(arrays.get("corrections", ())).tolist()  # not in older maps
         reasons, sigmas = arrays["reason"].tolist(), np.array(arrays["sigma"])
         self._waiting = []
         for i, (a, b) in enumerate(arrays["ends"].tolist()):
@@ -180,11 +200,14 @@ class LoopVerifier:
         S_map_ends: tuple[Sim3, Sim3],
         path_length: float,
         scene_distance: float,
+        known: np.ndarray | None = None,
     ) -> list[LoopVerdict]:
         """Judge the loop chunk q between chunks `ends` = (a, b), a the earlier.
 
         alignments: S_a_q and S_b_q. S_map_ends: where the graph has a and b now. path_length (map
         units) travelled between the two places; scene_distance the typical depth in map units.
+        known: (7, 7) covariance of b's place relative to a, right perturbations, by the edges of
+        this run; None where a and b are not connected.
         Returns the verdict, preceded by an older one that it confirms.
         """
         verdict = self._measure(ends, alignments)
@@ -202,9 +225,30 @@ class LoopVerifier:
             reason = "rotation"
         elif moved > allowed:
             reason = "drift"
+        elif known is not None:
+            unlikely = _unlikeliness(change, known, verdict.sigma)
+            place_sigma = float(np.sqrt(np.linalg.eigvalsh(known[:3, :3])[-1]) * S_map_b.scale)
+            if unlikely > self.config.max_sigmas * self._usual():
+                reason = "improbable"
+            elif 3.0 * place_sigma > MARGIN * scene_distance:
+                reason = "ambiguous"  # other places lie as near as this one
+            else:
+                self._learn(unlikely)
         if reason == "consistent":
             return [verdict]
         return self._confirm(verdict, correction, S_map_b.translation, reason)
+
+    def _usual(self) -> float:
+        """How many standard deviations the corrections of this run are, at least one: its drift may
+        be systematic, which no single edge tells."""
+        return max(1.0, float(np.median(self._corrections))) if self._learned else 1.0
+
+    @property
+    def _learned(self) -> bool:
+        return len(self._corrections) >= LEAST_LEARNED
+
+    def _learn(self, unlikely: float) -> None:
+        self._corrections = [*self._corrections[-63:], unlikely]
 
     def _measure(
         self, ends: tuple[int, int], alignments: tuple[Alignment, Alignment]
@@ -212,9 +256,7 @@ class LoopVerifier:
         to_a, to_b = alignments
         good = to_a.accepted and to_b.accepted
         if not good:
-            return LoopVerdict(
-                False, "alignment_failed", *ends, Sim3.identity(), np.full(3, np.inf)
-            )
+            return refused_loop(ends, "alignment_failed")
         S_a_b = to_a.S_previous_current @ to_b.S_previous_current.inverse()
         to_b_units = np.array([to_b.S_previous_current.scale, 1.0, 1.0])
         sigma = np.sqrt((to_a.sigma * to_b_units) ** 2 + (to_b.sigma * to_b_units) ** 2)
@@ -229,6 +271,17 @@ class LoopVerifier:
                 return [_renamed(older, True, "confirmed"), _renamed(verdict, True, "confirmed")]
         self._waiting = [*self._waiting[-31:], (verdict, correction)]
         return [_renamed(verdict, False, reason)]
+
+
+def refused_loop(ends: tuple[int, int], reason: str) -> LoopVerdict:
+    """Of a loop chunk that does not say where its ends lie."""
+    return LoopVerdict(False, reason, *ends, Sim3.identity(), np.full(3, np.inf))
+
+
+def _unlikeliness(change: np.ndarray, known: np.ndarray, sigma: np.ndarray) -> float:
+    """How many standard deviations, as the mean of its seven components, a correction (7,) is."""
+    covariance = known + np.diag(np.repeat(sigma**2, (3, 3, 1)))
+    return float(np.sqrt(change @ np.linalg.solve(covariance, change) / len(change)))
 
 
 def loop_window(frame_id: int, chunk_ids: Sequence[int], length: int) -> tuple[int, ...]:

@@ -32,6 +32,10 @@ MOST_TIED = 200
 STILL = 1e-7
 """A node that the solver moves by less (translation in units of its chunk, radians, log-scale)
 stays as it is, so that who follows the map is told of what moved alone."""
+CHAIN = ("sequence", "odometry")
+"""Kinds of edges that place a new chunk."""
+DOUBTED = ("context", "loop")
+"""Kinds that the rest of the graph may contradict; they get the robust kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,7 @@ class GraphEdge:
     b: int
     S_a_b: Sim3
     kind: str
-    """`sequence`, `loop` or `odometry`."""
+    """`sequence`, `odometry`, `span`, `context` or `loop`."""
     sigma: np.ndarray
     """(3,) standard deviations: translation in units of chunk b, rotation in radians, log-scale."""
 
@@ -89,7 +93,7 @@ class PoseGraph:
         alone = self._parts[b] == b == next(reversed(self._nodes)) and a != b
         if self._parts[a] != self._parts[b]:
             self._join(a, b, S_a_b)
-            self._united |= kind == "loop"
+            self._united |= kind not in CHAIN
         believed = np.ones(3) if sigma is None else np.asarray(sigma, dtype=np.float64)
         self._extend_covariances(a, b, believed, alone)
         self._keep(GraphEdge(a, b, S_a_b, kind, believed))
@@ -175,6 +179,12 @@ class PoseGraph:
                 if other not in known and total < error**2:
                     heapq.heappush(open_ends, (total, other))
 
+    def relative_covariance(self, a: int, b: int) -> np.ndarray:
+        """(7, 7) covariance of b's place relative to a; both must be connected."""
+        problem, place = self._problem(), list(self._nodes)
+        found = placement_covariances(problem.nodes, problem.ends, problem.sigma, place.index(a))
+        return found[place.index(b)]
+
     def state(self) -> dict[str, np.ndarray]:
         """Everything as arrays, to save and restore."""
         nodes, edges = Sim3.stack(list(self._nodes.values())), self.edges
@@ -209,12 +219,12 @@ class PoseGraph:
         everything = np.array([len(graph._nodes), len(graph.edges), 0])
         known = arrays.get("solved", everything)  # absent from maps of older versions
         graph._solved, graph._united = (int(known[0]), int(known[1])), bool(known[2])
-        graph.pending = [e for e in graph.edges[graph._solved[1] :] if e.kind == "loop"]
+        graph.pending = [e for e in graph.edges[graph._solved[1] :] if e.kind not in CHAIN]
         return graph
 
     def _keep(self, edge: GraphEdge) -> None:
         self.edges.append(edge)
-        self.pending += [edge] if edge.kind == "loop" else []
+        self.pending += [edge] if edge.kind not in CHAIN else []
         self._edges_of[edge.a].append(edge)
         self._edges_of[edge.b].append(edge)
 
@@ -232,7 +242,7 @@ class PoseGraph:
         """The graph as arrays; with `reverse_chain` sequence residuals live in chunk a, as
         published."""
         place = {index: i for i, index in enumerate(self._nodes)}
-        edges = [_reversed(e) if reverse_chain and e.kind != "loop" else e for e in self.edges]
+        edges = [_reversed(e) if reverse_chain and e.kind in CHAIN else e for e in self.edges]
         held = [place[part] for part in sorted(set(self._parts.values()))]
         return GraphProblem(
             nodes=Sim3.stack(list(self._nodes.values())),
@@ -240,13 +250,13 @@ class PoseGraph:
             ends=np.array([(place[e.a], place[e.b]) for e in edges], np.int64).reshape(-1, 2),
             measured=Sim3.stack([edge.S_a_b for edge in edges]),
             sigma=np.array([edge.sigma for edge in edges]).reshape(-1, 3),
-            loop=np.array([edge.kind == "loop" for edge in edges], dtype=bool),
+            loop=np.array([edge.kind in DOUBTED for edge in edges], dtype=bool),
         )
 
     def _rechain(self) -> None:
         """Put every chunk where the chain of sequence constraints puts it."""
         for edge in self.edges:
-            if edge.kind != "loop":
+            if edge.kind in CHAIN:
                 self._nodes[edge.b] = self._nodes[edge.a] @ edge.S_a_b
 
     def _join(self, a: int, b: int, S_a_b: Sim3) -> None:

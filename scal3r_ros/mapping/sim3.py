@@ -13,6 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+SMALL_ADJOINT = 0.6
+"""Frobenius norm of ad up to which the inverse Jacobian's series is exact to 1e-12."""
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Sim3:
@@ -157,10 +160,12 @@ def skew(vector: np.ndarray) -> np.ndarray:
 def right_jacobian_inverse(tangent: np.ndarray) -> np.ndarray:
     """(..., 7, 7) with `log(exp(x) @ exp(d)) = x + J d + O(d^2)`.
 
-    The Jacobian itself is sum (-ad)^n / (n+1)!; thirty terms reach rounding for any rotation, few
-    for small vectors.
+    The Jacobian itself is sum (-ad)^n / (n+1)!; thirty terms reach rounding for any rotation. Of
+    small vectors the inverse has a series of its own, with Bernoulli's numbers.
     """
     step = -_algebra_adjoint(tangent)
+    if np.square(step).sum(axis=(-1, -2)).max(initial=0.0) < SMALL_ADJOINT**2:
+        return _small_inverse(step)
     term = np.broadcast_to(np.eye(7), step.shape)
     jacobian = term.copy()
     for order in range(2, 32):
@@ -169,6 +174,15 @@ def right_jacobian_inverse(tangent: np.ndarray) -> np.ndarray:
         if not np.abs(term).max(initial=0.0) > 1e-18:
             break
     return np.linalg.inv(jacobian)
+
+
+def _small_inverse(step: np.ndarray) -> np.ndarray:
+    """(..., 7, 7) ad / (1 - exp(-ad)) of step = -ad; what is left out is (|ad| / 2 pi)^12."""
+    square = step @ step
+    fourth = square @ square
+    inverse = np.eye(7) - step / 2.0 + square / 12.0 - fourth / 720.0
+    inverse += fourth @ square / 30240.0 - fourth @ fourth / 1209600.0
+    return inverse + fourth @ fourth @ square / 47900160.0
 
 
 def _algebra_adjoint(tangent: np.ndarray) -> np.ndarray:

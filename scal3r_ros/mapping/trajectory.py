@@ -1,4 +1,8 @@
-"""Camera poses by frame id, stored in chunk coordinates so that corrections move them for free."""
+"""Camera poses by frame id, stored in chunk coordinates so that corrections move them for free.
+
+A frame that lies in several chunks has one owner, and a pose that is blended from all of them, so
+that no step is left where chunks meet.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,12 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from scal3r_ros.mapping.pose_blend import blended
 from scal3r_ros.mapping.sim3 import Sim3, skew
 from scal3r_ros.records import TrajectoryPose
+
+VIEWS = 3
+"""Chunks that a pose is blended from at most."""
 
 FIELDS: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
     "frame_id": ((), np.int64),
@@ -17,7 +25,14 @@ FIELDS: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
     "confidence": ((), np.float64),
     "T_chunk_camera": ((4, 4), np.float64),
     "covariance": ((6, 6), np.float32),  # no better known than that
+    "seen_by": ((VIEWS,), np.int64),
+    "seen_pose": ((VIEWS, 4, 4), np.float64),
+    "seen_weight": ((VIEWS,), np.float64),
+    "told": ((), np.bool_),
+    "T_told": ((4, 4), np.float64),
 }
+NEWER = FIELDS.keys() & {"seen_by", "seen_pose", "seen_weight", "told", "T_told"}
+"""Absent from maps of older versions."""
 
 
 class Trajectory:
@@ -53,6 +68,43 @@ class Trajectory:
         for name, value in zip(FIELDS, (*values, covariance)):
             self._columns[name][row] = value
 
+    def see(
+        self, frame_id: int, chunk_index: int, T_chunk_camera: np.ndarray, weight: float
+    ) -> None:
+        """A chunk's pose (4, 4) of a frame, to be blended with those of other chunks; beyond VIEWS
+        the oldest is forgotten."""
+        row, columns = self._rows[frame_id], self._columns
+        free = np.flatnonzero(columns["seen_weight"][row] == 0)
+        if not len(free):
+            for name in ("seen_by", "seen_pose", "seen_weight"):
+                columns[name][row, :-1] = columns[name][row, 1:]
+        slot = int(free[0]) if len(free) else VIEWS - 1
+        columns["seen_by"][row, slot] = chunk_index
+        columns["seen_pose"][row, slot] = T_chunk_camera
+        columns["seen_weight"][row, slot] = weight
+
+    def tell(self, poses: Iterable[TrajectoryPose]) -> None:
+        """Remember what is published of a frame when it is published first."""
+        told, first = self._columns["told"], self._columns["T_told"]
+        for pose in poses:
+            row = self._rows[pose.frame_id]
+            if not told[row]:
+                told[row], first[row] = True, pose.T_map_camera
+
+    def told(self) -> dict[int, np.ndarray]:
+        """By frame id, in order of time, the pose (4, 4) that was published first."""
+        rows = self._select(None)
+        rows = rows[self._columns["told"][rows]]
+        ids = self._columns["frame_id"][rows].tolist()
+        return dict(zip(ids, self._columns["T_told"][rows]))
+
+    def take_told(self, older: Trajectory) -> None:
+        """What was published of these frames while the map was another one."""
+        for frame_id, T_map_camera in older.told().items():
+            if frame_id in self._rows:
+                row = self._rows[frame_id]
+                self._columns["told"][row], self._columns["T_told"][row] = True, T_map_camera
+
     def confirm(self, frame_ids: Iterable[int]) -> None:
         """Their present chunk owns these frames for good."""
         for frame_id in frame_ids:
@@ -84,8 +136,12 @@ class Trajectory:
         return tuple(ids[chosen[::-1]].tolist())
 
     def of_chunks(self, chunks: Iterable[int]) -> tuple[int, ...]:
-        """All frames that these chunks own, in chronological order."""
-        mine = np.isin(self._columns["chunk_index"][: len(self)], list(chunks))
+        """All frames whose poses these chunks decide, alone or with others, in chronological
+        order."""
+        wanted, rows = list(chunks), slice(len(self))
+        mine = np.isin(self._columns["chunk_index"][rows], wanted)
+        seen = np.isin(self._columns["seen_by"][rows], wanted)
+        mine |= (seen & (self._columns["seen_weight"][rows] > 0)).any(axis=1)
         return tuple(np.sort(self._columns["frame_id"][: len(self)][mine]).tolist())
 
     def matrices(
@@ -95,16 +151,14 @@ class Trajectory:
         rows = self._select(frame_ids)
         if not len(rows):
             return np.zeros((0, 4, 4))
-        S, _ = _gather(S_map_chunk, self._columns["chunk_index"][rows])
-        return S.move_pose(self._columns["T_chunk_camera"][rows])
+        return self._places(S_map_chunk, rows)
 
     def path_length(self, S_map_chunk: Mapping[int, Sim3], first_id: int, last_id: int) -> float:
         """Distance travelled between two frames, map units."""
         ids = self._columns["frame_id"][: len(self)]
         between = np.flatnonzero((ids >= first_id) & (ids <= last_id))
         rows = between[np.argsort(ids[between])]
-        S, _ = _gather(S_map_chunk, self._columns["chunk_index"][rows])
-        positions = S.move_pose(self._columns["T_chunk_camera"][rows])[:, :3, 3]
+        positions = self._places(S_map_chunk, rows)[:, :3, 3]
         return float(np.linalg.norm(np.diff(positions, axis=0), axis=1).sum())
 
     def poses(
@@ -125,7 +179,7 @@ class Trajectory:
         fields = zip(
             columns["frame_id"].tolist(),
             columns["stamp_ns"].tolist(),
-            S.move_pose(columns["T_chunk_camera"]),
+            self._places(S_map_chunk, rows),
             pose_covariance(within, S, centres, placed),
             columns["confidence"].tolist(),
             columns["chunk_index"].tolist(),
@@ -144,7 +198,11 @@ class Trajectory:
         trajectory._columns = {
             name: np.array(arrays[name], dtype).reshape(-1, *shape)
             for name, (shape, dtype) in FIELDS.items()
+            if name in arrays or name not in NEWER
         }
+        for name in NEWER - trajectory._columns.keys():
+            shape, dtype = FIELDS[name]
+            trajectory._columns[name] = np.zeros((len(arrays["frame_id"]), *shape), dtype)
         ids = trajectory._columns["frame_id"].tolist()
         trajectory._rows = {frame_id: row for row, frame_id in enumerate(ids)}
         return trajectory
@@ -153,6 +211,24 @@ class Trajectory:
         if frame_ids is None:
             return np.argsort(self._columns["frame_id"][: len(self)])
         return np.array([self._rows[frame_id] for frame_id in frame_ids], dtype=np.int64)
+
+    def _places(self, S_map_chunk: Mapping[int, Sim3], rows: np.ndarray) -> np.ndarray:
+        """T_map_camera (N, 4, 4): the owner's pose, blended where several chunks have seen it."""
+        columns = {name: self._columns[name][rows] for name in ("chunk_index", "T_chunk_camera")}
+        S, _ = _gather(S_map_chunk, columns["chunk_index"])
+        poses = S.move_pose(columns["T_chunk_camera"])
+        seen_by = self._columns["seen_by"][rows]
+        weights = self._columns["seen_weight"][rows]
+        several = np.flatnonzero((weights > 0).sum(axis=1) > 1)
+        if not len(several):
+            return poses
+        known = weights[several] > 0
+        owners = columns["chunk_index"][several, None]
+        S, _ = _gather(S_map_chunk, np.where(known, seen_by[several], owners))
+        views = self._columns["seen_pose"][rows[several]]
+        views = S.move_pose(np.where(known[..., None, None], views, np.eye(4)))
+        poses[several] = blended(views, weights[several])
+        return poses
 
     def _reserve(self, rows: int) -> None:
         have = len(self._columns["frame_id"])
@@ -170,8 +246,10 @@ def _gather(
     chunks: np.ndarray,
     covariance: Mapping[int, np.ndarray] | None = None,
 ) -> tuple[Sim3, np.ndarray | None]:
-    """What is known of the chunk of each row: its place (N,) and covariance (N, 7, 7)."""
+    """What is known of the chunk of each row: its place (N,), covariance (N, 7, 7); with `chunks`
+    (N, V) of V chunks in each row."""
     present, row = np.unique(chunks, return_inverse=True)
+    row = row.reshape(chunks.shape)
     S = Sim3.stack([S_map_chunk[chunk] for chunk in present.tolist()])[row]
     if covariance is None:
         return S, None

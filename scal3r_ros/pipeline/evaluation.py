@@ -15,6 +15,7 @@ from scal3r_ros import rigid
 from scal3r_ros.io.source import BadInput
 from scal3r_ros.io.tum import read_trajectory
 from scal3r_ros.mapping.sim3 import Sim3
+from scal3r_ros.mapping.similarity_fit import DegenerateOverlap, weighted_similarity
 
 log = logging.getLogger(__name__)
 KITTI_LENGTHS = tuple(range(100, 801, 100))
@@ -65,6 +66,36 @@ class CloudScore:
     recall: float
     f1: float
     threshold: float
+
+
+@dataclass(frozen=True)
+class Jump:
+    """How far corrections have moved what was published, after the best similarity of the two."""
+
+    frames: int
+    rms: float
+    """Ground truth units."""
+    largest: float
+
+
+def jump(live: str | Path, final: str | Path, scale: float) -> Jump:
+    """Between two TUM files of the same run; `scale`: ground truth units per unit of `final`.
+
+    Raises `BadInput` if they share fewer than three stamps or do not move.
+    """
+    tracks = [
+        dict(zip(stamps.tolist(), poses)) for stamps, poses in map(read_trajectory, (live, final))
+    ]
+    shared = sorted(tracks[0].keys() & tracks[1].keys())
+    if len(shared) < 3:
+        raise BadInput(f"{live} and {final} share {len(shared)} stamps; are they of one run?")
+    then, now = (np.array([track[s][:3, 3] for s in shared]) for track in tracks)
+    try:
+        S_now_then = weighted_similarity(then, now, np.ones(len(shared)))
+    except DegenerateOverlap as error:
+        raise BadInput(f"{live} cannot be compared with {final}: {error}") from error
+    apart = scale * np.linalg.norm(S_now_then.apply(then) - now, axis=1)
+    return Jump(len(shared), float(np.sqrt((apart**2).mean())), float(apart.max()))
 
 
 def score_trajectory(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,14 @@ from scal3r_ros.pipeline.mapper import Mapper
 from scal3r_ros.pipeline.progress import Progress
 from scal3r_ros.reconstruct.choice import choose
 from scal3r_ros.reconstruct.interface import known_memory
+from scal3r_ros.records import TrajectoryPose
 
 REPORT = "report.json"
 """The last file of a result that is written."""
 _OPTICAL_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
 """Turns optical axes (y down, z forward) so that z is up, for pictures."""
+LIVE_TRAJECTORY = "trajectory_live.txt"
+"""Each pose of the largest part as it was published first, before any correction."""
 
 
 def export(
@@ -54,6 +58,8 @@ def export(
         write_trajectory(files[-2], part.poses)
         cloud = part.cloud
         write_cloud(files[-1], cloud.points, cloud.colors, cloud.confidence, _note(mapper))
+    files.append(folder / LIVE_TRAJECTORY)
+    write_trajectory(files[-1], _as_told(mapper, parts[0].poses if parts else ()))
     _remove_stale(folder, files)
     progress.at("pictures", len(parts) / (len(parts) + 1))
     files += _draw(mapper, parts, folder)
@@ -107,6 +113,13 @@ def report(mapper: Mapper, parts: list[Part]) -> dict[str, Any]:
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         },
     }
+
+
+def _as_told(mapper: Mapper, poses: tuple[TrajectoryPose, ...]) -> tuple[TrajectoryPose, ...]:
+    told = mapper.live_map.trajectory.told()
+    return tuple(
+        replace(pose, T_map_camera=told[pose.frame_id]) for pose in poses if pose.frame_id in told
+    )
 
 
 def unit(mapper: Mapper) -> str:

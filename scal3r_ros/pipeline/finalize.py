@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+from scal3r_ros.mapping.long_context import ContextWindow
 from scal3r_ros.mapping.loop_closure import LoopCandidate
 from scal3r_ros.pipeline import joining
+from scal3r_ros.pipeline.far_edges import FarEdges
 from scal3r_ros.pipeline.live_map import LiveMap
 from scal3r_ros.pipeline.loops import LoopSearch, LoopTrial
 from scal3r_ros.pipeline.progress import Progress
@@ -28,10 +30,10 @@ _FOLDER = "chunks"
 
 @dataclass(frozen=True)
 class _Past:
-    """A chunk of the stream, or one that tried a loop."""
+    """A chunk of the stream, or one that tried a loop or looked far back."""
 
     summary: ChunkSummary
-    trial: LoopTrial | None = None
+    trial: LoopTrial | ContextWindow | None = None
     proven: bool = False
     """Whether the trial became an edge of the graph."""
     ends_step: bool = False
@@ -71,7 +73,10 @@ class ChunkHistory:
         return next(reversed(self._known.values())).summary
 
     def add(
-        self, summary: ChunkSummary, trial: LoopTrial | None = None, proven: bool = False
+        self,
+        summary: ChunkSummary,
+        trial: LoopTrial | ContextWindow | None = None,
+        proven: bool = False,
     ) -> None:
         """Remember a chunk, failed or not, or a trial, `proven` or not."""
         if self._chunks is not None:
@@ -88,6 +93,7 @@ class ChunkHistory:
         outcomes: Iterable[Outcome],
         live_map: LiveMap,
         loops: LoopSearch,
+        far: FarEdges,
         records: Path,
         progress: Progress,
     ) -> Rebuilt:
@@ -106,8 +112,12 @@ class ChunkHistory:
             if past.trial is None:
                 events += joining.join(anew, past.summary, outcome).events
                 search.renew(outcome, loops.records)
+                events += far.span(outcome, search.records, anew)
             else:
-                reason = search.tie(past.trial, outcome, anew)
+                if isinstance(past.trial, ContextWindow):
+                    reason = far.tie(past.trial, outcome, search.records, anew)
+                else:
+                    reason = search.tie(past.trial, outcome, anew)
                 if past.proven == bool(reason):  # it was otherwise the first time
                     events.append(past.trial.event(reason, outcome.chunk_index))
             if past.ends_step:
@@ -115,6 +125,7 @@ class ChunkHistory:
                 anew.fuse_repeats()
         joining.confirm(anew)
         anew.correct()
+        anew.trajectory.take_told(live_map.trajectory)
         if not anew.take_metres_of(live_map):
             anew.fix_scale()
         return Rebuilt(anew, search, tuple(events))
@@ -162,6 +173,9 @@ def _read(values: Mapping[str, Any]) -> _Past:
     marks = values.get("proven", False), values.get("ends_step", True)  # not in older maps
     if trial is None:
         return _Past(summary, None, *marks)
+    if "owners" in trial:
+        window = ContextWindow(*(tuple(trial[k]) for k in ("chunks", "frame_ids", "owners")))
+        return _Past(summary, window, *marks)
     first, second = trial["windows"]
     candidate, ends = LoopCandidate(**trial["candidate"]), tuple(trial["ends"])
     return _Past(summary, LoopTrial(candidate, ends, (tuple(first), tuple(second))), *marks)

@@ -18,6 +18,7 @@ from scal3r_ros.mapping.alignment import Alignment, least_covariance
 from scal3r_ros.mapping.camera import valid_pixels
 from scal3r_ros.mapping.chunking import split_overlap
 from scal3r_ros.mapping.odometry_bridge import bridge_by_odometry
+from scal3r_ros.mapping.pose_blend import place_weight
 from scal3r_ros.mapping.sim3 import Sim3
 from scal3r_ros.pipeline.live_map import LiveMap
 from scal3r_ros.pipeline.map_change import FusedPoints, MapChange, OpenChunk, merged
@@ -170,9 +171,22 @@ def _take(
             i in waiting,
             covariance,
         )
+    blends = live_map.config.map.blend_poses and prediction.gauge == "free"
+    if blends:
+        _see(live_map, summary, prediction)
     live_map.open = OpenChunk(summary, prediction.of_frames(last), tuple(sorted(waiting)))
     own = _settle(live_map, prediction, tuple(i for i in free if i not in waiting))
-    return replace(own, frame_ids=free)
+    joined = alignment is not None and alignment.accepted
+    return replace(own, frame_ids=ids if blends and joined else free)
+
+
+def _see(live_map: LiveMap, summary: ChunkSummary, prediction: ChunkPrediction) -> None:
+    """The chunk's poses of all frames that it shares with chunks it is tied to, or owns."""
+    parts = live_map.graph.components()
+    for row, frame_id in enumerate(prediction.frame_ids):
+        if parts[live_map.trajectory.chunk_of(frame_id)] == parts[summary.index]:
+            weight = place_weight(summary.frame_ids.index(frame_id), len(summary.frame_ids))
+            live_map.trajectory.see(frame_id, summary.index, prediction.T_chunk_camera[row], weight)
 
 
 def _observe_scale(

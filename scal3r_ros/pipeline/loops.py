@@ -11,12 +11,14 @@ import numpy as np
 from scal3r_ros.config import AlignmentConfig, LocalisationConfig, LoopConfig
 from scal3r_ros.files import explained, link_or_copy, sync_folder
 from scal3r_ros.mapping.alignment import align
+from scal3r_ros.mapping.joint_overlap import joint_overlap
 from scal3r_ros.mapping.loop_closure import (
     LoopCandidate,
     LoopDetector,
     LoopVerdict,
     LoopVerifier,
     loop_window,
+    refused_loop,
 )
 from scal3r_ros.mapping.loop_records import LoopRecords, NoRecord, reduce_prediction
 from scal3r_ros.mapping.place_check import place_agreement
@@ -28,6 +30,10 @@ RECORDS = "loop_records"
 """Folder of the records in the folder that goes with a saved map."""
 
 
+ANCHOR_STEPS = (10, 20, 30)
+"""Frames by which one end of a pair is moved that did not fit."""
+MISPLACED = ("alignment_failed", "no_overlap")
+"""Reasons to look beside."""
 _SHORTEST = 2
 """Frames around each end that a loop chunk needs."""
 
@@ -80,10 +86,12 @@ class LoopSearch:
         alignment: AlignmentConfig,
         folder: Path,
         proof: LocalisationConfig | None = None,
+        records_all: bool = False,
     ) -> None:
         """`proof`: what the images of a loop must show that joins parts of the map whose places
-        say nothing about each other."""
-        self._config, self._alignment = config, alignment
+        say nothing about each other. `records_all`: keep records of chunks that no loop can come
+        back to as well."""
+        self._config, self._alignment, self._records_all = config, alignment, records_all
         self._proof = proof or LocalisationConfig()
         self.detector = LoopDetector(config)
         self.records = LoopRecords(folder, config.max_megabytes)
@@ -96,13 +104,14 @@ class LoopSearch:
 
     def record(self, prediction: ChunkPrediction, frames: Mapping[int, Frame]) -> None:
         """Keep what a later loop through this chunk needs."""
-        if self._config.enabled and prediction.descriptors is not None:
+        looked_for = self._config.enabled and prediction.descriptors is not None
+        if looked_for or self._records_all:
             self._put(prediction, frames)
 
     def emptied(self, folder: Path) -> LoopSearch:
         """A search for the same map built again: it knows all places, but no loop waits for
         another one and nothing is recorded."""
-        fresh = LoopSearch(self._config, self._alignment, folder, self._proof)
+        fresh = LoopSearch(self._config, self._alignment, folder, self._proof, self._records_all)
         fresh.detector = self.detector
         return fresh
 
@@ -175,6 +184,20 @@ class LoopSearch:
                 live_map.graph.add_edge(verdict.a, verdict.b, verdict.S_a_b, "loop", verdict.sigma)
         return "" if verdicts[-1].accepted else verdicts[-1].reason
 
+    def elsewhere(self, trial: LoopTrial, reason: str, live_map: LiveMap) -> list[LoopTrial]:
+        """Where else the same two places may be met, after a trial that did not fit: one of its
+        ends moved along the drive, pairs that look most alike first."""
+        if not reason.startswith(MISPLACED):
+            return []
+        found = trial.candidate
+        moves = [step * sign for step in ANCHOR_STEPS for sign in (-1, 1)]
+        pairs = [(found.frame_id, found.match_id + move) for move in moves]
+        pairs += [(found.frame_id + move, found.match_id) for move in moves]
+        known = self.detector.similarities(pairs)
+        best = sorted(known, key=lambda c: -c.similarity)[: self._config.anchor_search]
+        trials = [self._trial(candidate, live_map) for candidate in best]
+        return [other for other in trials if other is not None]
+
     def _put(self, prediction: ChunkPrediction, frames: Mapping[int, Frame]) -> None:
         with explained(self.records.folder):
             self.records.put(prediction, frames)
@@ -183,16 +206,23 @@ class LoopSearch:
         self, trial: LoopTrial, prediction: ChunkPrediction, live_map: LiveMap
     ) -> list[LoopVerdict]:
         """Align the loop chunk with both ends and test what it implies."""
-        alignments = []
+        alignments, sides = [], []
         for end, window in zip(trial.ends, trial.windows):
             seen = [i for i in window if i in prediction.frame_ids]
             recorded = self.records.prediction(end, seen)
-            alignments.append(align(recorded, reduce_prediction(prediction, seen), self._alignment))
+            sides.append(reduce_prediction(prediction, seen))
+            alignments.append(align(recorded, sides[-1], self._alignment))
         a, b = trial.ends
+        if all(found.accepted for found in alignments):
+            overlap = joint_overlap(*sides)
+            if overlap < self._config.min_overlap:
+                return [refused_loop(trial.ends, f"no_overlap ({overlap:.2f})")]
         S_map = live_map.graph.nodes
         S_map_a, S_map_b = S_map[a], S_map[b]
-        parts = live_map.graph.components()
-        if parts[a] != parts[b]:
+        parts, known = live_map.graph.components(), None
+        if parts[a] == parts[b]:
+            known = live_map.graph.relative_covariance(a, b)
+        else:
             # Where an unconnected part lies is arbitrary, so nothing there can contradict the loop;
             # only the images can.
             proof = self._proof
@@ -207,10 +237,12 @@ class LoopSearch:
         path = live_map.path_length(trial.candidate.match_id, trial.candidate.frame_id)
         to_ends = alignments[0], alignments[1]
         self._verifier.follow(S_map)
-        return self._verifier.verify(trial.ends, to_ends, (S_map_a, S_map_b), path, distance)
+        return self._verifier.verify(trial.ends, to_ends, (S_map_a, S_map_b), path, distance, known)
 
     def _trial(self, candidate: LoopCandidate, live_map: LiveMap) -> LoopTrial | None:
         earlier, later = candidate.match_id, candidate.frame_id
+        if not (earlier in live_map.trajectory and later in live_map.trajectory):
+            return None
         ends = live_map.trajectory.chunk_of(earlier), live_map.trajectory.chunk_of(later)
         if ends[0] == ends[1] or not all(end in self.records for end in ends):
             return None

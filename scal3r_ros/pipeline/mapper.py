@@ -95,7 +95,7 @@ class Mapper:
             records, told = self._new_records(), progress or Progress()
             try:
                 again = state.history.build_again(
-                    outcomes, state.live_map, state.loops, records, told
+                    outcomes, state.live_map, state.loops, state.far, records, told
                 )
             except Cancelled:
                 shutil.rmtree(records, ignore_errors=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from scal3r_ros.config import Config
 from scal3r_ros.mapping.parallax import ParallaxGate
 from scal3r_ros.pipeline.chunk_queue import ChunkQueue
+from scal3r_ros.pipeline.far_edges import FarEdges
 from scal3r_ros.pipeline.finalize import ChunkHistory
 from scal3r_ros.pipeline.live_map import LiveMap
 from scal3r_ros.pipeline.loops import LoopSearch
@@ -24,6 +25,7 @@ class MappingState:
     live_map: LiveMap
     loops: LoopSearch
     history: ChunkHistory
+    far: FarEdges
     counters: Counter[str] = field(default_factory=Counter)
     """What has happened, by name."""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -34,10 +36,12 @@ class MappingState:
     @classmethod
     def empty(cls, config: Config, records: Path) -> MappingState:
         """Before the first frame; `records` is the folder for what loops need of old frames."""
+        far = FarEdges(config)
         return cls(
             ParallaxGate(config.gate),
             ChunkQueue(config.chunk),
             LiveMap(config),
-            LoopSearch(config.loop, config.alignment, records, config.localisation),
+            LoopSearch(config.loop, config.alignment, records, config.localisation, far.wanted),
             ChunkHistory(wanted=config.memory.mode == "finalize"),
+            far,
         )

@@ -37,7 +37,7 @@ def append(first: MappingState, second: MappingState) -> Offsets:
     )  # fmt: skip
     mine.trajectory = Trajectory.restore(
         _joined(mine.trajectory.state(), other.trajectory.state(),
-                {"frame_id": offsets.frame, "chunk_index": moved})
+                {"frame_id": offsets.frame, "chunk_index": moved, "seen_by": moved})
     )  # fmt: skip
     mine.points = PointMap.restore(
         mine.points.config,

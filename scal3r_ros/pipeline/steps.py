@@ -69,7 +69,8 @@ class MappingSteps:
         """Before a pause or the end: make provisional poses final and close the loops that wait."""
         last = self.live_map.open
         if last is not None and (last.waiting or self.live_map.graph.pending):
-            self._finish(last.summary, joining.confirm(self.live_map), last=True)
+            far = self._look_far(last.summary.session, tail=True)
+            self._finish(last.summary, joining.confirm(self.live_map), far, last=True)
 
     def tell(
         self,
@@ -98,6 +99,7 @@ class MappingSteps:
             events=tuple(events),
             timings=dict(timings or {}),
         )
+        self.live_map.trajectory.tell(update.poses)
         self.made.append(update)
 
     def changing(self) -> AbstractContextManager[None]:
@@ -146,12 +148,16 @@ class MappingSteps:
         state.counters["frames_missing"] += len(outcome.missing_ids)
         with timed(state.seconds, "align_and_fuse"):
             change = joining.join(self.live_map, summary, outcome)
+        far: list[Event] = []
         try:
             with timed(state.seconds, "record"):
                 state.loops.record(outcome, {frame.id: frame for frame in chunk.frames})
+            with timed(state.seconds, "far_edges"):
+                far = state.far.span(outcome, state.loops.records, self.live_map)
+                far += self._look_far(summary.session)
         finally:  # the chunk is in the map, whether or not a later loop can use it
-            note = [Event("refinement", outcome.note, chunk.index)] if outcome.note else []
-            self._finish(summary, change, [*item.events, *note], outcome.timings)
+            far += [Event("refinement", outcome.note, chunk.index)] if outcome.note else []
+            self._finish(summary, change, [*item.events, *far], outcome.timings)
 
     def _finish(
         self,
@@ -166,10 +172,11 @@ class MappingSteps:
         told, loops, corrected = [*events, *change.events], [], False
         try:
             with timed(self.state.seconds, "loops"):
-                for trial in self.state.loops.trials(change, self.live_map):
-                    event = self._try_loop(trial, summary.session)
-                    told += [event, *_alarm(event)]
-                    loops += [trial.frames] if event.name == "loop_closed" else []
+                for candidate in self.state.loops.trials(change, self.live_map):
+                    for trial, reason, index in self._try_loop(candidate, summary.session):
+                        event = trial.event(reason, index)
+                        told += [event, *_alarm(event)]
+                        loops += [] if reason else [trial.frames]
             self.state.history.end_step()
             with timed(self.state.seconds, "graph"):
                 corrected = self.live_map.correct_if_due(last)
@@ -191,9 +198,41 @@ class MappingSteps:
         text = f"multiplied by {scale.applied:.4g}, from {scale.source}, +- {sigma:.1f} %"
         return [Event("scale_frozen", f"the map is in metres from now on: {text}")]
 
-    def _try_loop(self, trial: LoopTrial, session: int) -> Event:
+    def _look_far(self, session: int, tail: bool = False) -> list[Event]:
+        """Reconstruct a window over many chunks, if one is due; what it tells becomes edges. The
+        memory reads and does not absorb it, so that the stream stays as it is without."""
+        state = self.state
+        window = state.far.window(self.live_map, state.loops.records, tail)
+        if window is None:
+            return []
+        index, records = state.chunks.chunker.next_index(), state.loops.records
+        first_size = state.chunks.chunker.first_size
+        try:
+            chunk = state.far.chunk(window, records, index, first_size, session)
+            with self._while_the_network_computes():
+                prediction = self._reconstructor.reconstruct(chunk, contribute=False)
+        except (OutOfDeviceMemory, ReconstructionFailed, NoRecord) as failure:
+            reason = str(failure)
+        else:
+            reason = state.far.tie(window, prediction, records, self.live_map)
+            state.history.add(chunk.summary, window, proven=not reason)
+        return [window.event(reason, index)]
+
+    def _try_loop(self, trial: LoopTrial, session: int) -> list[tuple[LoopTrial, str, int]]:
+        """Try a pair, and if the frames around it do not fit, others beside it until some do. What
+        was tried, why it proves no loop, or nothing, and under which chunk index."""
+        reason, index = self._try_placement(trial, session)
+        tried = [(trial, reason, index)]
+        for other in self.state.loops.elsewhere(trial, reason, self.live_map):
+            if not tried[-1][1]:
+                break
+            tried.append((other, *self._try_placement(other, session)))
+        return tried
+
+    def _try_placement(self, trial: LoopTrial, session: int) -> tuple[str, int]:
         """Reconstruct two places together; if they are one, that becomes an edge of the graph. A
-        device that cannot hold both gets half of the frames."""
+        device that cannot hold both gets half of the frames. Returns why not, or nothing, and the
+        index of the loop chunk."""
         state = self.state
         for attempt in (trial, *trial.halved()):
             index = state.chunks.chunker.next_index()
@@ -212,7 +251,7 @@ class MappingSteps:
             reason = state.loops.tie(attempt, prediction, self.live_map)
             state.history.add(chunk.summary, attempt, proven=not reason)
             break
-        return trial.event(reason, index)
+        return reason, index
 
 
 def _alarm(event: Event) -> list[Event]:

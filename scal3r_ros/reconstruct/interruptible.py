@@ -64,7 +64,7 @@ class InterruptibleReconstructor:
         try:
             prediction = self._call(lambda: self._inner.reconstruct(chunk, contribute=contribute))
         except Interrupted as interrupt:
-            if chunk.kind == "loop":  # the map is whole without it, and can be saved
+            if chunk.kind != "sequence":  # the map is whole without it, and can be saved
                 raise ReconstructionFailed(str(interrupt)) from interrupt
             raise
         if chunk.kind == "sequence":

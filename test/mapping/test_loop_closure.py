@@ -10,6 +10,7 @@ from oracle import OracleReconstructor, Spoil, drive
 from scal3r_ros.config import AlignmentConfig, LoopConfig
 from scal3r_ros.mapping.alignment import Alignment, align
 from scal3r_ros.mapping.descriptor_store import DESCRIPTOR_WIDTH
+from scal3r_ros.mapping.joint_overlap import joint_overlap
 from scal3r_ros.mapping.loop_closure import (
     LoopDetector,
     LoopVerifier,
@@ -19,7 +20,7 @@ from scal3r_ros.mapping.loop_closure import (
 )
 from scal3r_ros.mapping.loop_records import LoopRecords, NoRecord, reduce_prediction
 from scal3r_ros.mapping.sim3 import Sim3
-from scal3r_ros.records import Frame
+from scal3r_ros.records import Chunk, Frame
 
 CONFIG = LoopConfig()
 
@@ -53,7 +54,7 @@ def test_every_candidate_is_an_earlier_visit_of_the_same_place(city):
 
 def test_search_against_comparing_all_pairs(city):
     descriptors = OracleReconstructor(city).descriptors(np.arange(600))
-    config = replace(CONFIG, nms_window=0, max_candidates=1000)
+    config = replace(CONFIG, answers=1, nms_window=0, max_candidates=1000)
     found = {c.frame_id: c for c in feed(LoopDetector(config), descriptors, step=1)}
     assert len(found) > 100
     for i in range(config.min_gap, 600):
@@ -289,3 +290,64 @@ def test_directions_of_the_projection_are_drawn_once():
 def test_what_a_loop_may_imply_is_an_option(config, moved):
     assert not judge(LoopVerifier(CONFIG), moved, 100.0)[-1].accepted
     assert judge(LoopVerifier(config), moved, 100.0)[-1].reason == "consistent"
+
+
+def test_a_frame_may_look_like_several_places():
+    """Of two places that look alike the better one need not be the right one."""
+    random = np.random.default_rng(0)
+    places = random.standard_normal((300, 64)).astype(np.float32)
+    places[100] = places[10] + 0.1 * random.standard_normal(64)  # two that look alike
+    places[101] = places[100]  # the same place, not another answer
+    query = (places[10] + 0.05 * random.standard_normal(64))[None].astype(np.float32)
+    everything = np.concatenate([places, query])
+    everything /= np.linalg.norm(everything, axis=1, keepdims=True)
+    found = {}
+    for answers in (1, 2, 3):
+        config = replace(CONFIG, answers=answers, nms_window=5, max_candidates=100)
+        newest = [c for c in feed(LoopDetector(config), everything) if c.frame_id == 300]
+        found[answers] = [c.match_id for c in newest]
+    assert found[1] == [10]
+    assert found[2] == found[3] == [10, 100] or found[2] == found[3] == [10, 101]
+
+
+def test_a_correction_that_this_runs_edges_exclude_is_improbable():
+    verifier, moved = LoopVerifier(CONFIG), np.r_[3.0, 0.5, 0, 0, 0, 0.02, 0.02]
+    S_map_a = Sim3.exp(np.r_[5.0, 1, 0, 0, 0, 0.4, 0.1])
+    nodes = (S_map_a, Sim3.identity())
+    alignments = tie(S_map_a.inverse() @ Sim3.exp(moved))
+
+    def verdict(sigma: float):
+        known = np.diag(np.r_[[sigma**2] * 3, [1e-3] * 4])
+        return verifier.verify((3, 9), alignments, nodes, 100.0, 1.0, known)[-1]
+
+    assert verdict(0.01).reason == "improbable"
+    bold = LoopVerifier(LoopConfig(max_sigmas=1e6))
+    known = np.diag(np.r_[[1e-4] * 3, [1e-3] * 4])
+    found = bold.verify((3, 9), alignments, nodes, 100.0, 1.0, known)
+    assert found[-1].reason == "consistent"
+    assert verdict(0.5).reason == "consistent"
+
+
+def test_where_other_places_are_as_near_a_second_loop_must_agree():
+    verifier, moved = LoopVerifier(CONFIG), np.r_[3.0, 0.5, 0, 0, 0, 0.02, 0.02]
+    S_map_a = Sim3.exp(np.r_[5.0, 1, 0, 0, 0, 0.4, 0.1])
+    nodes, known = (S_map_a, Sim3.identity()), np.diag(np.r_[[25.0] * 3, [1e-3] * 4])
+    first, second = (tie(S_map_a.inverse() @ Sim3.exp(f * moved)) for f in (1.0, 1.01))
+    assert verifier.verify((3, 9), first, nodes, 100.0, 1.0, known)[-1].reason == "ambiguous"
+    found = verifier.verify((4, 10), second, nodes, 100.0, 1.0, known)
+    assert [(v.accepted, v.reason) for v in found] == [(True, "confirmed")] * 2
+
+
+def test_places_put_beside_each_other_do_not_overlap(city):
+    oracle = OracleReconstructor(city)
+    ids = (*range(10, 20), *range(410, 420))
+    frames = tuple(Frame(i, city.stamp_ns(i), np.zeros((2, 2, 3), np.uint8)) for i in ids)
+    seen = oracle.reconstruct(Chunk(0, 0, frames, kind="loop"))
+    again = oracle.reconstruct(Chunk(1, 0, frames[:10], kind="sequence"))
+    sides = seen.of_frames(ids[:10]), seen.of_frames(ids[10:])
+    assert joint_overlap(*sides) > 0.5
+    away = sides[1].T_chunk_camera.copy()
+    away[:, :3, 3] += 50.0
+    assert joint_overlap(sides[0], replace(sides[1], T_chunk_camera=away)) == 0.0
+    unknown = replace(again, depth=np.full_like(again.depth, np.nan))
+    assert joint_overlap(again, unknown) == 0.0

@@ -188,3 +188,24 @@ def test_the_search_can_change_in_the_middle_of_a_map(twice, megabytes):
     mapper.search_loops(replace(wanted, enabled=False))
     mapper.reset()
     assert not {"loop_closed", "loop_rejected"} & set(names(run(twice, mapper)))
+
+
+def test_places_without_a_common_surface_are_tried_beside_and_then_refused(twice):
+    class CountsLoops(OracleReconstructor):
+        tried = 0
+
+        def reconstruct(self, chunk, contribute=True):
+            self.tried += chunk.kind == "loop"
+            return super().reconstruct(chunk, contribute)
+
+    tried = []
+    for search in (0, 2):
+        oracle = CountsLoops(twice, REALISTIC)
+        settings = config(**LOOPS, loop__min_overlap=1.0, loop__anchor_search=search)
+        updates = run(twice, Mapper(settings, oracle))
+        refused = [e.message for u in updates for e in u.events if e.name == "loop_rejected"]
+        assert "loop_closed" not in names(updates)
+        assert refused and all("no_overlap" in message for message in refused)
+        assert len(refused) == oracle.tried
+        tried.append(oracle.tried)
+    assert tried[0] < tried[1] <= 3 * tried[0]

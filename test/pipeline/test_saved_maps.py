@@ -142,6 +142,8 @@ def test_records_are_copied_once_where_they_cannot_be_linked(street, tmp_path, m
 
 IN_NEW_MAPS_ONLY = (
     "graph.solved", "parallax.kept", "open.descriptors", "scale.stretches", "points.alone",
+    "trajectory.seen_by", "trajectory.seen_pose", "trajectory.seen_weight", "trajectory.told",
+    "trajectory.T_told", "verdicts.corrections",
 )  # fmt: skip
 
 

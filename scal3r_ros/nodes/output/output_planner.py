@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from scal3r_ros.mapping.pose_graph import CHAIN
 from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.nodes.mapping.worker import Output
 from scal3r_ros.nodes.output.floor_output import FloorView
@@ -139,7 +140,8 @@ def graph_arrays(mapper: Any) -> tuple[np.ndarray, list, list]:
     where = dict(zip(graph.chunks, graph.positions))
     ends: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
     for a, b, kind in graph.edges:
-        ends[kind == "loop"].append((a, b))
+        if kind in (*CHAIN, "loop"):  # the others lie along the chain
+            ends[kind == "loop"].append((a, b))
     step = -(-len(graph.chunks) // MOST_MARKS) or 1
     chain, loops = ends[False][::step], ends[True][-MOST_MARKS:]
     positions = np.asarray(graph.positions, dtype=np.float64).reshape(-1, 3)[::step]

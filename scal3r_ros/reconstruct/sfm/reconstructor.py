@@ -219,7 +219,7 @@ class SfmReconstructor:
         maps = depth_maps(kept, seen, solved.model, solved.rows, _intrinsics(frames[0]), width)
         if not self._config.dense:
             return maps
-        if chunk.kind == "loop":
+        if chunk.kind != "sequence":
             return spread(maps)
         given_away = chunk.overlap_ids[: len(chunk.overlap_ids) // 2]
         wanted = [i for i, frame in enumerate(kept) if frame.id not in given_away]
