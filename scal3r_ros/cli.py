@@ -16,6 +16,7 @@ COMMANDS = {
     "merge": ("scal3r_ros.cli_merge", "join saved maps of one world into one"),
     "export": ("scal3r_ros.cli_export", "write a saved map for other programs"),
     "evaluate": ("scal3r_ros.cli_evaluate", "compare a trajectory or a map with ground truth"),
+    "benchmark": ("scal3r_ros.benchmarks.command", "score on a public data set"),
     "download": ("scal3r_ros.io.download", "fetch the official checkpoint"),
     "train": ("scal3r_ros.train.command", "train a small network on made-up worlds"),
     "play": ("scal3r_ros.nodes.launching.play", "publish a bag where there is no `ros2 bag`"),

@@ -1,0 +1,1 @@
+"""Runners for public data sets: native layouts in, scores by pinned definitions out."""

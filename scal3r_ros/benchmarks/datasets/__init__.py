@@ -1,0 +1,1 @@
+"""One file a data set: its native layout, its usual selection of frames, its truth."""
