@@ -283,7 +283,7 @@ class ImageInput:
                 f"image encoding {encoding!r} is not supported; let the driver send one of "
                 f"{', '.join(ENCODINGS)}"
             )
-            self._node.get_logger().error(self.encoding_problem)
+            self._node.get_logger().error(self.encoding_problem, throttle_duration_sec=5.0)
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         """A usable one replaces the one before; others, empty or wrong, leave it in force."""
