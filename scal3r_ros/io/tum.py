@@ -46,7 +46,7 @@ def read_trajectory(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         except (ValueError, OverflowError) as error:
             raise BadInput(
                 f"{path} line {number}: expected `timestamp tx ty tz qx qy qz qw`, found "
-                f"{' '.join(words)[:120]!r}"
+                f"{' '.join(words)[:120]!r} ({error})"
             ) from error
     return np.array(to_nanoseconds(stamps, str(path))[0], np.int64), np.stack(poses)
 
@@ -69,8 +69,10 @@ def _rows(path: Path) -> tuple[list[tuple[int, list[str]]], str]:
 def _pose(words: list[str], euroc: bool) -> np.ndarray:
     """(4, 4) of translation and quaternion; raises `ValueError`."""
     values = np.array([float(word) for word in (words[:7] if euroc else words)])
-    if len(values) != 7 or not np.isfinite(values).all() or np.abs(values).max() > 1e12:
-        raise ValueError("seven finite numbers are needed")
+    if len(values) != 7:
+        raise ValueError(f"{1 + len(values)} numbers instead of 8")
+    if not np.isfinite(values).all() or np.abs(values).max() > 1e12:
+        raise ValueError("a number is not finite, or beyond all sense")
     quaternion = np.roll(values[3:], -1) if euroc else values[3:]
     return rigid.from_parts(rigid.rotation_matrix(quaternion), values[:3])
 

@@ -113,14 +113,16 @@ def score_trajectory(
     from evo.core.geometry import GeometryException
 
     estimate, reference = (_load(path) for path in (trajectory, groundtruth))
+    apart = _least_difference(estimate.timestamps, reference.timestamps)
     try:
         reference, estimate = sync.associate_trajectories(
             reference, estimate, max_diff=max_difference
         )
     except sync.SyncException as error:
         raise BadInput(
-            f"no pose of {trajectory} has one of {groundtruth} within {max_difference:g} s; is "
-            f"it the same recording?"
+            f"no pose of {trajectory} has one of {groundtruth} within {max_difference:g} s, the "
+            f"nearest are {apart:.3g} s apart; is it the same recording? --max-difference allows "
+            f"more"
         ) from error
     if estimate.num_poses < 3:
         raise BadInput(f"only {estimate.num_poses} poses of {trajectory} have ground truth")
@@ -144,6 +146,13 @@ def score_trajectory(
         S_truth_map=Sim3(np.array(scale), rotation, translation),
     )
     return score, reference, estimate
+
+
+def _least_difference(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Smallest difference of two rising lists of times, s."""
+    after = np.searchsorted(theirs, ours)
+    sides = (np.clip(after - step, 0, len(theirs) - 1) for step in (0, 1))
+    return float(min(np.abs(ours - theirs[side]).min() for side in sides))
 
 
 def _suspect_scalar_first(reference: Any, estimate: Any, name: str | Path) -> None:
