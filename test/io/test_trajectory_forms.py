@@ -76,3 +76,11 @@ def test_a_scalar_that_comes_first_is_suspected_aloud(tmp_path, caplog):
     assert not caplog.records
     score_trajectory(tmp_path / "ours.txt", tmp_path / "theirs.txt")
     assert "qw qx qy qz" in caplog.text
+
+
+def test_how_far_apart_in_time_poses_are_is_told(tmp_path):
+    for name, late in (("ours.txt", 0.0), ("truth.txt", 0.03)):
+        rows = [f"{i + late} {i} 0 {i % 2} 0 0 0 1" for i in range(5)]
+        (tmp_path / name).write_text("\n".join(rows))
+    with pytest.raises(BadInput, match="the nearest are 0.03 s apart.*--max-difference"):
+        score_trajectory(tmp_path / "ours.txt", tmp_path / "truth.txt")
