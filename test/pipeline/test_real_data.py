@@ -22,7 +22,7 @@ ALLOWED_PERCENT = 0.5
 
 
 def reconstruct(path, out, features="sift", dense=False, **options):
-    """Poses are the same with dense depth, which takes most of the time."""
+    """Without dense depth, which takes most of the time and changes only how chunks are joined."""
     chosen = {"model.reconstructor": "sfm", "sfm.features": features, "sfm.dense": dense}
     settings = PRESETS["sfm"] | chosen
     config = from_dict(Config, settings)
