@@ -110,6 +110,7 @@ def conclude(recording, conductor: Conductor, files: list[str], out: Path) -> st
         picture = out / "against_ground_truth.png"
         accuracy = demo_report.evaluate(out / "trajectory.txt", stamps, truth, picture)
         files = [*files, str(picture)]
+    live = demo_report.live_facts(recording, out)
     map_accuracy = None
     if accuracy is not None and recording.bag == BUNDLED_BAG:
         map_accuracy = demo_report.compare_map(out / "map.ply", accuracy)
@@ -127,6 +128,7 @@ def conclude(recording, conductor: Conductor, files: list[str], out: Path) -> st
         "points": int(mapped["points"]),
         "corrections": conductor.corrections,
         "seconds": time.monotonic() - START,
+        "live": live,
         "problems": {k: v for k, v in conductor.problems.items() if k != "input"},
         "files": [str(Path(file).relative_to(out)) for file in files] + ["map/"],
     }

@@ -6,8 +6,12 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import demo_recording
 import numpy as np
 
+from scal3r_ros import rigid
+from scal3r_ros.io.tracked import read_tracked
+from scal3r_ros.pipeline.live_score import score_images
 from scal3r_ros.train.true_surface import MapAccuracy, compare, true_surface
 
 
@@ -59,6 +63,40 @@ def evaluate(trajectory: Path, stamps_ns: np.ndarray, truth: np.ndarray, picture
         rotation=tuple(map(tuple, rotation.tolist())),
         translation=tuple(translation.tolist()),
     )
+
+
+def live_facts(recording, out: Path) -> dict[str, float]:
+    """Of the poses told between chunks: share and latency, and with ground truth their error.
+    Empty if there were none."""
+    path = out / "tracked.csv"
+    images = read_tracked(path) if path.is_file() else []
+    late = [image.seconds for image in images if image.seconds is not None]
+    if len(late) < 3:
+        return {}
+    facts = {
+        "images": len(images),
+        "share": len(late) / len(images),
+        "latency_median": float(np.median(late)),
+        "latency_p95": float(np.percentile(late, 95)),
+    }
+    if not recording.truth_topic:
+        return facts
+    stamps, truth = demo_recording.true_trajectory(recording)
+    poses = rigid.from_parts(rigid.rotation_matrix(truth[:, 3:]), truth[:, :3])
+    score = score_images(images, np.asarray(stamps), poses)
+    return facts | {"ate_rmse": score.ate_rmse, "ate_percent": score.ate_percent}
+
+
+def describe_live(live: dict[str, float]) -> str:
+    """One line of the summary."""
+    text = (
+        f"{100 * live['share']:.0f} % of {live['images']:.0f} images since the first chunk, "
+        f"{1e3 * live['latency_median']:.0f} ms after they came (95 %: "
+        f"{1e3 * live['latency_p95']:.0f} ms)"
+    )
+    if "ate_rmse" in live:
+        text += f", ATE {live['ate_rmse']:.3f} m ({live['ate_percent']:.2f} %)"
+    return text
 
 
 def compare_map(cloud: Path, accuracy: Accuracy) -> MapAccuracy:
@@ -127,6 +165,8 @@ def write_summary(
             f"{100 * map_accuracy.within_5_cm:.0f} % within 5 cm of the true surface, of which "
             f"{100 * map_accuracy.completeness:.0f} % is mapped"
         )
+    if facts.get("live"):
+        lines.append(f"live poses      {describe_live(facts['live'])}")
     lines.append(
         f"time            {facts['seconds']:.0f} s for {facts['bag_seconds']:.0f} s of video"
     )

@@ -42,7 +42,7 @@ def describe(gray: np.ndarray, pixels: np.ndarray) -> Described:
     ]
     if not points:
         return Described(np.zeros(0, np.int64), np.zeros((0, _WIDTH), np.uint8))
-    kept, descriptors = cv2.ORB_create(nlevels=1, edgeThreshold=16).compute(gray, points)
+    kept, descriptors = cv2.ORB.create(nlevels=1, edgeThreshold=16).compute(gray, points)
     if descriptors is None:
         descriptors = np.zeros((0, _WIDTH), np.uint8)
     return Described(np.array([point.class_id for point in kept], np.int64), descriptors)
@@ -87,8 +87,11 @@ class KnownCorners:
         self._points = S.apply(self._points)
 
     def state(self) -> dict[str, np.ndarray]:
-        arrays = {"ids": self._ids, "points": self._points, "descriptors": self._descriptors}
-        return {name: value.copy() for name, value in arrays.items()}
+        return {
+            "ids": self._ids.copy(),
+            "points": self._points.copy(),
+            "descriptors": self._descriptors.copy(),
+        }
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         self._ids, self._points = state["ids"].copy(), state["points"].copy()

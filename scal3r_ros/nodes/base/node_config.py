@@ -179,17 +179,38 @@ class TfConfig(Section):
         return self.odom if own or self.mode == "none" else beside
 
 
+RECURRENT = ("mem3r", "cut3r")
+"""Kinds of tracking that ask a network."""
+
+
 @dataclass(frozen=True)
 class TrackingConfig(Section):
     """Poses of camera images between two chunks."""
 
     kind: str = option(
-        "none",
+        "features",
         "What tells a provisional pose for every image, against the newest chunk: features follows "
-        "corners, none leaves /tf to the chunks. Not used in tf.mode map_to_odom, where odometry "
-        "fills the time between chunks.",
-        choices=("none", "features"),
+        "corners, mem3r and cut3r ask a recurrent network, none leaves /tf to the chunks. Not used "
+        "in tf.mode map_to_odom, where odometry fills the time between chunks.",
+        choices=("none", "features", "mem3r", "cut3r"),
     )
+    checkpoint: str = option(
+        "", "Weights for kind mem3r and cut3r, a .safetensors or .pth file of that family."
+    )
+    rule: str = option(
+        "ttt3r",
+        "For kind mem3r and cut3r: as model.state_rule.",
+        choices=("cut3r", "ttt3r", "ttsa3r"),
+    )
+    block: int = option(
+        100, "For kind mem3r and cut3r: images after which the state is reset.", minimum=2
+    )
+
+    def check(self) -> None:
+        if self.kind in RECURRENT and not self.checkpoint:
+            raise ValueError(
+                f"tracking.kind {self.kind} needs weights; name them in tracking.checkpoint"
+            )
 
 
 @dataclass(frozen=True)

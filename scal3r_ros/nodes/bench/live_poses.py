@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ from rosbags.highlevel import AnyReader
 from sensor_msgs.msg import CameraInfo, CompressedImage
 from tf2_msgs.msg import TFMessage
 
-from scal3r_ros import rigid
-from scal3r_ros.mapping.pose_fit import similarity_of_poses
+from scal3r_ros.io.tracked import TrackedImage
+from scal3r_ros.msg import ChunkTrajectory
 from scal3r_ros.nodes.base.conversions import pose_to_matrix, stamp_to_ns, transform_to_matrix
+from scal3r_ros.pipeline.live_score import score_images
 
 NAMESPACE = "/scal3r_live"
 _KINDS = {
@@ -62,7 +64,8 @@ def run(args: argparse.Namespace) -> None:
     process = subprocess.Popen(command)
     rclpy.init()
     try:
-        heard = Player(rclpy.create_node("player", namespace=NAMESPACE)).play(recording, args.rate)
+        player = Player(rclpy.create_node("player", namespace=NAMESPACE))
+        heard = player.play(recording, args.rate)
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(_PATIENCE)
@@ -86,6 +89,23 @@ def read(bag: Path) -> dict[str, list]:
     return found
 
 
+@dataclass
+class Heard:
+    """What came back; times are monotonic seconds."""
+
+    sent: dict[int, float] = field(default_factory=dict)
+    """When each image was sent, by stamp."""
+    poses: dict[int, tuple[float, np.ndarray]] = field(default_factory=dict)
+    """Seconds until its pose was heard, and T_map_camera."""
+    first_chunk: float | None = None
+    """When the first chunk's trajectory was heard."""
+
+    @property
+    def live(self) -> set[int]:
+        """Images whose pose came before a chunk could tell it."""
+        return {stamp for stamp, (late, _) in self.poses.items() if late < 1.0}
+
+
 class Player:
     """Sends a recording at its own pace and notes when poses of its images are heard."""
 
@@ -94,12 +114,12 @@ class Player:
         self._executor.add_node(node)
         self._images = node.create_publisher(CompressedImage, "image/compressed", 10)
         self._info = node.create_publisher(CameraInfo, "camera_info", 10)
-        self._sent: dict[int, float] = {}
-        self._heard: dict[int, tuple[float, np.ndarray]] = {}
+        self._heard = Heard()
         node.create_subscription(TFMessage, "/tf", self._note, 500)
+        node.create_subscription(ChunkTrajectory, "mapping_node/trajectory", self._note_chunk, 50)
 
-    def play(self, recording: dict[str, list], rate: float) -> dict[int, tuple[float, np.ndarray]]:
-        """By stamp: seconds until the pose was heard, and T_map_camera."""
+    def play(self, recording: dict[str, list], rate: float) -> Heard:
+        """All images of it."""
         deadline = time.monotonic() + _PATIENCE
         while not self._images.get_subscription_count():
             if time.monotonic() > deadline:
@@ -112,16 +132,21 @@ class Player:
             self._spin(began + (stamp - first) * 1e-9 / rate - time.monotonic())
             self._info.publish(info)
             self._images.publish(image)
-            self._sent[stamp] = time.monotonic()
+            self._heard.sent[stamp] = time.monotonic()
         self._spin(5.0)
         return self._heard
 
     def _note(self, message: TFMessage) -> None:
+        sent, poses = self._heard.sent, self._heard.poses
         for transform in message.transforms:
             stamp = stamp_to_ns(transform.header.stamp)
-            if stamp in self._sent and stamp not in self._heard:
-                late = time.monotonic() - self._sent[stamp]
-                self._heard[stamp] = late, transform_to_matrix(transform)
+            if stamp in sent and stamp not in poses:
+                late = time.monotonic() - sent[stamp]
+                poses[stamp] = late, transform_to_matrix(transform)
+
+    def _note_chunk(self, message: ChunkTrajectory) -> None:
+        if self._heard.first_chunk is None:
+            self._heard.first_chunk = time.monotonic()
 
     def _spin(self, seconds: float) -> None:
         deadline = time.monotonic() + max(seconds, 0.001)
@@ -129,44 +154,31 @@ class Player:
             self._executor.spin_once(timeout_sec=left)
 
 
-def evaluate(
-    truth: dict[int, np.ndarray], heard: dict[int, tuple[float, np.ndarray]]
-) -> dict[str, Any]:
-    """Figures of a live trajectory; poses that came later than a second are those of chunks."""
-    live = {stamp: pose for stamp, (late, pose) in heard.items() if late < 1.0 and stamp in truth}
-    stamps = sorted(live)
-    path = np.stack([truth[stamp] for stamp in sorted(truth)])[:, :3, 3]
-    length = float(np.linalg.norm(np.diff(path, axis=0), axis=1).sum())
-    if len(stamps) < 3:
-        return {"live": len(stamps), "chunks": len(heard), "path": length}
-    mine, theirs = np.stack([live[s] for s in stamps]), np.stack([truth[s] for s in stamps])
-    spread = [np.linalg.norm(p[:, :3, 3] - p[:, :3, 3].mean(axis=0)) for p in (theirs, mine)]
-    S = similarity_of_poses(theirs, mine, spread[0] / spread[1])
-    aligned = S.move_pose(mine)
-    error = np.linalg.norm(aligned[:, :3, 3] - theirs[:, :3, 3], axis=1)
-    late = np.array([heard[stamp][0] for stamp in stamps])
-    after = [stamp for stamp in truth if stamp >= stamps[0]]
-    return {
-        "images": len(truth),
-        "live": len(stamps),
-        "share_after_first": len(stamps) / len(after),
-        "first_after_s": (stamps[0] - min(truth)) * 1e-9,
-        "latency_ms_median_p95": np.round(1e3 * np.percentile(late, [50, 95]), 1).tolist(),
-        "ate_rmse": float(np.sqrt(np.square(error).mean())),
-        "ate_of_path": float(np.sqrt(np.square(error).mean()) / length),
-        "path": length,
-        "largest_step": _largest_step(aligned, theirs, np.array(stamps)),
+def evaluate(truth: dict[int, np.ndarray], heard: Heard) -> dict[str, Any]:
+    """Figures of a live trajectory, over the images sent after the first chunk was heard of; what
+    came later than a second is the pose of a chunk."""
+    images = [
+        TrackedImage(stamp, *heard.poses[stamp]) if stamp in heard.live else TrackedImage(stamp)
+        for stamp in sorted(heard.sent)
+        if heard.first_chunk is not None and heard.sent[stamp] >= heard.first_chunk
+    ]
+    result = {"images": len(heard.sent), "after_first_chunk": len(images)}
+    if len([image for image in images if image.T_map_camera is not None]) < 3:
+        return result | {"live": 0}
+    stamps = np.array(sorted(truth), np.int64)
+    score = score_images(images, stamps, np.stack([truth[s] for s in stamps.tolist()]))
+    return result | {
+        "share": round(score.share, 4),
+        "latency_ms_median_p95": [
+            round(1e3 * score.latency_median, 1),
+            round(1e3 * score.latency_p95, 1),
+        ],
+        "path": round(score.path_length, 3),
+        "ate_rmse": round(score.ate_rmse, 4),
+        "ate_percent": round(score.ate_percent, 3),
+        "rpe_1s": [round(score.rpe_translation, 4), round(score.rpe_rotation_deg, 3)],
+        "largest_step": [round(score.largest_step[0], 4), round(score.largest_step[1], 3)],
     }
-
-
-def _largest_step(mine: np.ndarray, truth: np.ndarray, stamps: np.ndarray) -> list[float]:
-    """Largest error of the motion between neighbouring images: distance, degrees."""
-    near = np.diff(stamps) < 0.2e9
-    moves = [(rigid.inverse(T[:-1]) @ T[1:])[near] for T in (mine, truth)]
-    rest = rigid.inverse(moves[1]) @ moves[0]
-    cosine = (np.trace(rest[:, :3, :3], axis1=1, axis2=2) - 1) / 2
-    angle = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
-    return [float(np.linalg.norm(rest[:, :3, 3], axis=1).max()), float(angle.max())]
 
 
 if __name__ == "__main__":

@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from scal3r_ros.io.exports.formats import check_names, write
+from scal3r_ros.io.tracked import write_tracked
 from scal3r_ros.nodes.mapping.services import NotPossible
 from scal3r_ros.pipeline.save import EXPORTS, check_target
+
+TRACKED = "tracked.csv"
+"""Of an export: the pose of every image as it was published."""
 
 
 class MapCommands:
@@ -103,6 +107,10 @@ class MapCommands:
 
             written = write(mapper.view(), folder, formats) if formats else export(mapper, folder)
             files = [str(file) for file in written]
+            tracking = self._session.tracking
+            if not formats and tracking is not None and tracking.record:
+                files.append(str(folder / TRACKED))
+                write_tracked(files[-1], list(tracking.record))
             return {"message": f"{len(files)} files in {folder}", "files": files}
 
         return self._submit("export", run, reads=True)

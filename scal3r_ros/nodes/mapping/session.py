@@ -121,12 +121,14 @@ class MappingSession:
         """Stop threads, save if asked to, free everything; returns what could not be stopped."""
         self.set_accepting(False)
         self.input.release_held()
+        if self.tracking is not None:
+            self.tracking.ask_to_stop()  # it ends while the worker is waited for
         left_behind = []
         last = self.commands.last_save if save else None
         if not self.worker.stop(self.config.worker.stop_timeout, last):
             left_behind.append("the network's computation")
         self._tell_unmapped()
-        if self.tracking is not None and not self.tracking.stop(timeout=0.5):
+        if self.tracking is not None and not self.tracking.stop(timeout=2.0):
             left_behind.append("a live pose")
         if not self.publisher.stop(timeout=0.5):
             left_behind.append("a publication")

@@ -15,19 +15,22 @@ from collections.abc import Callable
 import numpy as np
 
 from scal3r_ros.io.stretch import Stretch
+from scal3r_ros.io.tracked import TrackedImage
 from scal3r_ros.nodes.base.conversions import odometry_message
-from scal3r_ros.nodes.base.node_config import NodeConfig
+from scal3r_ros.nodes.base.node_config import RECURRENT, NodeConfig
 from scal3r_ros.nodes.input.frame_decoder import decode
 from scal3r_ros.nodes.input.frame_queue import Ticket
 from scal3r_ros.nodes.mapping.worker import Output
 from scal3r_ros.records import ChunkPrediction, ScaleEstimate
 from scal3r_ros.tracking.features import FeatureTracker
-from scal3r_ros.tracking.interface import Submap, TrackingLost
+from scal3r_ros.tracking.interface import LiveTracker, Submap, TrackingLost
 from scal3r_ros.tracking.live_pose import LivePose, LivePoses
 from scal3r_ros.tracking.submaps import submap_of
 
 _WAITING = 8
 """Images that wait at most."""
+_RECORDED = 100_000
+"""Images whose live poses are remembered for `~/export`: about an hour at 30 Hz."""
 
 
 class LiveTracking:
@@ -36,7 +39,7 @@ class LiveTracking:
     def __init__(
         self,
         config: NodeConfig,
-        poses: LivePoses,
+        make_poses: Callable[[], LivePoses],
         publish: Callable[[LivePose, ScaleEstimate], None],
         logger,
     ) -> None:
@@ -46,23 +49,30 @@ class LiveTracking:
         """Why there is no pose for the newest image; empty when there is one."""
         self.latency: deque[float] = deque(maxlen=200)
         """Seconds from the arrival of an image to its pose, the newest ones."""
-        self._poses, self._publish, self._logger = poses, publish, logger
+        self.record: deque[TrackedImage] = deque(maxlen=_RECORDED)
+        """What was told of every image since the first chunk, for `~/export`."""
+        self._make_poses, self._publish, self._logger = make_poses, publish, logger
         self._changed = threading.Condition()
         self._images: deque[tuple[float, Ticket]] = deque()
         self._submap: Submap | None = None
         self._scale = ScaleEstimate()
-        self._left_map = self._stopping = False
+        self._left_map = self._stopping = self._mapped = False
         self._number, self._stretch = 0, Stretch()
         self._thread = threading.Thread(target=self._run, name="tracking", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self, timeout: float) -> bool:
-        """End the thread; False if it is still busy after `timeout` seconds."""
+    def ask_to_stop(self) -> None:
+        """Take no more images: the thread ends behind the one in hand. Never waits."""
         with self._changed:
             self._stopping = True
+            self._images.clear()
             self._changed.notify()
+
+    def stop(self, timeout: float) -> bool:
+        """End the thread; False if it is still busy after `timeout` seconds."""
+        self.ask_to_stop()
         if self._thread.ident is None:
             return True
         self._thread.join(timeout)
@@ -71,8 +81,10 @@ class LiveTracking:
     def put(self, ticket: Ticket) -> None:
         """The next image, not decoded yet; never waits."""
         with self._changed:
+            if self._stopping:
+                return
             if len(self._images) >= _WAITING:
-                self._images.popleft()
+                self._note(TrackedImage(self._images.popleft()[1].stamp_ns))
                 self.counts["dropped"] += 1
             self._images.append((time.monotonic(), ticket))
             self._changed.notify()
@@ -93,14 +105,21 @@ class LiveTracking:
         submap = submap_of(prediction, update.poses, scale)
         if submap is not None:
             with self._changed:
-                self._submap = submap
+                self._submap, self._mapped = submap, True
 
     def _leave_map(self) -> None:
         """Forget the submap that live poses refer to: the map is another one, or in other units."""
         with self._changed:
-            self._submap, self._left_map = None, True
+            self._submap, self._left_map, self._mapped = None, True, False
+            self.record.clear()
 
     def _run(self) -> None:
+        try:
+            self._poses = self._make_poses()  # weights may take seconds
+        except (ValueError, OSError, RuntimeError) as error:
+            self.lost = f"tracking cannot begin: {error}"
+            self._logger.error(self.lost)
+            return
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._images or self._stopping)
@@ -130,11 +149,19 @@ class LiveTracking:
         except (ValueError, TrackingLost) as problem:
             self.counts["lost"] += 1
             self.lost = str(problem)
+            self._note(TrackedImage(ticket.stamp_ns))
             return
         self.counts["tracked"] += 1
         self.lost = ""
         self._publish(pose, scale)
-        self.latency.append(time.monotonic() - arrived)
+        seconds = time.monotonic() - arrived
+        self.latency.append(seconds)
+        self._note(TrackedImage(ticket.stamp_ns, seconds, pose.T_map_camera))
+
+    def _note(self, image: TrackedImage) -> None:
+        """Before the first chunk there is nothing to tell poses of."""
+        if self._mapped:
+            self.record.append(image)
 
 
 class LiveOutput:
@@ -165,6 +192,28 @@ def open_tracking(session) -> LiveTracking | None:
     config = session.config
     if config.tracking.kind == "none" or config.tf.mode == "map_to_odom":
         return None
-    poses = LivePoses(FeatureTracker())
     output = LiveOutput(config, session)
-    return LiveTracking(config, poses, output, session.node.get_logger())
+    return LiveTracking(
+        config, lambda: LivePoses(open_tracker(config)), output, session.node.get_logger()
+    )
+
+
+def open_tracker(config: NodeConfig) -> LiveTracker:
+    """What `tracking.kind` names; raises `ValueError` for weights of the other network."""
+    tracking = config.tracking
+    if tracking.kind not in RECURRENT:
+        return FeatureTracker()
+    from scal3r_ros.networks.mem3r.checkpoint import load_network
+    from scal3r_ros.reconstruct.devices import resolve_device
+    from scal3r_ros.tracking.recurrent import RecurrentTracker
+    from scal3r_ros.tracking.recurrent_live import RecurrentLiveTracker
+
+    device = resolve_device(config.model.device)
+    network = load_network(tracking.checkpoint, device)
+    found = "cut3r" if network.uses_slots else "mem3r"
+    if found != tracking.kind:
+        raise ValueError(
+            f"{tracking.checkpoint} holds weights of {found}; set tracking.kind to {found}"
+        )
+    tracker = RecurrentTracker(network, tracking.rule, str(device))
+    return RecurrentLiveTracker(tracker, tracking.block)

@@ -1,5 +1,6 @@
 """The tracking thread: images and a mapped chunk in, stamped poses out; what leaves the map."""
 
+import threading
 import time
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from scal3r_ros.io.calibration import Calibration
 from scal3r_ros.nodes.base.conversions import fill, header
 from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.nodes.input.frame_queue import Ticket
-from scal3r_ros.nodes.tracking.live import LiveTracking, open_tracking
+from scal3r_ros.nodes.tracking.live import LiveTracking, open_tracker, open_tracking
 from scal3r_ros.options import from_dict
 from scal3r_ros.records import ChunkPrediction, MapUpdate, ScaleEstimate, TrajectoryPose
 from scal3r_ros.tracking.features import FeatureTracker
@@ -78,7 +79,10 @@ def tracking():
     heard = []
     logger = SimpleNamespace(error=lambda text, **_: heard.append(text))
     thread = LiveTracking(
-        NodeConfig(), LivePoses(FeatureTracker()), lambda pose, _: heard.append(pose), logger
+        NodeConfig(),
+        lambda: LivePoses(FeatureTracker()),
+        lambda pose, _: heard.append(pose),
+        logger,
     )
     thread.start()
     yield thread, heard
@@ -103,6 +107,53 @@ def test_images_get_poses_once_a_chunk_is_mapped(walk, tracking):
     thread.put(ticket(room, COUNT, views[-1][0]))
     settled(thread, COUNT + 1)
     assert len(heard) == told and thread.lost
+    assert not thread.record
+
+
+def test_what_was_told_is_on_record_from_the_first_chunk_on(walk, tracking):
+    room, poses, views = walk
+    thread, heard = tracking
+    for i in range(14, COUNT):
+        if i == 18:
+            thread.deliver(*mapped(room, poses, views))
+        thread.put(ticket(room, i, views[i][0]))
+        settled(thread, i - 13)
+    assert [image.stamp_ns for image in thread.record] == [stamp(i) for i in range(18, COUNT)]
+    assert not any(image.T_map_camera is not None for image in thread.record)  # began at no image
+
+
+def test_stops_at_once_with_images_waiting(walk):
+    room, _, views = walk
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow_start():
+        entered.set()
+        go_on.wait(10.0)
+        return LivePoses(FeatureTracker())
+
+    logger = SimpleNamespace(error=print)
+    thread = LiveTracking(NodeConfig(), slow_start, lambda pose, _: None, logger)
+    thread.start()
+    for i in range(8):
+        thread.put(ticket(room, i, views[i][0]))
+    entered.wait(10.0)
+    thread.ask_to_stop()
+    go_on.set()
+    assert thread.stop(timeout=5.0)
+    assert thread.counts["tracked"] + thread.counts["lost"] == 0
+
+
+def test_weights_that_are_not_there_are_said_and_end_it(node):
+    config = from_dict(NodeConfig, {"tracking.kind": "mem3r", "tracking.checkpoint": "/none.pth"})
+    heard = []
+    logger = SimpleNamespace(error=lambda text, **_: heard.append(text))
+    thread = LiveTracking(config, lambda: open_tracker(config), lambda pose, _: None, logger)
+    thread.start()
+    deadline = time.monotonic() + 60.0
+    while not heard and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert "no such checkpoint" in thread.lost and heard
+    assert thread.stop(timeout=5.0)
 
 
 @pytest.mark.parametrize(
