@@ -1,10 +1,12 @@
 """The node under many and under bad messages; at length by `scal3r bench soak` and `fuzz`."""
 
+import json
+
 import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is absent; run the tests with `make test`")
 
-from scal3r_ros.nodes.bench.fuzz import fuzz
+from scal3r_ros.nodes.bench.fuzz import as_json, fuzz
 from scal3r_ros.nodes.bench.fuzz_messages import Fuzzer
 from scal3r_ros.nodes.bench.soak import SoakResult, Window, soak
 
@@ -20,6 +22,7 @@ def test_no_message_ends_the_node_and_each_is_counted(ros_domain, tmp_path, tran
     assert result.counted["failed callbacks"] == 0
     assert 20 < result.mapped == result.counted["decoded"]
     assert result.exit_code == 0
+    assert json.loads(as_json([result]))[0]["sent"] == dict(result.sent)
 
 
 def test_every_frame_of_a_long_run_is_mapped_and_nothing_piles_up(ros_domain, tmp_path):
