@@ -81,7 +81,7 @@ def test_defaults_in_the_front_page_are_the_real_ones():
 def test_services_and_messages_in_the_interface_exist():
     text = (ROOT / "docs" / "interface.md").read_text()
     for name in re.findall(r"scal3r_ros/([A-Z]\w+)", text):
-        files = (ROOT / "msg" / f"{name}.msg", ROOT / "srv" / f"{name}.srv")
+        files = [ROOT / kind / f"{name}.{kind}" for kind in ("msg", "srv", "action")]
         assert any(file.is_file() for file in files), f"docs/interface.md names scal3r_ros/{name}"
 
 

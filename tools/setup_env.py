@@ -232,7 +232,8 @@ def run(command: Iterable[object], venv: Path, name: str) -> None:
 def package_inputs() -> bytes:
     """What the colcon build depends on: build files' and interfaces' contents, modules' names."""
     files = [ROOT / "package.xml", ROOT / "CMakeLists.txt", *(ROOT / "cmake").glob("*")]
-    files += sorted([*(ROOT / "msg").glob("*.msg"), *(ROOT / "srv").glob("*.srv")])
+    kinds = ("msg", "srv", "action")
+    files += sorted(path for kind in kinds for path in (ROOT / kind).glob(f"*.{kind}"))
     linked = [p for d in ("scal3r_ros", "launch", "config") for p in (ROOT / d).rglob("*")]
     names = sorted(str(p) for p in linked if p.is_file() and "__pycache__" not in p.parts)
     return contents(sorted(files)) + "\n".join(names).encode()

@@ -21,9 +21,12 @@ from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.nodes.mapping.commands import MapCommands
 from scal3r_ros.nodes.mapping.health import HealthReport
 from scal3r_ros.nodes.mapping.loading import check_prerequisites, make_mapper
+from scal3r_ros.nodes.mapping.long_work import LongWork
+from scal3r_ros.nodes.mapping.merging import merge_in_background
 from scal3r_ros.nodes.mapping.services import NotPossible, Services
 from scal3r_ros.nodes.mapping.session import MappingSession
 from scal3r_ros.options import from_dict, to_dict
+from scal3r_ros.pipeline.progress import Progress
 from scal3r_ros.reconstruct.factory import preset_for
 
 LIVE = (
@@ -52,6 +55,7 @@ class MappingNode(ManagedNode):
         for sentence in parameters.unknown_overrides(self, NodeConfig()):
             self.get_logger().warning(sentence)
         self.add_on_set_parameters_callback(self._on_parameters)
+        self.long_work = LongWork(self)
         self._map_services = Services(self)
         self._health = HealthReport(self)
         self._housekeeping = self.create_timer(
@@ -112,17 +116,25 @@ class MappingNode(ManagedNode):
     def flush(self) -> Future:
         return self._commands().flush()
 
-    def finalize(self) -> Future:
-        return self._commands().finalize()
+    def starter(self, name: str, request: tuple) -> Callable[[Progress], Future]:
+        """How long work of that name begins; raises `NotPossible`."""
+        commands = self._commands()
+        begin: Callable[..., Future] = {
+            "save_map": commands.save,
+            "finalize": commands.finalize,
+            "export": commands.export,
+            "merge_maps": self._merge_maps,
+        }[name]
+        return lambda progress: begin(*request, progress)
 
-    def save_map(self, path: str) -> Future:
-        return self._commands().save(path)
+    def _merge_maps(self, maps: Sequence[str], out: str, progress: Progress) -> Future:
+        return merge_in_background(self, self._make_mapper, maps, out, progress)
 
     def load_map(self, path: str) -> Future:
         return self._commands().load(path)
 
-    def export(self, path: str, formats: Sequence[str] = ()) -> Future:
-        return self._commands().export(path, formats)
+    def set_mode(self, mode: str) -> Future:
+        return self._commands().set_mode(mode)
 
     def _commands(self) -> MapCommands:
         return self._configured().commands

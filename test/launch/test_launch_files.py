@@ -66,9 +66,20 @@ def overrides(node: Recorded) -> dict:
     return {k: v for part in node.parameters if isinstance(part, dict) for k, v in part.items()}
 
 
-def test_there_are_five():
+def test_there_are_six():
     names = [file.name.split(".")[0] for file in FILES]
-    assert names == ["demo", "mapping", "multi_gpu", "nav2_demo", "offline"]
+    assert names == ["demo", "localisation", "mapping", "multi_gpu", "nav2_demo", "offline"]
+
+
+def test_localisation_takes_a_saved_map_and_leaves_nothing_to_guess(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no saved map"):
+        launched("localisation", map=str(tmp_path))
+    (tmp_path / "map_state.npz").touch()
+    (node,) = nodes(launched("localisation", map=str(tmp_path), tf_mode="map_to_camera")).values()
+    given = overrides(node)
+    assert given["mode"] == "localisation" and given["load_path"] == str(tmp_path)
+    assert given["tf.mode"] == "map_to_camera" and set(given) <= OPTIONS
+    assert node.parameters[0].substitutions[-1] == "localisation.yaml"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -312,7 +323,7 @@ def test_rviz_asks_for_what_is_latched():
     assert config["Visualization Manager"]["Global Options"]["Fixed Frame"] == "map"
 
 
-@pytest.mark.parametrize("name", ["mapping", "demo", "nav2"])
+@pytest.mark.parametrize("name", ["mapping", "demo", "localisation", "nav2"])
 def test_shipped_parameter_files_hold_valid_options(name):
     from scal3r_ros.config import load
 

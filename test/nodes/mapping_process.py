@@ -29,9 +29,9 @@ from std_srvs.srv import SetBool, Trigger
 from tf2_msgs.msg import TFMessage
 from visualization_msgs.msg import MarkerArray
 
-from scal3r_ros.msg import ChunkTrajectory
+from scal3r_ros.msg import ChunkTrajectory, Localisation
 from scal3r_ros.nodes.base.conversions import fill, header, matrix_to_transform
-from scal3r_ros.srv import Export, LoadMap, SaveMap
+from scal3r_ros.srv import Export, LoadMap, SaveMap, SetMode
 
 PATIENCE = 60.0
 """Seconds that a busy machine may take for what an idle one does at once."""
@@ -51,6 +51,7 @@ OUTPUTS = {
     "confidence": (Image, 50),
     "camera_info": (CameraInfo, 50),
     "graph": (MarkerArray, LATCHED),
+    "localisation": (Localisation, LATCHED),
 }
 
 
@@ -122,6 +123,7 @@ class Robot:
             for name, kind in {
                 "reset": Trigger, "set_paused": SetBool, "flush": Trigger, "finalize": Trigger,
                 "save_map": SaveMap, "load_map": LoadMap, "export": Export,
+                "set_mode": SetMode,
                 "change_state": ChangeState, "get_state": GetState,
             }.items()
         }  # fmt: skip
@@ -231,7 +233,7 @@ class Robot:
         heard, since = -1, time.monotonic()
         while time.monotonic() < min(since + seconds, deadline):
             self.executor.spin_once(timeout_sec=0.02)
-            now = sum(len(self.heard[name]) for name in OUTPUTS)
+            now = sum(len(self.heard[name]) for name in OUTPUTS if name != "localisation")
             if now != heard:
                 heard, since = now, time.monotonic()
 

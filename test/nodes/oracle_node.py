@@ -9,6 +9,7 @@ same large chunk every time, `configured` takes the network that the parameters 
 import json
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +21,7 @@ from scal3r_ros.nodes.bench.stub import ConstantReconstructor
 from scal3r_ros.nodes.input.image_input import ImageInput
 from scal3r_ros.nodes.mapping import loading
 from scal3r_ros.nodes.mapping_node import MappingNode, make_executor
-from scal3r_ros.pipeline.mapper import Mapper
+from scal3r_ros.pipeline.localisation import LocalisingMapper
 from scal3r_ros.reconstruct.interface import MemoryState, OutOfDeviceMemory, ReconstructionFailed
 from scal3r_ros.reconstruct.interruptible import InterruptibleReconstructor
 from scal3r_ros.records import Chunk, ChunkPrediction
@@ -28,7 +29,7 @@ from scal3r_ros.records import Chunk, ChunkPrediction
 DEFAULTS = {
     "frames": 60, "length": 30.0, "width": 64, "height": 48, "route": "EN", "wobble": 0.0,
     "seconds": 0.0, "load_seconds": 0.0, "constant": False, "fits": 10**6, "fail_from": 10**6,
-    "slow_from": 0, "drift": 0.0,
+    "slow_from": 0, "drift": 0.0, "finalize_seconds": 0.0,
     "configured": False,
 }  # fmt: skip
 
@@ -66,10 +67,12 @@ class StampOracle(OracleReconstructor):
             self.chunks.append(chunk)
         return replace(super().reconstruct(known, contribute), frame_ids=chunk.frame_ids)
 
-    def finalize(self) -> list[ChunkPrediction]:
+    def finalize(self) -> Iterator[ChunkPrediction]:
         """The same chunks, as a memory that knows the whole run would see them: without drift."""
         self.spoil = Spoil()
-        return [self.reconstruct(chunk, contribute=False) for chunk in self.chunks]
+        for chunk in self.chunks:
+            time.sleep(self.options["finalize_seconds"])
+            yield self.reconstruct(chunk, contribute=False)
 
     def state(self) -> MemoryState:
         return MemoryState(
@@ -86,7 +89,7 @@ class Watch:
 
     def __init__(self) -> None:
         self.busy, self.counts = False, {"callbacks": 0, "while_busy": 0}
-        on_image, add = ImageInput._on_image, Mapper.add
+        on_image, add = ImageInput._on_image, LocalisingMapper.add
 
         def counted(receiver, message):
             self.counts["callbacks"] += 1
@@ -100,7 +103,7 @@ class Watch:
             finally:
                 self.busy = False
 
-        ImageInput._on_image, Mapper.add = counted, watched
+        ImageInput._on_image, LocalisingMapper.add = counted, watched
 
 
 def main() -> int:
@@ -114,7 +117,7 @@ def main() -> int:
         constant = options["constant"]
         inner = ConstantReconstructor() if constant else StampOracle(options)
         reconstructor = InterruptibleReconstructor(inner)
-        return Mapper(config, reconstructor), reconstructor
+        return LocalisingMapper(config, reconstructor), reconstructor
 
     class WatchedNode(MappingNode):
         def stop(self) -> None:

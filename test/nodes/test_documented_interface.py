@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 pytest.importorskip("rclpy", reason="rclpy is absent; run the tests with `make test`")
+from rclpy.action import get_action_server_names_and_types_by_node
 from rclpy.qos import (
     DurabilityPolicy,
     QoSCompatibility,
@@ -21,6 +22,8 @@ from rclpy.qos import (
 pytestmark = pytest.mark.ros
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "interface.md"
+HIDDEN = "/_action/"
+"""What an action is made of."""
 OF_EVERY_NODE = {"/rosout", "/parameter_events", "/mapping_node/transition_event"}
 
 
@@ -36,12 +39,18 @@ def resolved(name: str) -> str:
 
 
 def named(found) -> dict[str, str]:
-    """Resolved names to message types, without what rclpy adds to every node."""
+    """Resolved names to message types, without what rclpy adds to every node and every action."""
     return {
         name: types[0].rsplit("/", 1)[1]
         for name, types in found
-        if name not in OF_EVERY_NODE and "rcl_interfaces" not in types[0]
+        if name not in OF_EVERY_NODE and "rcl_interfaces" not in types[0] and HIDDEN not in name
     }
+
+
+def actions_of(node) -> dict[str, str]:
+    """Resolved names to types of the actions that `mapping_node` serves."""
+    found = get_action_server_names_and_types_by_node(node, "mapping_node", "/")
+    return {name: types[0].rsplit("/", 1)[1] for name, types in found}
 
 
 def check_displays(node, inputs: set[str]) -> None:
@@ -94,6 +103,7 @@ def test_the_interface_is_that_of_its_page_and_of_rviz(start_mapping, make_robot
     node = make_robot({}, listen=False).node
     inputs, outputs = tables("Topics")
     expected = {
+        "actions": {resolved(name): kind for table in tables("Actions") for name, kind in table},
         "publishers": {resolved(name): kind for name, kind in outputs},
         "subscribers": {resolved(name): kind for name, kind in inputs} | {
             "/tf": "TFMessage", "/tf_static": "TFMessage",
@@ -108,6 +118,7 @@ def test_the_interface_is_that_of_its_page_and_of_rviz(start_mapping, make_robot
             continue
         of_node = ("mapping_node", "/")
         found = {
+            "actions": actions_of(node),
             "publishers": named(node.get_publisher_names_and_types_by_node(*of_node)),
             "subscribers": named(node.get_subscriber_names_and_types_by_node(*of_node)),
             "services": {

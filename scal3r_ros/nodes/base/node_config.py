@@ -321,6 +321,15 @@ class NodeConfig(Config):
     autostart: bool = option(
         True, "Configure and activate at start, for use without a lifecycle manager."
     )
+    mode: str = option(
+        "mapping",
+        "What the node begins with: mapping, or localisation in a map that stays as it is. "
+        "`~/set_mode` changes it, `~/localisation` tells it.",
+        choices=("mapping", "localisation"),
+    )
+    load_path: str = option(
+        "", "Saved map to load when the node is configured; empty begins with an empty map."
+    )
     executor: str = option(
         "single",
         "Executor of the callbacks; multi has four threads and is for comparison.",

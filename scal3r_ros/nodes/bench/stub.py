@@ -19,7 +19,7 @@ from scal3r_ros.nodes.base.conversions import stamp_to_ns
 from scal3r_ros.nodes.base.managed_node import run
 from scal3r_ros.nodes.input.image_input import ImageInput
 from scal3r_ros.nodes.mapping_node import MappingNode, make_executor
-from scal3r_ros.pipeline.mapper import Mapper
+from scal3r_ros.pipeline.localisation import LocalisingMapper
 from scal3r_ros.reconstruct.interface import MemoryState, ReconstructionFailed
 from scal3r_ros.reconstruct.interruptible import InterruptibleReconstructor
 from scal3r_ros.records import Chunk, ChunkPrediction
@@ -105,7 +105,7 @@ def maker(seconds: float, rows: int) -> Callable:
 
     def make_stub(node, config):
         reconstructor = InterruptibleReconstructor(ConstantReconstructor(seconds, rows))
-        return Mapper(config, reconstructor), reconstructor
+        return LocalisingMapper(config, reconstructor), reconstructor
 
     return make_stub
 

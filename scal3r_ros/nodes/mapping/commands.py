@@ -11,6 +11,8 @@ from typing import Any
 from scal3r_ros.io.exports.formats import check_names, write
 from scal3r_ros.io.tracked import write_tracked
 from scal3r_ros.nodes.mapping.services import NotPossible
+from scal3r_ros.pipeline.localisation import MAPPING
+from scal3r_ros.pipeline.progress import Progress
 from scal3r_ros.pipeline.save import EXPORTS, check_target
 
 TRACKED = "tracked.csv"
@@ -58,7 +60,7 @@ class MapCommands:
 
         return self._submit("flush", run)
 
-    def finalize(self) -> Future:
+    def finalize(self, progress: Progress) -> Future:
         """Recompute what the network's memory can improve in hindsight."""
         mode = self._session.config.memory.mode
         if mode != "finalize":
@@ -67,16 +69,25 @@ class MapCommands:
 
         def run(mapper: Any) -> dict:
             self._worker.process_queue()
-            updates = [*mapper.flush(), *mapper.finalize()]
-            self._worker.deliver(updates, final=True)
-            return {"message": f"finalized at revision {mapper.map_revision}"}
+            updates = mapper.flush()
+            try:
+                updates += mapper.finalize(progress)
+            finally:
+                self._worker.deliver([*updates, *mapper.take_updates()], final=True)
+            revision = mapper.map_revision
+            return {"message": f"finalized at revision {revision}", "map_revision": revision}
 
         return self._submit("finalize", run)
 
-    def save(self, path: str) -> Future:
+    def save(self, path: str, progress: Progress) -> Future:
         """Write map, trajectory, graph and memory together."""
         folder = self.folder(path)
-        return self._submit("save_map", lambda mapper: self._save(mapper, folder), reads=True)
+
+        def run(mapper: Any) -> dict:
+            progress.at("writing")
+            return self._save(mapper, folder)
+
+        return self._submit("save_map", run, reads=True)
 
     def load(self, path: str) -> Future:
         """Replace the map by a saved one, and forget what waits; nothing changes if that fails."""
@@ -97,7 +108,25 @@ class MapCommands:
 
         return self._submit("load_map", run)
 
-    def export(self, path: str, formats: Sequence[str] = ()) -> Future:
+    def set_mode(self, mode: str) -> Future:
+        """Map on, or leave the map as it is and tell where in it the camera is."""
+
+        def run(mapper: Any) -> dict:
+            mapper.set_mode(mode)
+            self._worker.follow(mapper.last_stamp_ns)
+            self._worker.deliver(replaced=True, final=True)
+            return {"message": f"mode is {mapper.mode}"}
+
+        return self._submit("set_mode", run)
+
+    def begin(self, load_path: str, mode: str) -> None:
+        """What the node starts with; a failure is logged and leaves an empty map."""
+        asked = [self.load(load_path)] if load_path else []
+        asked += [self.set_mode(mode)] if mode != MAPPING else []
+        for future in asked:
+            future.add_done_callback(self._report_beginning)
+
+    def export(self, path: str, formats: Sequence[str], progress: Progress) -> Future:
         """Write the map for other programs, by default trajectory, cloud and report."""
         folder = self.folder(path) if path else self.folder("") / EXPORTS
         check_names(formats)
@@ -105,7 +134,11 @@ class MapCommands:
         def run(mapper: Any) -> dict:
             from scal3r_ros.pipeline.export import export
 
-            written = write(mapper.view(), folder, formats) if formats else export(mapper, folder)
+            progress.at("writing")
+            if formats:
+                written = write(mapper.view(), folder, formats)
+            else:
+                written = export(mapper, folder, progress=progress)
             files = [str(file) for file in written]
             tracking = self._session.tracking
             if not formats and tracking is not None and tracking.record:
@@ -125,7 +158,7 @@ class MapCommands:
 
     def last_save(self, mapper: Any) -> None:
         """The save on shutdown, on the worker's thread."""
-        if len(mapper.trajectory()):
+        if len(mapper.trajectory()) and mapper.mode == MAPPING:
             answer = self._save(mapper, self.folder(""))
             self.saved_at_end = True
             self._session.node.get_logger().info(answer["message"])
@@ -141,9 +174,11 @@ class MapCommands:
             return
         if self._autosave is not None and not self._autosave.done():
             return
+        if mapper.mode != MAPPING:
+            return
         self._saved_at = time.monotonic()
         if (mapper.map_revision, mapper.next_frame_id) != self._saved:
-            self._autosave = self.save("")
+            self._autosave = self.save("", Progress())
             self._autosave.add_done_callback(self._report_autosave)
 
     def folder(self, path: str) -> Path:
@@ -177,6 +212,13 @@ class MapCommands:
             "path": str(folder),
             "map_revision": mapper.map_revision,
         }
+
+    def _report_beginning(self, done: Future) -> None:
+        logger = self._session.node.get_logger()
+        if done.exception() is not None:
+            logger.error(f"the node begins without what was asked for: {done.exception()}")
+        else:
+            logger.info(done.result()["message"])
 
     def _report_autosave(self, done: Future) -> None:
         if done.exception() is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from scal3r_ros.pipeline.localisation import Whereabouts
 from scal3r_ros.records import ScaleEstimate
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -200,6 +201,28 @@ def map_concern(points: int, nbytes: int, budget_mb: float, revision: int, frame
         "alignment": alignment,
     }
     return Concern("map", findings, values)
+
+
+def localisation_concern(
+    mode: str, known: Whereabouts | None, active: bool, now_ns: int
+) -> Concern:
+    """Whether the camera's place in the map is known; if not, since when and why."""
+    values: dict[str, object] = {"mode": mode}
+    if known is None:
+        return Concern("localisation", [], values)
+    lost = known.state != "localised"
+    seconds = max(now_ns - known.since_ns, 0) * 1e-9 if known.since_ns else 0.0
+    values |= {
+        "state": known.state,
+        "since [s]": f"{known.since_ns * 1e-9:.3f}",
+        "for [s]": f"{seconds:.1f}",
+        "reason": known.reason,
+        "compared": known.compared or "nothing yet",
+        "last tied to the map [s]": f"{known.checked_ns * 1e-9:.3f}",
+        "sigma": f"{np.sqrt(np.trace(known.covariance_at(now_ns)[:3, :3])):.3g}",
+    }
+    text = f"lost for {seconds:.1f} s: {known.reason}; nothing goes to /tf"
+    return Concern("localisation", [(WARN, text)] if lost and active else [], values)
 
 
 def scale_concern(scale: ScaleEstimate) -> Concern:

@@ -38,7 +38,7 @@ class HealthReport:
 
     def _without_session(self) -> list[Concern]:
         message = f"{self._node.lifecycle_state}: trigger configure and activate"
-        names = ("input", "inference", "gpu", "map", "scale", "time", "tf")
+        names = ("input", "inference", "gpu", "map", "localisation", "scale", "time", "tf")
         return [Concern(name, [(diagnostics.OK, message)]) for name in names]
 
     def _concerns(self, session) -> list[Concern]:
@@ -50,6 +50,7 @@ class HealthReport:
                 gpu_memory(), session.config.model.device, session.worker.counts
             ),
             self._map(session),
+            self._localisation(session, active),
             diagnostics.scale_concern(
                 session.worker.mapper.scale if session.worker.mapper else ScaleEstimate()
             ),
@@ -89,7 +90,8 @@ class HealthReport:
 
     def _input(self, session, active: bool) -> Concern:
         counts: Counter[str] = Counter()
-        rooms = (session.input.trouble, session.side_inputs.trouble, session.transforms.trouble)
+        rooms = (session.input.trouble, session.side_inputs.trouble, session.transforms.trouble,
+                 session.initial_pose.trouble)  # fmt: skip
         parts = (session.input.counts, session.frames.counts, session.worker.counts)
         for part in (*parts, *(room.counts for room in rooms)):
             counts.update(snapshot(part))
@@ -157,6 +159,11 @@ class HealthReport:
             mapper.next_frame_id,
             options.alignment,
         )
+
+    def _localisation(self, session, active: bool) -> Concern:
+        mapper = session.worker.mapper
+        mode, known = ("mapping", None) if mapper is None else (mapper.mode, mapper.whereabouts)
+        return diagnostics.localisation_concern(mode, known, active, session.input.stream_now())
 
     def _time(self, session) -> Concern:
         counts = {**session.input.guard.counts, "gap": session.input.gate.counts["gap"]}

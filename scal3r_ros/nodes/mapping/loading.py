@@ -44,7 +44,7 @@ def check_prerequisites(config: NodeConfig) -> None:
 
 def make_mapper(node: Any, config: NodeConfig) -> tuple[Any, InterruptibleReconstructor]:
     """Load the network and build the mapper; takes seconds, runs on the worker's thread."""
-    from scal3r_ros.pipeline.mapper import Mapper
+    from scal3r_ros.pipeline.localisation import LocalisingMapper
     from scal3r_ros.reconstruct.factory import known_limits
 
     node.get_logger().info(f"reconstructor {choose(config).reason}")
@@ -52,7 +52,7 @@ def make_mapper(node: Any, config: NodeConfig) -> tuple[Any, InterruptibleRecons
     if limits:
         node.get_logger().warning(limits)
     reconstructor = InterruptibleReconstructor(open_reconstructor(node, config), limits)
-    return Mapper(config, reconstructor), reconstructor
+    return LocalisingMapper(config, reconstructor), reconstructor
 
 
 def open_reconstructor(node: Any, config: NodeConfig) -> Any:

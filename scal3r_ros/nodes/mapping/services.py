@@ -10,7 +10,8 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.task import Future as RosFuture
 from std_srvs.srv import SetBool, Trigger
 
-from scal3r_ros.srv import Export, LoadMap, SaveMap
+from scal3r_ros.nodes.mapping.long_work import PATIENCE
+from scal3r_ros.srv import Export, LoadMap, SaveMap, SetMode
 
 
 class NotPossible(RuntimeError):
@@ -20,8 +21,8 @@ class NotPossible(RuntimeError):
 class Services:
     """Exist from construction on and answer in every lifecycle state.
 
-    The node offers `reset_map`, `set_paused`, `flush`, `finalize`, `save_map`, `load_map` and
-    `export`; all but `set_paused` return a future of the worker.
+    The node offers `reset_map`, `set_paused`, `flush`, `finalize`, `save_map`, `load_map`,
+    `export` and `set_mode`; all but `set_paused` return a future of the worker.
     """
 
     def __init__(self, node) -> None:
@@ -35,6 +36,7 @@ class Services:
             (SaveMap, "~/save_map", self._save_map),
             (LoadMap, "~/load_map", self._load_map),
             (Export, "~/export", self._export),
+            (SetMode, "~/set_mode", self._set_mode),
         ):
             node.create_service(kind, name, handler, callback_group=group)
 
@@ -53,25 +55,41 @@ class Services:
         return await self._answer(response, self._node.flush)
 
     async def _finalize(self, request, response):
-        return await self._answer(response, self._node.finalize)
+        return await self._begin("finalize", (), response)
 
     async def _save_map(self, request, response):
-        return await self._answer(response, lambda: self._node.save_map(request.path))
+        return await self._begin("save_map", (request.path,), response)
 
     async def _load_map(self, request, response):
         return await self._answer(response, lambda: self._node.load_map(request.path))
 
+    async def _set_mode(self, request, response):
+        return await self._answer(response, lambda: self._node.set_mode(request.mode))
+
     async def _export(self, request, response):
-        return await self._answer(
-            response, lambda: self._node.export(request.path, request.formats)
-        )
+        return await self._begin("export", (request.path, tuple(request.formats)), response)
+
+    async def _begin(self, name: str, request: tuple, response) -> Any:
+        """Long work: answered if it ends soon; else the caller is told that it goes on."""
+        long_work = self._node.long_work
+        try:
+            work = long_work.begin(name, request, self._node.starter(name, request))
+            if not await long_work.ended_within(work, PATIENCE):
+                response.success, response.message = False, work.sentence
+                return response
+        except Exception as error:  # the border to the caller, who is told
+            self._node.get_logger().warning(f"service failed: {error}")
+            response.success, response.message = False, str(error) or type(error).__name__
+            return response
+        return await self._answer(response, lambda: work.future)
 
     async def _answer(self, response, request: Callable[[], Future]) -> Any:
         """Fill `response` from the dictionary of fields that the worker returns."""
         try:
             done: Any = await awaitable(request(), self._node.executor)
             for name, value in done.result().items():
-                setattr(response, name, value)
+                if hasattr(response, name):
+                    setattr(response, name, value)
             response.success = True
         except Exception as error:  # the border to the caller, who is told
             self._node.get_logger().warning(f"service failed: {error}")

@@ -14,6 +14,7 @@ from scal3r_ros.nodes.input.frame_queue import FrameQueue
 from scal3r_ros.nodes.input.image_input import ImageInput
 from scal3r_ros.nodes.input.side_inputs import SideInputs
 from scal3r_ros.nodes.mapping.commands import MapCommands
+from scal3r_ros.nodes.mapping.localisation import InitialPose, LocalisationStatus
 from scal3r_ros.nodes.mapping.worker import MappingWorker, Output
 from scal3r_ros.nodes.output.earth_frame import EarthFrame
 from scal3r_ros.nodes.output.floor_output import FloorOutput
@@ -64,6 +65,8 @@ class MappingSession:
             node, config, self.transforms, self.worker, lambda: self.input.camera_frame
         )
         self.commands = MapCommands(self)
+        self.status = LocalisationStatus(self)
+        self.initial_pose = InitialPose(self)
         self.view = open_view(config, node.get_logger())
         self._jump_handle = node.get_clock().create_jump_callback(
             JumpThreshold(
@@ -89,6 +92,7 @@ class MappingSession:
         """Start the threads; the worker begins to load the network."""
         self.publisher.start()
         self.worker.start()
+        self.commands.begin(self.config.load_path, self.config.mode)
         if self.tracking is not None:
             self.tracking.start()
 
@@ -112,6 +116,7 @@ class MappingSession:
         self.input.release_stale()
         self.input.adapt()
         self.side_inputs.adapt()
+        self.status.publish()
         if self.config.tf.mode != "none" and self.input.camera_frame:
             self.transforms.check_parents(self.input.camera_frame)
         if self.view is not None:
@@ -138,6 +143,7 @@ class MappingSession:
         self.node.destroy_timer(self._tf_timer)
         self.node.destroy_timer(self._floor_timer)
         self.side_inputs.destroy()
+        self.initial_pose.destroy()
         self.input.destroy()
         self.transforms.destroy()
         self.publishers.destroy(self.node)
@@ -167,6 +173,8 @@ class MappingSession:
         self.planner(output)
         if output.updates:
             self.earth.follow(output.mapper, self.input.stream_now())
+        if output.updates or output.replaced:
+            self.status.publish()
         if self.view is not None:
             self.view.show(output)
 

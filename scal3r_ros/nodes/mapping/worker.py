@@ -249,11 +249,13 @@ class MappingWorker:
 
     def _process(self, ticket: Ticket) -> None:
         """One frame: decode, map, hand out. A malformed frame is counted and left out."""
-        if ticket.resets_map:
+        stays = self.mapper.whereabouts is not None  # the map does, whatever the clock does
+        if ticket.resets_map and not stays:
             self.mapper.reset()
             self.follow(None)
             self.deliver(replaced=True)
         starts_session = ticket.starts_session or self._session_due or self._gap(ticket.stamp_ns)
+        starts_session |= ticket.resets_map
         try:
             decoded = decode(ticket, self.mapper.next_frame_id, self.config.input, self._stretch)
             starts_session |= self._resized(decoded.frame)

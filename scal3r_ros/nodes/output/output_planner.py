@@ -67,13 +67,14 @@ class OutputPlanner:
                 depth=self._depth(mapper, output.updates),
                 replaced=output.replaced,
                 connected=mapper.connected,
+                whereabouts=mapper.whereabouts,
             )
         )
 
     def _path(self, output: Output) -> tuple[TrajectoryPose, ...]:
         """The newest poses, so that a long run costs no more than a short one; all of them when
         nothing more is to come soon."""
-        if output.final or output.replaced:
+        if (output.final or output.replaced) and output.mapper.whereabouts is None:
             return output.mapper.trajectory()
         return output.mapper.newest_poses(self.config.publish.path_poses)
 

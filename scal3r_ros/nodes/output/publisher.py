@@ -29,6 +29,7 @@ from scal3r_ros.nodes.output.tf_modes import map_to_base
 from scal3r_ros.nodes.output.trajectory_message import trajectory_message
 from scal3r_ros.nodes.output.transforms import ROBOT_MODES, NotKnownYet, Transforms
 from scal3r_ros.nodes.output.visual_odometry import UNKNOWN, OdometryStep, VisualOdometry
+from scal3r_ros.pipeline.localisation import Whereabouts
 from scal3r_ros.records import MapUpdate, ScaleEstimate, TrajectoryPose
 
 UNCONNECTED = (
@@ -71,6 +72,8 @@ class Publication:
     """The map is another one, so relations to the old one end."""
     connected: bool = True
     """False while the newest chunks have no known relation to the map's origin."""
+    whereabouts: Whereabouts | None = None
+    """In mode localisation, what is known of the camera's place."""
 
 
 def in_metres(covariance: np.ndarray, scale: ScaleEstimate) -> np.ndarray:
@@ -145,6 +148,8 @@ class MapPublisher:
             self.odometry.reset()
             self.transforms.reset()
             self._floor.forget()
+        if item.whereabouts is not None and not item.connected:
+            self._tell_lost(item.whereabouts, item)
         for update in item.updates:
             self._publish_update(update, item)
         if item.trajectory is not None:
@@ -182,6 +187,16 @@ class MapPublisher:
             if item.connected and not self.transforms.live_ns:
                 self._publish_odometry(steps, item.camera_frame, update.scale)
             self._publish_cloud(update, newest.stamp_ns)
+
+    def _tell_lost(self, known: Whereabouts, item: Publication) -> None:
+        """Nothing goes to /tf; `~/pose` tells the last pose that was believed, as sure as it is."""
+        self.transforms.pause(f"the camera is lost in the map: {known.reason}")
+        if known.T_map_camera is not None and item.updates:
+            pose = TrajectoryPose(
+                0, known.stamp_ns, known.T_map_camera, known.covariance_at(known.stamp_ns), 0.0,
+                0, True,
+            )  # fmt: skip
+            self._publish_pose(pose, item.camera_frame, item.updates[-1].scale)
 
     def _publish_pose(self, pose: TrajectoryPose, camera_frame: str, scale: ScaleEstimate) -> None:
         """The pose of the robot's base in modes that have one, else of the camera. While the

@@ -11,7 +11,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from visualization_msgs.msg import MarkerArray
 
-from scal3r_ros.msg import ChunkTrajectory
+from scal3r_ros.msg import ChunkTrajectory, Localisation
 
 STREAM = QoSProfile(depth=10)
 """Reliable: with best effort a lost fragment loses the whole message."""
@@ -37,6 +37,7 @@ class Publishers:
     graph: Publisher
     grid: Publisher
     obstacles: Publisher
+    localisation: Publisher
 
     @staticmethod
     def create(node) -> Publishers:
@@ -55,6 +56,7 @@ class Publishers:
             graph=make(MarkerArray, "~/graph", LATCHED),
             grid=make(OccupancyGrid, "~/grid", LATCHED),
             obstacles=make(PointCloud2, "~/obstacles", STREAM),
+            localisation=make(Localisation, "~/localisation", LATCHED),
         )
 
     def destroy(self, node) -> None:
