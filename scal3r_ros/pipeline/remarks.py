@@ -36,7 +36,7 @@ def remarks(mapper: Mapper, gate: FrameGate) -> list[Event]:
 def _missing_scale(mapper: Mapper) -> Iterator[Event]:
     """A source of scale that was asked for and gave no metres must not pass in silence."""
     wanted, scale = mapper.config.scale, mapper.scale
-    if not wanted.sources or scale.frozen:
+    if not wanted.sources or scale.frozen or not mapper.trajectory():
         return
     refusals = mapper.live_map.scale_and_level.scale.refusals
     hints = [refusals.get(name) or _SCALE_HINTS[name] for name in wanted.sources]
