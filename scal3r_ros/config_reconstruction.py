@@ -51,6 +51,22 @@ class ModelConfig(Section):
         "amplifies rounding: two runs then differ by per cents.",
         choices=("float32", "bfloat16"),
     )
+    acceleration: str = option(
+        "none",
+        "Fewer keys for the attention over all frames of a chunk, without training: frames, those "
+        "of frames that differ most (GoToHunt); grid, a grid of their patches (AVGGT); merge, the "
+        "means of tokens that look alike (FastVGGT). Results move.",
+        choices=("none", "frames", "grid", "merge"),
+    )
+    key_frames: int = option(
+        15, "With acceleration frames: how many frames of a chunk give keys.", minimum=1
+    )
+    key_grid: int = option(
+        3,
+        "With acceleration frames or grid: of so many patches in either direction one gives keys, "
+        "where a layer sees a grid.",
+        minimum=1,
+    )
     image_size: int = option(
         0,
         "Width to which images are scaled; 0 takes the checkpoint's own (518 for the official "

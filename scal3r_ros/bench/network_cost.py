@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
+from scal3r_ros.networks.fast_weights import GRAM_FROM, gram_steps
 from scal3r_ros.networks.feature_encoder import FEATURES, GUIDE_CHANNELS, FeatureBackbone
 from scal3r_ros.networks.scal3r.architecture import Architecture
 from scal3r_ros.networks.scal3r.guided_head import GuidedHead
+from scal3r_ros.networks.scal3r.key_selection import KeySelection
+from scal3r_ros.networks.scal3r.token_merging import partition
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,12 @@ class ChunkCost:
 
 
 def chunk_cost(
-    a: Architecture, frames: int, new_frames: int, grid: tuple[int, int], points: bool = False
+    a: Architecture,
+    frames: int,
+    new_frames: int,
+    grid: tuple[int, int],
+    points: bool = False,
+    keys: KeySelection | None = None,
 ) -> ChunkCost:
     """Cost of a chunk of `frames` with `new_frames` that the encoder has not seen before."""
     patches = grid[0] * grid[1]
@@ -43,11 +51,36 @@ def chunk_cost(
     return ChunkCost(
         encoder=new_frames * _encoder_frame(a, patches),
         blocks=blocks,
-        global_attention=a.depth * _attention(frames * tokens, a.embed_dim),
+        global_attention=sum(
+            _global_attention(a, frames, grid, keys, layer) for layer in range(a.depth)
+        ),
         memory=len(a.ttt_layers) * _memory_layer(a, frames * patches),
         camera=_camera(a, frames),
         dense=frames * sum(_dense_frame(a, grid, out) for out in heads),
     )
+
+
+def _global_attention(
+    a: Architecture, frames: int, grid: tuple[int, int], keys: KeySelection | None, layer: int
+) -> float:
+    """Of one layer: all queries against the keys that a scheme keeps, and its search for them."""
+    tokens = grid[0] * grid[1] + a.special_tokens
+    rule = "all" if keys is None else keys.rule(layer, a.depth)
+    if keys is None or rule == "all":
+        return _attention(frames * tokens, a.embed_dim)
+    if rule == "inside":
+        return frames * _attention(tokens, a.embed_dim)
+    if rule == "merge":
+        kept, merged = partition(frames, grid, a.special_tokens, torch.device("cpu"))
+        search = 2 * len(merged) * int(kept[:, 1].sum()) * a.embed_dim
+        spared = 2 * len(merged) * a.embed_dim**2  # of the output projection
+        return search - spared + _attention(len(kept), a.embed_dim)
+    chosen = torch.zeros(frames, dtype=torch.bool)
+    chosen[: keys.frames] = True
+    places = keys.seen(layer, a.depth, grid, a.special_tokens, chosen)
+    assert places is not None
+    seen = len(places) + (keys.scheme == "grid" and keys.mean_of_rest)
+    return 4.0 * frames * tokens * seen * a.embed_dim
 
 
 def _block_linear(dim: int, ratio: int) -> float:
@@ -89,8 +122,15 @@ def _memory_layer(a: Architecture, tokens: int) -> float:
     per_token = 2 * dim * (2 * dim + 3 * a.ttt_num_heads) + 6 * product  # gradient
     per_token += 2 * dim * dim + 3 * product + 2 * dim * 3 * dim  # apply
     rows, columns = min(width, hidden), max(width, hidden)
-    step = 2 * rows**2 * columns * 2 + 2 * rows**3
-    return tokens * per_token + 3 * a.ttt_num_heads * a.muon_steps * step
+    return tokens * per_token + 3 * a.ttt_num_heads * _newton_schulz(rows, columns, a.muon_steps)
+
+
+def _newton_schulz(rows: int, columns: int, steps: int) -> float:
+    """One matrix; wide ones go over their Gram matrix."""
+    if columns >= GRAM_FROM * rows:
+        parts = gram_steps(steps)
+        return sum(4 * rows**2 * columns + 2 * rows**3 * (4 * part - 3) for part in parts)
+    return steps * (4 * rows**2 * columns + 2 * rows**3)
 
 
 def _camera(a: Architecture, frames: int) -> float:

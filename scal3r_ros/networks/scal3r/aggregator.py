@@ -13,6 +13,11 @@ from scal3r_ros.networks.feature_encoder import FeatureEncoder
 from scal3r_ros.networks.layers import Block, Rotary, grid_positions, rotary_table
 from scal3r_ros.networks.scal3r.architecture import Architecture
 from scal3r_ros.networks.scal3r.chunk_state import ChunkState
+from scal3r_ros.networks.scal3r.key_selection import (
+    KeySelection,
+    attend_selected,
+    diverse_frames,
+)
 from scal3r_ros.networks.scal3r.memory_unit import MemoryUnit
 
 _EPS = 1e-5
@@ -31,6 +36,24 @@ class GlobalBlock(Block):
         super().__init__(a.embed_dim, a.num_heads, a.mlp_ratio, a.layer_scale, _EPS, _EPS)
         if with_memory:
             self.ttt = MemoryUnit(a)
+
+    def over_selected(
+        self,
+        x: Tensor,
+        rotary: Rotary,
+        keys: KeySelection,
+        layer: int,
+        state: ChunkState,
+        depth: int,
+    ) -> Tensor:
+        """The block with the keys that a scheme keeps of all tokens (B, S * P, C)."""
+        assert state.key_frames is not None, "a chunk begins with the frames whose keys are seen"
+        normed = self.norm1(x)
+        answers = attend_selected(
+            self.attn, normed, rotary, keys, layer, depth, state.grid, state.key_frames
+        )
+        x = x + self.ls1(answers)
+        return x + self.ls2(self.mlp(self.norm2(x)))
 
 
 def _encoder(a: Architecture) -> ImageEncoder | FeatureEncoder:
@@ -54,6 +77,8 @@ class Aggregator(nn.Module):
     def __init__(self, a: Architecture):
         super().__init__()
         self.architecture = a
+        self.keys = KeySelection()
+        """Which keys global blocks see."""
         self.patch_embed = _encoder(a)
         self.frame_blocks = nn.ModuleList(
             Block(a.embed_dim, a.num_heads, a.mlp_ratio, a.layer_scale, _EPS, _EPS)
@@ -80,12 +105,18 @@ class Aggregator(nn.Module):
         special = torch.cat((special[:, :1].expand(batch, -1, -1, -1), rest), dim=1)
         positions = grid_positions(grid, a.special_tokens, device)
         memory_width = a.embed_dim // a.ttt_num_heads
+        chosen = None
+        if self.keys.scheme != "none":
+            if batch != 1:
+                raise ValueError("model.acceleration takes one chunk at a time; set it to none")
+            chosen = diverse_frames(patch_tokens[0], self.keys.frames)
         memory_table = rotary_table(positions[a.special_tokens :], memory_width, a.rope_base)
         return ChunkState(
             tokens=torch.cat((special, patch_tokens.float()), dim=2),
             grid=grid,
             frame_rotary=rotary_table(positions, a.embed_dim // a.num_heads, a.rope_base),
             memory_rotary=memory_table,
+            key_frames=chosen,
         )
 
     def advance(
@@ -97,7 +128,7 @@ class Aggregator(nn.Module):
         """
         a = self.architecture
         for layer in range(state.next_layer, last + 1):
-            frame_half, state.tokens = self._layer(layer, state.tokens, state.frame_rotary, observe)
+            frame_half, state.tokens = self._layer(layer, state, observe)
             state.next_layer = layer + 1
             collected = layer in a.intermediate_layers
             if layer in a.ttt_layers:
@@ -114,11 +145,17 @@ class Aggregator(nn.Module):
             state.frame_half = None
 
     def _layer(
-        self, layer: int, tokens: Tensor, rotary: Rotary, observe: Observe | None
+        self, layer: int, state: ChunkState, observe: Observe | None
     ) -> tuple[Tensor, Tensor]:
+        tokens, rotary = state.tokens, state.frame_rotary
         batch, frames = tokens.shape[:2]
         inside = self.frame_blocks[layer](tokens.flatten(0, 1), rotary)
         inside = inside.unflatten(0, (batch, frames))
+        if state.key_frames is not None:
+            block = cast(GlobalBlock, self.global_blocks[layer])
+            flat, depth = inside.flatten(1, 2), self.architecture.depth
+            over = block.over_selected(flat, rotary, self.keys, layer, state, depth)
+            return inside, over.view_as(tokens)
         watch = None if observe is None else lambda q, k: observe(layer, q, k)
         over = self.global_blocks[layer](inside.flatten(1, 2), rotary, watch)
         return inside, over.view_as(tokens)

@@ -20,6 +20,7 @@ from scal3r_ros.networks.checkpoint import (
     write_contents,
 )
 from scal3r_ros.networks.scal3r.architecture import Architecture, Numerics
+from scal3r_ros.networks.scal3r.key_selection import KeySelection
 from scal3r_ros.networks.scal3r.network import Scal3R
 
 EMBEDDED = Path(__file__).resolve().parent / "weights"
@@ -42,6 +43,7 @@ def load_network(
     numerics: Numerics | None = None,
     device: torch.device | str = "cpu",
     sha256: str = "",
+    keys: KeySelection | None = None,
 ) -> LoadedNetwork:
     """Build the network that a checkpoint belongs to and load it strictly, in float32.
 
@@ -52,6 +54,7 @@ def load_network(
     state, stored = read_state(path)
     with torch.device("meta"):
         network = Scal3R(architecture or stored or Architecture(), numerics)
+    network.agg_regator.keys = keys or KeySelection()
     fill(network, state, device, str(path))
     return LoadedNetwork(network, fingerprint)
 

@@ -42,6 +42,7 @@ class ChunkShell:
                 for head, count in self.levels.items()
             },
             tensors.get("camera_tokens"),
+            tensors.get("key_frames"),
         )
 
 
@@ -69,6 +70,8 @@ class ChunkState:
     """By dense head: its projections of the collected layers so far, each (B * S, ...)."""
     camera_tokens: Tensor | None = None
     """(B, S, 2C) of the last layer."""
+    key_frames: Tensor | None = None
+    """(S,) bool, the frames whose keys are seen if not all of them are (`key_selection`)."""
 
     def copy(self) -> ChunkState:
         return dataclasses.replace(self, levels=dict(self.levels))
@@ -79,7 +82,7 @@ class ChunkState:
         for name in _ROTARIES:
             rotary = getattr(self, name)
             tensors |= {f"{name}.cos": rotary.cos, f"{name}.sin": rotary.sin}
-        for name in ("frame_half", "camera_tokens"):
+        for name in ("frame_half", "camera_tokens", "key_frames"):
             if getattr(self, name) is not None:
                 tensors[name] = getattr(self, name)
         for head, levels in self.levels.items():
@@ -101,4 +104,5 @@ class ChunkState:
             frame_half=moved(self.frame_half),
             levels={k: tuple(x.to(device) for x in v) for k, v in self.levels.items()},
             camera_tokens=moved(self.camera_tokens),
+            key_frames=moved(self.key_frames),
         )

@@ -10,6 +10,7 @@ from scal3r_ros.config import MemoryConfig, ModelConfig
 from scal3r_ros.io.download import OFFICIAL_FILE, default_path, download
 from scal3r_ros.networks.scal3r.architecture import Numerics
 from scal3r_ros.networks.scal3r.checkpoint import EMBEDDED, load_network
+from scal3r_ros.networks.scal3r.key_selection import KeySelection
 from scal3r_ros.reconstruct.devices import resolve_device, resolve_precision
 from scal3r_ros.reconstruct.scal3r.reconstructor import Scal3RReconstructor
 
@@ -27,6 +28,7 @@ def open_scal3r(
         numerics=resolve_numerics(model, device),
         device=device,
         sha256=model.sha256,
+        keys=KeySelection(model.acceleration, model.key_frames, model.key_grid),
     )
     return Scal3RReconstructor(loaded, memory, model.image_size, model.point_head, folder)
 
