@@ -157,7 +157,16 @@ class Robot:
         return result
 
     def call(self, name: str, timeout: float = PATIENCE, **fields):
-        """Call a service of the node; its answer."""
+        """Call a service of the node; its answer, of long work when that is done."""
+        end = time.monotonic() + timeout
+        while True:
+            answer = self.call_once(name, timeout, **fields)
+            goes_on = "still running" in getattr(answer, "message", "")
+            if not goes_on or time.monotonic() > end:
+                return answer
+
+    def call_once(self, name: str, timeout: float = PATIENCE, **fields):
+        """Call a service of the node; the first answer."""
         client = self.clients[name]
         self.until(client.service_is_ready, timeout, f"service {name}")
         future = client.call_async(client.srv_type.Request(**fields))

@@ -17,7 +17,7 @@ class BusyWorker:
     """A worker whose commands wait until `finish`."""
 
     def __init__(self):
-        self.mapper = SimpleNamespace(map_revision=1, next_frame_id=10)
+        self.mapper = SimpleNamespace(map_revision=1, next_frame_id=10, mode="mapping")
         self.waiting = []
 
     def submit(self, command, reads=False):

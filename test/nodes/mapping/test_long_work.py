@@ -49,7 +49,7 @@ def test_finalize_tells_how_far_it_is_and_can_be_cancelled(start_mapping, make_r
     assert not any(message.corrected for message in robot.heard["trajectory"])
 
     began = time.monotonic()
-    answer = robot.call("finalize", timeout=60)
+    answer = robot.call_once("finalize", timeout=60)
     assert not answer.success and "still running" in answer.message
     assert 4.0 < time.monotonic() - began < 30.0
     status, result = outcome(robot, send(robot, Finalize, "finalize", heard))
