@@ -44,7 +44,13 @@ FORMATS = {
     "octomap": Format("map.bt", "occupied and free space, two states a cell", "octomap"),
     "octomap-full": Format("map.ot", "the same with log-odds", "octomap", "write_full"),
     "grid": Format("grid.pgm, grid.yaml", "floor plan for map_server", "grid"),
-    "obj": Format("mesh.obj", "triangles with colour, by TSDF", "mesh", "write_obj", "open3d"),
+    "obj": Format(
+        "mesh.obj",
+        "triangles with colour, by Poisson reconstruction",
+        "mesh",
+        "write_obj",
+        "open3d",
+    ),
     "glb": Format("mesh.glb", "the same, binary glTF", "mesh", "write_glb", "open3d"),
     "mcap": Format(
         "recording/", "tf, path, points and images as a rosbag2 in MCAP", "mcap", library="rosbags"

@@ -1,4 +1,4 @@
-"""Triangles by fusing depth maps into a truncated signed distance (Curless and Levoy 1996), with
+"""Triangles through the points, by screened Poisson reconstruction (Kazhdan and Hoppe 2013), with
 open3d."""
 
 from __future__ import annotations
@@ -7,17 +7,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
+from scipy.spatial import cKDTree
 
-from scal3r_ros import rigid
 from scal3r_ros.files import explained, write_bytes
-from scal3r_ros.io.exports.map_view import NO_IMAGES, ExportNotPossible, MapView, View, library
+from scal3r_ros.io.exports.map_view import ExportNotPossible, MapView, library, require_points
 
-_TRUNCATION = 4.0
-"""Cells on either side of a surface."""
-_FAR = 400.0
-"""Depth beyond this many cells is too vague for a surface."""
+_NEIGHBOURS = 20
+"""Points around one that tell its normal."""
+_DEPTH = 9
+"""Levels of the octree: the longest side of the map is cut into 2**9 cells."""
+_AWAY = 3.0
+"""Triangles further from every point than this many cells of the map's grids are made up."""
 
 
 def write_obj(view: MapView, folder: Path) -> list[Path]:
@@ -32,9 +33,10 @@ def write_glb(view: MapView, folder: Path) -> list[Path]:
 
 def _save(view: MapView, path: Path) -> Path:
     open3d = library("open3d", "mesh")
-    mesh = _fused(open3d, view)
+    require_points(view)
+    mesh = _surface(open3d, view)
     if not len(mesh.triangles):
-        raise ExportNotPossible(f"no surface was found; {NO_IMAGES}")
+        raise ExportNotPossible("no surface was found: the points are too few or too far apart")
     with tempfile.TemporaryDirectory() as folder, explained(path):
         made = Path(folder) / path.name
         if not open3d.io.write_triangle_mesh(str(made), mesh, write_vertex_normals=False):
@@ -43,37 +45,22 @@ def _save(view: MapView, path: Path) -> Path:
     return path
 
 
-def _fused(open3d: Any, view: MapView) -> Any:
-    edge = max(0.4 * view.resolution, 2.0 * view.voxel_size)
-    volume = open3d.pipelines.integration.ScalableTSDFVolume(
-        voxel_length=edge,
-        sdf_trunc=_TRUNCATION * edge,
-        color_type=open3d.pipelines.integration.TSDFVolumeColorType.RGB8,
-    )
-    for item in view.views():
-        depth = np.nan_to_num(item.depth, nan=0.0, posinf=0.0).astype(np.float32)
-        image = open3d.geometry.RGBDImage.create_from_color_and_depth(
-            open3d.geometry.Image(_colours(item)),
-            open3d.geometry.Image(np.ascontiguousarray(depth)),
-            depth_scale=1.0,
-            depth_trunc=_FAR * edge,
-            convert_rgb_to_intensity=False,
-        )
-        height, width = depth.shape
-        K = item.depth_intrinsics
-        camera = open3d.camera.PinholeCameraIntrinsic(
-            width, height, K[0, 0], K[1, 1], K[0, 2] - 0.5, K[1, 2] - 0.5
-        )
-        volume.integrate(image, camera, rigid.inverse(item.T_map_camera))
-    return volume.extract_triangle_mesh()
+def _surface(open3d: Any, view: MapView) -> Any:
+    """A closed surface through the points, of which only what lies near them is kept."""
+    points = view.cloud.points.astype(np.float64)
+    cloud = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(points))
+    cloud.colors = open3d.utility.Vector3dVector(view.cloud.colors / 255.0)
+    cloud.estimate_normals(open3d.geometry.KDTreeSearchParamKNN(_NEIGHBOURS))
+    cloud.normals = open3d.utility.Vector3dVector(_facing(view, points, np.asarray(cloud.normals)))
+    mesh, _ = open3d.geometry.TriangleMesh.create_from_point_cloud_poisson(cloud, depth=_DEPTH)
+    away = cKDTree(points).query(np.asarray(mesh.vertices))[0]
+    mesh.remove_vertices_by_mask(away > _AWAY * view.resolution)
+    return mesh
 
 
-def _colours(item: View) -> np.ndarray:
-    """The image at the pixels of the depth (h, w, 3)."""
-    height, width = item.depth.shape
-    warp = item.intrinsics @ np.linalg.inv(item.depth_intrinsics)
-    u = (np.arange(width) + 0.5) * warp[0, 0] + warp[0, 2] - 0.5
-    v = (np.arange(height) + 0.5) * warp[1, 1] + warp[1, 2] - 0.5
-    columns, rows = np.meshgrid(u.astype(np.float32), v.astype(np.float32))
-    moved = cv2.remap(item.rgb, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return np.ascontiguousarray(moved)
+def _facing(view: MapView, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """Normals (N, 3) turned to the nearest camera, which most likely saw the point."""
+    cameras = view.matrices[:, :3, 3]
+    nearest = cameras[cKDTree(cameras).query(points)[1]]
+    towards = ((nearest - points) * normals).sum(axis=1, keepdims=True)
+    return normals * np.where(towards < 0, -1.0, 1.0)
