@@ -1,6 +1,6 @@
 """How well the occupancy grid of the demo recording agrees with that of true depth.
 
-The recording is mapped by structure from motion, its true poses serving as odometry for the scale;
+The recording is mapped by structure from motion, its true poses serving as odometry and gravity;
 the same grid is made from the depth and poses that it was rendered with.
 """
 
@@ -70,13 +70,14 @@ def mapped(frames: int, poses: np.ndarray) -> LiveMap:
     file = flatten(read_options(ROOT / "config" / "demo.yaml"))
     ours = {option.name for option in walk_options(Config)}
     options = {name: value for name, value in file.items() if name in ours}
-    options |= {"map.alignment": "floor", "grid.enabled": True, "scale.source": "odometry"}
+    options |= {"map.alignment": "imu", "grid.enabled": True, "scale.source": "odometry"}
     config = from_dict(Config, options)
     mapper = Mapper(config, open_reconstructor(config))
     mapper.set_camera_mount(np.eye(4))
     source = open_source(ROOT / "demo" / "loop_room")
     for image, T in zip(source, poses):
         mapper.observe_odometry(image.stamp_ns, T)
+        mapper.observe_gravity(image.stamp_ns, 9.81 * T[2, :3])
     for index, image in enumerate(source):
         if index < frames and index % STRIDE == 0:
             frame = image.decode()
