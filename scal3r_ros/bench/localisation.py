@@ -26,7 +26,7 @@ from scal3r_ros.reconstruct.factory import open_reconstructor, preset_options
 from scal3r_ros.records import Chunk, ChunkPrediction, Frame, MapUpdate
 from scal3r_ros.train.worlds.clips import HELD_OUT_SEEDS, WorldSampler
 from scal3r_ros.train.worlds.rendering import focal_length
-from scal3r_ros.train.worlds.scenes import KINDS
+from scal3r_ros.train.worlds.scenes import SCENE_KINDS
 from scal3r_ros.train.worlds.textures import TexturePool
 from scal3r_ros.train.worlds.tours import Tour, film, make_tour
 
@@ -197,7 +197,7 @@ def run(args: argparse.Namespace) -> None:
     rows: list[dict] = [{"simulated": tried, "accepted": wrong, "best_likeness": best}]
     mapper = None
     for number in range(worlds):
-        kind = KINDS[number % len(KINDS)]
+        kind = SCENE_KINDS[number % len(SCENE_KINDS)]
         first, second = walks(kind, FIRST_SEED + number, args.frames, _SIZE, pool, 10**12)
         mapper = mapped(config, first)
         found = score(mapper, first, second, take(mapper, second))
@@ -220,7 +220,7 @@ def never(mapper: LocalisingMapper, pool: TexturePool, numbers: range) -> tuple[
     best = -1.0
     size = mapper.config.chunk.size
     for number in numbers:
-        kind = KINDS[number % len(KINDS)]
+        kind = SCENE_KINDS[number % len(SCENE_KINDS)]
         made = make_tour(kind, 200, FIRST_SEED + 1000 + number, pool)
         for start in (0, 100):
             T = made.T_world_camera[start : start + 2 * size : 2]
