@@ -119,12 +119,13 @@ class MappingNode(ManagedNode):
     def starter(self, name: str, request: tuple) -> Callable[[Progress], Future]:
         """How long work of that name begins; raises `NotPossible`."""
         commands = self._commands()
-        begin: Callable[..., Future] = {
+        known: dict[str, Callable[..., Future]] = {
             "save_map": commands.save,
             "finalize": commands.finalize,
             "export": commands.export,
             "merge_maps": self._merge_maps,
-        }[name]
+        }
+        begin = known[name]
         return lambda progress: begin(*request, progress)
 
     def _merge_maps(self, maps: Sequence[str], out: str, progress: Progress) -> Future:

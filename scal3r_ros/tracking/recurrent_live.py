@@ -160,6 +160,8 @@ def _scale_ratio(last: TrackerFrame, again: TrackerFrame) -> float:
     nothing."""
     if last.points is None or again.points is None:
         return 1.0
+    if last.confidence is None or again.confidence is None:
+        return 1.0
     depths = last.points[..., 2], again.points[..., 2]
     try:
         ratio = depth_ratio(*depths, last.confidence, again.confidence)

@@ -58,6 +58,7 @@ class Mem3R(nn.Module):
     def __init__(self, a: Architecture):
         super().__init__()
         self.architecture = a
+        self.patch_embed: nn.Module
         if a.encoder == "xfeat":
             self.patch_embed = FeatureEncoder(a.enc_embed_dim, a.image_size // a.patch_size)
         else:
