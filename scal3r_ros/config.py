@@ -427,7 +427,7 @@ def read_options(path: str | Path, cls: type[Section] = Config) -> Mapping[str, 
     try:
         values = read_yaml(Path(path)) or {}
     except BadText as error:
-        raise ValueError(f"cannot read options: {error}") from error
+        raise ValueError(f"options: {error}") from error
     if not isinstance(values, Mapping):
         raise ValueError(f"{path}: expected a mapping of options, found {type(values).__name__}")
     while (

@@ -137,7 +137,7 @@ def test_a_missing_library_is_one_sentence(tmp_path, name, library):
         (["--set", "chunk.size", "--"], "--set needs OPTION=VALUE"),
         (["--set", "chunk.size=10", "chunk.overlap=10", "--"], "must be smaller than chunk.size"),
         (["--rate", "0", "--"], "--rate must be positive"),
-        (["--config", "absent.yaml", "--"], "cannot read options from absent.yaml"),
+        (["--config", "absent.yaml", "--"], "options: cannot read absent.yaml: No such file"),
     ],
 )
 def test_mistakes_get_one_clear_error_and_exit_code_1(tmp_path, capsys, words, message):

@@ -31,7 +31,7 @@ def test_hostile_yaml_is_one_sentence(tmp_path, text, why):
     with pytest.raises(BadText, match=f"(?s)options.yaml.*{why}") as caught:
         read_yaml(path)
     assert len(str(caught.value)) < 300
-    with pytest.raises(ValueError, match="cannot read options"):
+    with pytest.raises(ValueError, match="options: "):
         load(path)
 
 

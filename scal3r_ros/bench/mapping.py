@@ -187,7 +187,9 @@ def node_planner(mapper: Mapper) -> Callable[[tuple[MapUpdate, ...]], None]:
     from scal3r_ros.nodes.output.output_planner import OutputPlanner
 
     nowhere = SimpleNamespace(put=lambda publication: None)
-    planner = OutputPlanner(NodeConfig(), nowhere, lambda: "camera", mapper.latest, lambda: 1)
+    planner = OutputPlanner(
+        NodeConfig(), nowhere, lambda: "camera", mapper.latest, lambda: 1, lambda mapper: None
+    )
     return lambda updates: planner(Output(mapper, updates))
 
 

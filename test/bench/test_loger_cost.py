@@ -8,6 +8,7 @@ import pytest
 from small_loger import SMALL
 
 from scal3r_ros.bench import loger
+from scal3r_ros.networks.fast_weights import gram_steps
 from scal3r_ros.networks.loger.architecture import PRESETS
 
 
@@ -45,7 +46,10 @@ def test_memory_layers_cost_what_their_equations_say(monkeypatch):
     per_token = 2 * (2 * a.embed_dim * 3 * a.embed_dim)  # queries, keys and values for both uses
     per_token += 2 * a.embed_dim * (3 * heads + 1 + a.embed_dim) + (3 + 6) * product
     rows, columns = min(width, hidden), max(width, hidden)
-    step = 4 * rows**2 * columns + 2 * rows**3
-    once = 3 * heads * a.muon_steps * step
+    newton_schulz = sum(  # over each Gram matrix: in and out; a factor a step; S and the product on
+        4 * rows**2 * columns + 2 * rows**3 * steps + 6 * rows**3 * (steps - 1)
+        for steps in gram_steps(a.muon_steps)
+    )
+    once = 3 * heads * newton_schulz
     expected = len(a.ttt_insert_after) * (tokens * per_token + once)
     assert with_memory - without == pytest.approx(expected, rel=1e-6)
