@@ -128,6 +128,12 @@ class MappingNode(ManagedNode):
         begin = known[name]
         return lambda progress: begin(*request, progress)
 
+    def destroy_node(self) -> None:
+        """The servers of actions first: they keep the node's handle, and without its end the
+        others believe it alive for 20 seconds."""
+        self.long_work.destroy()
+        super().destroy_node()
+
     def _merge_maps(self, maps: Sequence[str], out: str, progress: Progress) -> Future:
         return merge_in_background(self, self._make_mapper, maps, out, progress)
 
