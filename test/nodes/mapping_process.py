@@ -59,7 +59,7 @@ def yaml_value(value) -> str:
     return json.dumps(value)
 
 
-NETWORK = {"model.reconstructor": "scal3r"}
+NETWORK = {"model.reconstructor": "scal3r", "tracking.kind": "none"}
 """The oracle stands for it, with the options that suit it."""
 
 

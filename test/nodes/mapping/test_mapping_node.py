@@ -171,8 +171,8 @@ def test_a_loop_closure_moves_everything_together(start_mapping, make_robot):
     before = [m for m in heard["trajectory"] if m.map_revision == 0]
     drifted = world_from_map(camera_poses(before), robot.city)[3]
     last = heard["trajectory"][-1]
-    assert last.corrected and len(last.frame_ids) == 150 and last.map_revision >= 2
-    poses = camera_poses([last])
+    assert last.corrected and len(last.frame_ids) > 100 and last.map_revision >= 2
+    poses = camera_poses(heard["trajectory"])  # what did not move is not told again
     assert world_from_map(poses, robot.city)[3] < 0.6 * drifted
 
     path = {stamp_to_ns(item.header.stamp): item.pose.position for item in heard["path"][-1].poses}

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,13 +14,17 @@ pytest.importorskip("rclpy", reason="rclpy is absent; run the tests with `make t
 from sensor_msgs.msg import Image
 
 from scal3r_ros.io.calibration import Calibration
+from scal3r_ros.networks.checkpoint import Contents, write_contents
+from scal3r_ros.networks.mem3r.architecture import PRESETS
+from scal3r_ros.networks.mem3r.network import Mem3R
 from scal3r_ros.nodes.base.conversions import fill, header
 from scal3r_ros.nodes.base.node_config import NodeConfig
 from scal3r_ros.nodes.input.frame_queue import Ticket
 from scal3r_ros.nodes.tracking.live import LiveTracking, open_tracker, open_tracking
 from scal3r_ros.options import from_dict
-from scal3r_ros.records import ChunkPrediction, MapUpdate, ScaleEstimate, TrajectoryPose
+from scal3r_ros.records import ChunkPrediction, Frame, MapUpdate, ScaleEstimate, TrajectoryPose
 from scal3r_ros.tracking.features import FeatureTracker
+from scal3r_ros.tracking.interface import TrackingLost
 from scal3r_ros.tracking.live_pose import LivePoses
 
 pytestmark = pytest.mark.ros
@@ -141,6 +146,28 @@ def test_stops_at_once_with_images_waiting(walk):
     go_on.set()
     assert thread.stop(timeout=5.0)
     assert thread.counts["tracked"] + thread.counts["lost"] == 0
+
+
+def test_a_recurrent_network_follows_the_rule_and_the_blocks_that_are_set(walk, tmp_path):
+    small = replace(
+        PRESETS["mem3r-tiny"], enc_embed_dim=32, enc_depth=1, enc_num_heads=2, dec_embed_dim=32,
+        dec_depth=2, dec_num_heads=2, state_dec_num_heads=2, state_size=12, image_size=48,
+    )  # fmt: skip
+    contents = Contents(Mem3R(small).state_dict(), "mem3r", small.to_json())
+    written = write_contents(contents, tmp_path, "small")
+    settings = {
+        "tracking.kind": "mem3r", "tracking.rule": "ttsa3r", "tracking.block": 3,
+        "tracking.checkpoint": str(next(p for p in written if p.suffix == ".safetensors")),
+    }  # fmt: skip
+    tracker = open_tracker(from_dict(NodeConfig, settings))
+    blocks = []
+    for i, rgb in enumerate(walk[2][:5]):
+        with pytest.raises(TrackingLost):  # no chunk is mapped yet
+            tracker.step(Frame(i, stamp(i), rgb))
+        state = tracker.state()
+        blocks.append(int(state["chain"][17]))
+    assert blocks == [0, 0, 1, 1, 2]
+    assert "ttsa3r" in str(state["network.format"])
 
 
 def test_weights_that_are_not_there_are_said_and_end_it(node):
