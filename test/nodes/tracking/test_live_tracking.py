@@ -161,7 +161,7 @@ def test_a_recurrent_network_follows_the_rule_and_the_blocks_that_are_set(walk, 
     }  # fmt: skip
     tracker = open_tracker(from_dict(NodeConfig, settings))
     blocks = []
-    for i, rgb in enumerate(walk[2][:5]):
+    for i, (rgb, _) in enumerate(walk[2][:5]):
         with pytest.raises(TrackingLost):  # no chunk is mapped yet
             tracker.step(Frame(i, stamp(i), rgb))
         state = tracker.state()
