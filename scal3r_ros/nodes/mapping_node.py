@@ -48,6 +48,8 @@ class MappingNode(ManagedNode):
     ) -> None:
         super().__init__(name, parameter_overrides=list(parameter_overrides))
         self.session: MappingSession | None = None
+        self._actions: LongWork | None = None
+        """None until the parameters are read."""
         self.paused = False
         self._make_mapper = make_mapper
         parameters.declare(self, self._defaults(), live=_all_but_start())
@@ -55,7 +57,7 @@ class MappingNode(ManagedNode):
         for sentence in parameters.unknown_overrides(self, NodeConfig()):
             self.get_logger().warning(sentence)
         self.add_on_set_parameters_callback(self._on_parameters)
-        self.long_work = LongWork(self)
+        self._actions = LongWork(self)
         self._map_services = Services(self)
         self._health = HealthReport(self)
         self._housekeeping = self.create_timer(
@@ -131,8 +133,15 @@ class MappingNode(ManagedNode):
     def destroy_node(self) -> None:
         """The servers of actions first: they keep the node's handle, and without its end the
         others believe it alive for 20 seconds."""
-        self.long_work.destroy()
+        if self._actions is not None:
+            self._actions.destroy()
         super().destroy_node()
+
+    @property
+    def long_work(self) -> LongWork:
+        """What takes longer than a service should."""
+        assert self._actions is not None
+        return self._actions
 
     def _merge_maps(self, maps: Sequence[str], out: str, progress: Progress) -> Future:
         return merge_in_background(self, self._make_mapper, maps, out, progress)
