@@ -142,6 +142,7 @@ def mapper_command(recording, arguments: argparse.Namespace) -> list[str]:
     command += ["-p", f"input.image_transport:={recording.transport}"]
     command += ["-p", "qos.image.reliability:=reliable", "-p", "qos.image.depth:=100"]
     command += ["-p", "queue.max_frames:=1000", "-p", "queue.max_megabytes:=1000.0"]
+    command += ["-p", "queue.max_delay:=0.0"]  # every frame, however late: the map is scored
     command += ["-p", f"viewer.enabled:={'true' if arguments.view else 'false'}"]
     command += ["-r", f"image:={recording.image_topic}"]
     command += ["-r", f"image/compressed:={recording.image_topic}/compressed"]

@@ -83,8 +83,11 @@ def test_up_and_down_again_and_again_leaves_nothing_behind(ros_domain, tmp_path)
                     driven.spin(1.0)
                     camera.show(0, FRAMES)
             figures.append(driven.figures())
-        before, after = figures[2], figures[-1]
+        before = figures[2]
+        driven.until(  # a busy machine closes sockets a moment after the transition has ended
+            lambda: driven.figures().files <= before.files + 2, "what was opened is closed again"
+        )
+        after = driven.figures()
         assert after.threads == before.threads
-        assert after.files <= before.files + 2
         assert after.megabytes < before.megabytes + 20.0
         assert driven.stop() == 0
