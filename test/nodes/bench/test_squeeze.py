@@ -83,11 +83,15 @@ def test_up_and_down_again_and_again_leaves_nothing_behind(ros_domain, tmp_path)
                     driven.spin(1.0)
                     camera.show(0, FRAMES)
             figures.append(driven.figures())
-        before = figures[2]
-        driven.until(  # a busy machine closes sockets a moment after the transition has ended
-            lambda: driven.figures().files <= before.files + 2, "what was opened is closed again"
-        )
+        # After the same work six cycles earlier: one file or thread left by each would be six more.
+        # A busy machine closes sockets a moment after the transition has ended.
+        before = figures[1]
+
+        def settled():
+            now = driven.figures()
+            return now.files <= before.files + 4 and now.threads <= before.threads + 4
+
+        driven.until(settled, "what was opened is closed again")
         after = driven.figures()
-        assert after.threads == before.threads
         assert after.megabytes < before.megabytes + 20.0
         assert driven.stop() == 0
