@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from scal3r_ros.config import SCALE_SOURCES, ScaleConfig
+from scal3r_ros.config_map import SCALE_SOURCES, ScaleConfig
 from scal3r_ros.mapping import gnss, imu_scale, odometry_scale
 from scal3r_ros.records import ScaleEstimate
 
