@@ -207,4 +207,4 @@ def test_the_page_lists_every_format():
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     assert [row.split("`")[1] for row in rows] == list(formats.FORMATS)
     for row, item in zip(rows, formats.FORMATS.values()):
-        assert item.files in row and item.holds in row and item.library in row
+        assert item.files in row and item.holds in row and item.package in row

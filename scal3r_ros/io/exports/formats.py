@@ -21,7 +21,7 @@ class Format:
     module: str
     """Module in this folder that has `function`."""
     function: str = "write"
-    library: str = ""
+    package: str = ""
     """Optional Python package that it needs."""
 
 
@@ -53,9 +53,9 @@ FORMATS = {
     ),
     "glb": Format("mesh.glb", "the same, binary glTF", "mesh", "write_glb", "open3d"),
     "mcap": Format(
-        "recording/", "tf, path, points and images as a rosbag2 in MCAP", "mcap", library="rosbags"
+        "recording/", "tf, path, points and images as a rosbag2 in MCAP", "mcap", package="rosbags"
     ),
-    "rerun": Format("map.rrd", "the same for the rerun viewer", "rerun", library="rerun-sdk"),
+    "rerun": Format("map.rrd", "the same for the rerun viewer", "rerun", package="rerun-sdk"),
 }
 """By the name that a user gives."""
 
