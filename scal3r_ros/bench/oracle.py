@@ -14,7 +14,12 @@ import numpy as np
 from scal3r_ros.bench.city import City
 from scal3r_ros.mapping.chunking import middle_position
 from scal3r_ros.mapping.sim3 import Sim3
-from scal3r_ros.reconstruct.interface import MemoryState, ReconstructionFailed
+from scal3r_ros.reconstruct.interface import (
+    MemoryState,
+    Outcome,
+    ReconstructionFailed,
+    attempt,
+)
 from scal3r_ros.records import Chunk, ChunkPrediction
 
 SAME_PLACE = 30.0
@@ -113,16 +118,8 @@ class OracleReconstructor:
             memory_version=self.version,
         )
 
-    def reconstruct_round(
-        self, chunks: Sequence[Chunk]
-    ) -> list[ChunkPrediction | ReconstructionFailed]:
-        results: list[ChunkPrediction | ReconstructionFailed] = []
-        for chunk in chunks:
-            try:
-                results.append(self.reconstruct(chunk))
-            except ReconstructionFailed as failure:
-                results.append(failure)
-        return results
+    def reconstruct_round(self, chunks: Sequence[Chunk]) -> list[Outcome]:
+        return [attempt(self, chunk) for chunk in chunks]
 
     def reset(self) -> None:
         self.version = 0

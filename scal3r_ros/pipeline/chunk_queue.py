@@ -12,6 +12,7 @@ from scal3r_ros.reconstruct.interface import (
     OutOfDeviceMemory,
     ReconstructionFailed,
     Reconstructor,
+    attempt,
     events_of,
 )
 from scal3r_ros.records import Chunk, Event, Frame
@@ -86,7 +87,7 @@ class ChunkQueue:
             due = self.waiting[: self.absorbed or reconstructor.round_size]
             try:
                 if self.absorbed:
-                    outcomes = [_read_again(reconstructor, chunk) for chunk in due]
+                    outcomes = [attempt(reconstructor, chunk, contribute=False) for chunk in due]
                 else:
                     outcomes = reconstructor.reconstruct_round(due)
             except OutOfDeviceMemory as error:
@@ -117,10 +118,3 @@ class ChunkQueue:
     def _drop(self, due: Sequence[Chunk]) -> None:
         del self.waiting[: len(due)]
         self.absorbed = 0
-
-
-def _read_again(reconstructor: Reconstructor, chunk: Chunk) -> Outcome:
-    try:
-        return reconstructor.reconstruct(chunk, contribute=False)
-    except ReconstructionFailed as failure:
-        return failure

@@ -25,6 +25,7 @@ from scal3r_ros.reconstruct.interface import (
     Outcome,
     ReconstructionFailed,
     Reconstructor,
+    attempt,
     events_of,
 )
 from scal3r_ros.records import Chunk, ChunkPrediction, Event, Frame, MapUpdate, TrajectoryPose
@@ -83,13 +84,7 @@ class ReadOnlyMemory:
         return self._inner.reconstruct(replace(chunk, overlap_ids=()), contribute=False)
 
     def reconstruct_round(self, chunks: Sequence[Chunk]) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        for chunk in chunks:
-            try:
-                outcomes.append(self.reconstruct(chunk))
-            except ReconstructionFailed as failure:
-                outcomes.append(failure)
-        return outcomes
+        return [attempt(self, chunk) for chunk in chunks]
 
     def take_events(self) -> list[Event]:
         return events_of(self._inner)

@@ -112,6 +112,14 @@ class Reconstructor(Protocol):
         fit."""
 
 
+def attempt(reconstructor: Reconstructor, chunk: Chunk, contribute: bool = True) -> Outcome:
+    """One chunk of a round: its prediction, or why there is none."""
+    try:
+        return reconstructor.reconstruct(chunk, contribute=contribute)
+    except ReconstructionFailed as failure:
+        return failure
+
+
 class Finalizes(Reconstructor, Protocol):
     """A reconstructor that can compute all chunks again (memory.mode finalize)."""
 

@@ -19,7 +19,12 @@ from scal3r_ros.networks.mem3r.recurrence import State, begin, step
 from scal3r_ros.networks.mem3r.state_arrays import state_arrays, state_from_arrays
 from scal3r_ros.networks.mem3r.state_rules import RULES
 from scal3r_ros.reconstruct.devices import naming_lack_of_memory
-from scal3r_ros.reconstruct.interface import MemoryState, Outcome, ReconstructionFailed
+from scal3r_ros.reconstruct.interface import (
+    MemoryState,
+    Outcome,
+    ReconstructionFailed,
+    attempt,
+)
 from scal3r_ros.reconstruct.mem3r.frame_answer import FrameAnswer, read_out, stacked
 from scal3r_ros.reconstruct.mem3r.images import network_input, prepare
 from scal3r_ros.records import Chunk, ChunkPrediction, Frame
@@ -87,13 +92,7 @@ class Mem3RReconstructor:
 
     def reconstruct_round(self, chunks: Sequence[Chunk]) -> list[Outcome]:
         """One chunk after the other."""
-        outcomes: list[Outcome] = []
-        for chunk in chunks:
-            try:
-                outcomes.append(self.reconstruct(chunk))
-            except ReconstructionFailed as failure:
-                outcomes.append(failure)
-        return outcomes
+        return [attempt(self, chunk) for chunk in chunks]
 
     def state(self) -> MemoryState:
         """The state of the recurrence, and what was told of the newest frames."""

@@ -14,7 +14,12 @@ from typing import Any
 import numpy as np
 
 from scal3r_ros.config import SfmConfig
-from scal3r_ros.reconstruct.interface import MemoryState, ReconstructionFailed
+from scal3r_ros.reconstruct.interface import (
+    MemoryState,
+    Outcome,
+    ReconstructionFailed,
+    attempt,
+)
 from scal3r_ros.reconstruct.sfm.calibration import SelfCalibration, from_refined, pinhole, unknown
 from scal3r_ros.reconstruct.sfm.features import FeatureKind, Features, require_comparable
 from scal3r_ros.reconstruct.sfm.incremental import Problem, go_on, start_anew
@@ -114,17 +119,9 @@ class SfmReconstructor:
             self._window, self._absorbed = window, absorbed
         return prediction
 
-    def reconstruct_round(
-        self, chunks: Sequence[Chunk]
-    ) -> list[ChunkPrediction | ReconstructionFailed]:
+    def reconstruct_round(self, chunks: Sequence[Chunk]) -> list[Outcome]:
         """One chunk after the other."""
-        outcomes: list[ChunkPrediction | ReconstructionFailed] = []
-        for chunk in chunks:
-            try:
-                outcomes.append(self.reconstruct(chunk))
-            except ReconstructionFailed as failure:
-                outcomes.append(failure)
-        return outcomes
+        return [attempt(self, chunk) for chunk in chunks]
 
     def state(self) -> MemoryState:
         """The frames solved last, the vocabulary of places, and the calibration if it was found
